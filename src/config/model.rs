@@ -1,0 +1,458 @@
+//! The meaning of a configuration: typed, complete, resolved. Built by `check`, read by everyone above.
+//!
+//! Defaults are already in: no `Option` here means "use the default". Ids index the tables of the same [`Config`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::base::ids::{DatacenterId, ServiceId};
+
+/// Everything that one file says.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The file it was read from; relative paths in it are already resolved against its folder.
+    pub path: PathBuf,
+    /// This node.
+    pub node: Node,
+    /// The admin API, if it is wanted.
+    pub admin: Option<Admin>,
+    /// Rules of the health core that no service owns.
+    pub health: Health,
+    /// Datacenters, in the order of the file; [`DatacenterId`] indexes them.
+    pub datacenters: Vec<Datacenter>,
+    /// Services, in the order of the file; [`ServiceId`] indexes them.
+    pub services: Vec<Service>,
+    /// The name server, if it is wanted.
+    pub dns: Option<Dns>,
+    /// Listeners of the edge.
+    pub listeners: Vec<Listener>,
+    /// Routes of the edge, in the order of the file. The most specific match wins; the order breaks ties.
+    pub routes: Vec<Route>,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// Its name, in logs, metrics and NSID.
+    pub name: String,
+    /// Where it stands: requests go to this datacenter first. `None`: nowhere, by weights alone.
+    pub datacenter: Option<DatacenterId>,
+    /// Where the last-known-good state is kept. `None`: nowhere, a restart begins without knowledge.
+    pub state_dir: Option<PathBuf>,
+    /// Threads for the edge; at least 1. Default: one for each core.
+    pub workers: usize,
+}
+
+/// The admin API.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// File with the bearer token; required where `listen` is not loopback.
+    pub token_file: Option<PathBuf>,
+    /// Admin addresses of the whole fleet, this node's among them: the command line applies an operator's intent to all.
+    pub fleet: Vec<SocketAddr>,
+}
+
+/// Rules of the health core that no service owns.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Addresses outside the fleet that are reachable whenever this node's network is (TCP connect): the witnesses of the
+    /// self-isolation guard. Empty: the node judges by its targets alone.
+    pub references: Vec<SocketAddr>,
+    /// Below this share of healthy weight a datacenter is failed for a service. Default 0.5 (gdnsd's).
+    pub fail_below: f64,
+    /// A failed datacenter is back from this share on, held for three evaluations. Default 0.65.
+    pub return_at: f64,
+    /// How much of its load a datacenter can carry in spare: factor = min(1, overprovision x health). Default 1.4 (Envoy's).
+    pub overprovision: f64,
+    /// How long a returning datacenter takes from 10 % to its full weight. Default 10 s.
+    pub ramp: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            references: Vec::new(),
+            fail_below: 0.5,
+            return_at: 0.65,
+            overprovision: 1.4,
+            ramp: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A place that serves.
+#[derive(Clone, Debug)]
+pub struct Datacenter {
+    /// Its name.
+    pub name: String,
+    /// Its share beside the others: 0 to 1,000,000; 0 takes nothing.
+    pub weight: u32,
+    /// What DNS answers with: the public addresses of its edge.
+    pub addresses: Vec<IpAddr>,
+    /// Who is near: the longest prefix over all datacenters wins.
+    pub near: Vec<IpNet>,
+    /// What it can carry, in requests a second. `None`: not said.
+    pub capacity_rps: Option<f64>,
+}
+
+/// How much a service matters when something has to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Stays up on fallbacks while everything else degrades; decides whether a datacenter is healthy.
+    #[default]
+    Critical,
+    /// May be degraded or hidden.
+    Degraded,
+    /// May be dropped.
+    Background,
+}
+
+/// How a backend is chosen among those of one service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// The cheaper of two random ones by peak EWMA latency x (in flight + 1) / weight.
+    #[default]
+    P2c,
+    /// Smooth weighted round robin.
+    WeightedRoundRobin,
+    /// Rendezvous by the route's user key among what is healthy: sticky, moves when the backend fails.
+    UserHash,
+    /// Rendezvous by the route's user key over ALL backends of ALL datacenters, whatever their health: the user's home owns
+    /// the user's data, and while the home is down the request is refused kindly instead of going elsewhere.
+    UserHome,
+}
+
+/// A kind of work, done by backends in datacenters.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// How much it matters.
+    pub class: Class,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// How its backends are probed. `None`: not at all; live traffic alone judges them.
+    pub probe: Option<Probe>,
+    /// When live traffic ejects a backend.
+    pub passive: Passive,
+    /// How long a request may take in all, retries included.
+    pub deadline: Duration,
+    /// When a request is tried again.
+    pub retry: Retry,
+    /// How long a backend that returned takes from 10 % to its full weight. Default 10 s.
+    pub slow_start: Duration,
+    /// Below this share of usable weight within one datacenter, health is ignored there (panic). Default 0.5; 0 is never.
+    pub panic_below: f64,
+    /// How its backends are spoken to.
+    pub protocol: Protocol,
+    /// TLS towards the backends, if it is wanted.
+    pub tls: Option<UpstreamTls>,
+    /// Its backends in the order of the file.
+    pub backends: Vec<BackendSpec>,
+}
+
+/// One address that does the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Where it stands.
+    pub datacenter: DatacenterId,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share beside the others of the same service and datacenter: 0 to 1,000,000; default 1.
+    pub weight: u32,
+}
+
+/// How backends are spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, with prior knowledge in plaintext or by ALPN over TLS.
+    Http2,
+}
+
+/// TLS towards backends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// The name to verify and to send as SNI.
+    pub name: String,
+    /// File with the authorities to trust, PEM.
+    pub ca: PathBuf,
+}
+
+/// How a target is probed, and when its verdict turns. Equal definitions of one address are one target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// What is asked.
+    pub kind: ProbeKind,
+    /// Time between probes; jittered by 10 %. Default 1 s.
+    pub interval: Duration,
+    /// When an answer is too late. Default 500 ms.
+    pub timeout: Duration,
+    /// Failures in a row that take a target down. Default 2.
+    pub fall: u32,
+    /// Successes in a row that bring it back. Default 2; flap damping multiplies it.
+    pub rise: u32,
+    /// Where to ask, if not at the backend's own port.
+    pub port: Option<u16>,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    /// The connection is accepted.
+    Tcp,
+    /// The handshake succeeds for `tls`.
+    Tls {
+        /// Whom to trust and what name to ask for.
+        tls: UpstreamTls,
+    },
+    /// `GET path` gives one of `expect`.
+    Http {
+        /// The path, with its query.
+        path: String,
+        /// The `Host` header; default: the backend's address.
+        host: Option<String>,
+        /// Lowest and highest status that is a success. Default 200 to 299.
+        expect: (u16, u16),
+        /// Over TLS, if it is wanted.
+        tls: Option<UpstreamTls>,
+    },
+    /// `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// The service asked about; empty for the whole server.
+        service: String,
+        /// Over TLS, if it is wanted.
+        tls: Option<UpstreamTls>,
+    },
+}
+
+/// When live traffic ejects a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passive {
+    /// Local-origin failures in a row (refused, reset, TLS, connect timeout) that eject. Default 3; 0 is never.
+    pub consecutive_failures: u32,
+    /// 502, 503 and 504 in a row that eject, overload markers apart. Default 5; 0 is never.
+    pub consecutive_errors: u32,
+    /// Share of successes within 10 s, below which a backend with at least 20 requests is ejected. Default 0.8; 0 is never.
+    pub success_below: f64,
+    /// How many times its peers' median p90 latency a backend may take, three windows in a row. Default 3; 0 is never.
+    pub slower_than_peers: f64,
+    /// First ejection; doubles with each further one, up to 300 s. Default 5 s.
+    pub eject_for: Duration,
+    /// Largest share of one service's backends in one datacenter that may be ejected by live traffic alone. Default 0.34.
+    pub max_ejected: f64,
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 3,
+            consecutive_errors: 5,
+            success_below: 0.8,
+            slower_than_peers: 3.0,
+            eject_for: Duration::from_secs(5),
+            max_ejected: 0.34,
+        }
+    }
+}
+
+/// When a request is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Tries in all, the first among them. Default 3.
+    pub tries: u32,
+    /// Retries as a share of requests, with a floor of 10 a second. Default 0.2.
+    pub budget: f64,
+    /// Longest wait for the head of a response in one try that can be repeated. Default: from observed latency.
+    pub per_try: Option<Duration>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { tries: 3, budget: 0.2, per_try: None }
+    }
+}
+
+/// The name server.
+#[derive(Clone, Debug, Default)]
+pub struct Dns {
+    /// Where it listens, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Threads for each UDP address; at least 1.
+    pub threads: usize,
+    /// Static zones.
+    pub zones: Vec<ZoneFile>,
+    /// Steered names.
+    pub steers: Vec<Steer>,
+    /// Whether the client subnet of RFC 7871 is honoured. Default true.
+    pub ecs: bool,
+    /// Prefixes of resolvers (IPv4 bits, IPv6 bits) that stand for their clients where there is no client subnet; also
+    /// the longest scopes ever returned. Default 24 and 56.
+    pub client_prefix: (u8, u8),
+}
+
+/// A static zone.
+#[derive(Clone, Debug)]
+pub struct ZoneFile {
+    /// Its apex, lower case, with the final dot.
+    pub origin: String,
+    /// Its master file (RFC 1035 section 5).
+    pub file: PathBuf,
+}
+
+/// A steered name.
+#[derive(Clone, Debug)]
+pub struct Steer {
+    /// The name, lower case, with the final dot; inside one of the zones.
+    pub name: String,
+    /// A datacenter is as healthy here as its worst critical service of these.
+    pub services: Vec<ServiceId>,
+    /// In order: each narrows what the next chooses from; the last one ranks.
+    pub policy: Vec<Policy>,
+    /// Datacenters it may answer with, in order of preference, with their weights here. Default: all, with their own weights.
+    pub datacenters: Vec<(DatacenterId, u32)>,
+    /// Addresses of how many datacenters make an answer. Default 2.
+    pub answers: usize,
+    /// TTL in the calm.
+    pub ttl_base: Duration,
+    /// TTL at the least.
+    pub ttl_min: Duration,
+    /// What to say when every datacenter has failed.
+    pub on_all_down: OnAllDown,
+    /// ALPN ids of the HTTPS record. Default `h2`, `http/1.1`; empty: no HTTPS record.
+    pub alpn: Vec<String>,
+}
+
+/// How datacenters are chosen for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Those nearest by the longest matching prefix first, the rest after them.
+    Near,
+    /// By weight, rendezvous over the client's subnet: sticky, order-free, minimal movement.
+    Weighted,
+    /// In the order of the file: the first that is healthy.
+    Failover,
+    /// All of them, rotated by the client's subnet.
+    Spread,
+}
+
+/// What to say when every datacenter has failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnAllDown {
+    /// All but what an operator took down, at configured weights.
+    #[default]
+    ServeAll,
+    /// These addresses.
+    LastResort(Vec<IpAddr>),
+    /// No data.
+    Nodata,
+    /// SERVFAIL.
+    Servfail,
+}
+
+/// A listener of the edge.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// TLS, if it is wanted.
+    pub tls: Option<ListenerTls>,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed. Default none.
+    pub trusted: Vec<IpNet>,
+}
+
+/// Certificates of a listener; SNI chooses among them, the first one serves who asks for none.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// Certificate chain and key, PEM files.
+    pub pairs: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A route of the edge.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// What it matches.
+    pub matches: RouteMatch,
+    /// What it does.
+    pub action: Action,
+    /// Who the user is.
+    pub user: UserKey,
+    /// How long a request may take in all. Default: the service's.
+    pub deadline: Option<Duration>,
+    /// Whether a POST with an `Idempotency-Key` header may be tried again. Default true.
+    pub retry_keyed: bool,
+    /// Longest request body. Default 1 MiB.
+    pub max_body: u64,
+}
+
+/// What a route matches; everything that is said must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Host, lower case; `*.example` matches one or more labels before it. `None`: any.
+    pub host: Option<String>,
+    /// Path.
+    pub path: PathMatch,
+    /// Methods; empty: any.
+    pub methods: Vec<String>,
+    /// Header names (lower case) with the value that each must have; `None`: it must be there.
+    pub headers: Vec<(String, Option<String>)>,
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This path and no other.
+    Exact(String),
+    /// This path and all below it, by whole segments.
+    Prefix(String),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".into())
+    }
+}
+
+/// What a route does with a request.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Passes it to a service.
+    Forward(ServiceId),
+    /// Answers by itself.
+    Respond {
+        /// Status.
+        status: u16,
+        /// Content type.
+        content_type: String,
+        /// Body.
+        body: String,
+    },
+}
+
+/// Who the user of a request is: the key of stickiness and limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum UserKey {
+    /// The client's address.
+    #[default]
+    Client,
+    /// A header's value.
+    Header(String),
+    /// A cookie's value.
+    Cookie(String),
+}

@@ -1,0 +1,4 @@
+//! Floor 4: what the outside sees. Metric names in one table, the recorder behind them, logs.
+
+pub mod names;
+pub mod recorder;

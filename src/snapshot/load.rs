@@ -1,0 +1,246 @@
+//! The hot counters of one backend: written by the proxy with every request, carried over from one topology to the next.
+//!
+//! The balancer reads what is in flight and the latency; the control loop takes the evidence a few times a second and
+//! turns it into events. All relaxed atomics: each number stands for itself.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::base::clock::Mono;
+
+/// How one try at a backend ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// A response below 500, or a 500 or 501: the backend works.
+    Ok,
+    /// The connection was refused, or could not be made in time.
+    Refused,
+    /// The connection broke before the response was whole, or broke the protocol.
+    Reset,
+    /// No response in time.
+    Timeout,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// 429, or 503 with an overload marker: pressure, not failure.
+    Pressure,
+    /// Given up by us or by the client: says nothing about the backend.
+    Cancelled,
+}
+
+const OUTCOMES: usize = 7;
+const BUCKETS: usize = 32;
+/// Latency that a backend is credited with before its first response (linkerd2-proxy's default).
+const DEFAULT_RTT: Duration = Duration::from_millis(30);
+/// Time constant of the latency average (Finagle's and linkerd2-proxy's).
+const TAU: Duration = Duration::from_secs(10);
+
+/// The hot counters of one backend.
+#[derive(Debug)]
+pub struct Load {
+    in_flight: AtomicU32,
+    ewma_ns: AtomicU64,
+    ewma_at: AtomicU64,
+    outcomes: [AtomicU32; OUTCOMES],
+    streak_failures: AtomicU32,
+    streak_errors: AtomicU32,
+    latency: [AtomicU32; BUCKETS],
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            ewma_ns: AtomicU64::new(DEFAULT_RTT.as_nanos() as u64),
+            ewma_at: AtomicU64::new(0),
+            outcomes: Default::default(),
+            streak_failures: AtomicU32::new(0),
+            streak_errors: AtomicU32::new(0),
+            latency: Default::default(),
+        }
+    }
+}
+
+/// What live traffic said of one backend since the last sample was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sample {
+    /// Good responses.
+    pub ok: u32,
+    /// Connections refused or not made in time.
+    pub refused: u32,
+    /// Connections broken.
+    pub reset: u32,
+    /// Responses not come in time.
+    pub timeout: u32,
+    /// 502, 503, 504.
+    pub gateway_error: u32,
+    /// 429 and marked 503.
+    pub pressure: u32,
+    /// Local-origin failures in a row, up to now.
+    pub streak_failures: u32,
+    /// Gateway errors in a row, up to now.
+    pub streak_errors: u32,
+    /// The 90th percentile of latency in microseconds (upper bound of its bucket, at most 41 % high); 0 without requests.
+    pub p90_us: u64,
+}
+
+impl Sample {
+    /// Tries that say something about the backend.
+    pub fn total(&self) -> u32 {
+        self.ok + self.failures() + self.gateway_error + self.pressure
+    }
+
+    /// Local-origin failures.
+    pub fn failures(&self) -> u32 {
+        self.refused + self.reset + self.timeout
+    }
+}
+
+impl Load {
+    /// Tries under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// A try begins.
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// A try has ended after `took`. The latency that the balancer sees moves up at once and down over ten seconds; a
+    /// failure counts as slow, at `penalty`, lest the fastest to fail gets all the traffic.
+    pub fn end(&self, outcome: Outcome, took: Duration, penalty: Duration, now: Mono) {
+        // Each `begin` has one `end`; saturate all the same, a wrapped count would shut the backend out for good.
+        let _ = self.in_flight.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)));
+        if outcome == Outcome::Cancelled {
+            return;
+        }
+        self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+        match outcome {
+            Outcome::Refused | Outcome::Reset | Outcome::Timeout => {
+                self.streak_failures.fetch_add(1, Relaxed);
+            }
+            Outcome::GatewayError => {
+                self.streak_errors.fetch_add(1, Relaxed);
+                self.streak_failures.store(0, Relaxed);
+            }
+            Outcome::Ok | Outcome::Pressure | Outcome::Cancelled => {
+                self.streak_failures.store(0, Relaxed);
+                self.streak_errors.store(0, Relaxed);
+            }
+        }
+        let seen = if outcome == Outcome::Ok { took } else { took.max(penalty) };
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.latency[bucket(us)].fetch_add(1, Relaxed);
+        self.observe(u64::try_from(seen.as_nanos()).unwrap_or(u64::MAX), now);
+    }
+
+    /// The latency that the balancer reckons with, in nanoseconds: decayed to `now`, so that a penalised backend recovers
+    /// without a sample.
+    pub fn latency_ns(&self, now: Mono) -> f64 {
+        let (ewma, at) = (self.ewma_ns.load(Relaxed) as f64, Mono::from_nanos(self.ewma_at.load(Relaxed)));
+        let floor = (DEFAULT_RTT.as_nanos() as f64).min(ewma);
+        floor + (ewma - floor) * decay(now.since(at))
+    }
+
+    fn observe(&self, sample_ns: u64, now: Mono) {
+        let before = Mono::from_nanos(self.ewma_at.swap(now.nanos(), Relaxed));
+        let ewma = self.ewma_ns.load(Relaxed);
+        let next = if before == Mono::ZERO || sample_ns > ewma {
+            sample_ns
+        } else {
+            let w = decay(now.since(before));
+            (ewma as f64 * w + sample_ns as f64 * (1.0 - w)) as u64
+        };
+        // Two workers may race; either sample is a true one.
+        self.ewma_ns.store(next.max(1), Relaxed);
+    }
+
+    /// Takes the evidence gathered since the last call and begins anew. Streaks go on.
+    pub fn take(&self) -> Sample {
+        let mut sample = Sample {
+            streak_failures: self.streak_failures.load(Relaxed),
+            streak_errors: self.streak_errors.load(Relaxed),
+            ..Sample::default()
+        };
+        let n: [u32; OUTCOMES] = std::array::from_fn(|i| self.outcomes[i].swap(0, Relaxed));
+        [sample.ok, sample.refused, sample.reset, sample.timeout, sample.gateway_error, sample.pressure] =
+            [n[0], n[1], n[2], n[3], n[4], n[5]];
+        let counts: [u32; BUCKETS] = std::array::from_fn(|i| self.latency[i].swap(0, Relaxed));
+        sample.p90_us = percentile(&counts, 90);
+        sample
+    }
+}
+
+fn decay(age: Duration) -> f64 {
+    (-age.as_secs_f64() / TAU.as_secs_f64()).exp()
+}
+
+/// Two buckets for each power of two from 32 us up: bounds grow by the square root of two.
+fn bucket(us: u64) -> usize {
+    (0..BUCKETS - 1).find(|&i| us <= bound(i)).unwrap_or(BUCKETS - 1)
+}
+
+fn bound(index: usize) -> u64 {
+    let base = 32u64 << (index / 2);
+    if index.is_multiple_of(2) { base } else { base + base * 2 / 5 }
+}
+
+fn percentile(counts: &[u32; BUCKETS], p: u64) -> u64 {
+    let total: u64 = counts.iter().map(|&n| u64::from(n)).sum();
+    let mut left = (total * p).div_ceil(100);
+    if total == 0 {
+        return 0;
+    }
+    for (i, &n) in counts.iter().enumerate() {
+        if left <= u64::from(n) {
+            return bound(i);
+        }
+        left -= u64::from(n);
+    }
+    bound(BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_failure_is_slow_however_fast_it_came() {
+        let (good, bad) = (Load::default(), Load::default());
+        let now = Mono::from_millis(1_000);
+        for load in [&good, &bad] {
+            load.begin();
+        }
+        good.end(Outcome::Ok, 5 * MS, 1_000 * MS, now);
+        bad.end(Outcome::Refused, MS / 10, 1_000 * MS, now);
+        assert!(bad.latency_ns(now) > 100.0 * good.latency_ns(now));
+        let later = now + Duration::from_mins(1);
+        assert!(bad.latency_ns(later) < 10.0 * DEFAULT_RTT.as_nanos() as f64, "a penalty fades by itself");
+    }
+
+    #[test]
+    fn a_sample_is_taken_once_and_streaks_go_on() {
+        let load = Load::default();
+        for outcome in [Outcome::Ok, Outcome::Reset, Outcome::Reset, Outcome::Cancelled] {
+            load.begin();
+            load.end(outcome, MS, MS, Mono::from_millis(1));
+        }
+        let first = load.take();
+        assert_eq!((first.ok, first.reset, first.streak_failures, first.total()), (1, 2, 2, 3));
+        assert!((1_000..=1_450).contains(&first.p90_us), "{}", first.p90_us);
+        let second = load.take();
+        assert_eq!((second.total(), second.streak_failures, second.p90_us), (0, 2, 0));
+        assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn buckets_grow_and_hold_everything() {
+        assert!((1..BUCKETS).all(|i| bound(i) > bound(i - 1)));
+        assert_eq!((bucket(0), bucket(32), bucket(33), bucket(u64::MAX)), (0, 0, 1, BUCKETS - 1));
+    }
+}

@@ -1,0 +1,146 @@
+//! What exists: the configuration with ids, probe targets, hot counters and assets. Built on start and on reload.
+//!
+//! Backends with the same service, datacenter and address keep their [`Load`] from one topology to the next; equal
+//! probes of one address are one target, and a target that nothing refers to is gone.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use super::load::Load;
+use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
+use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::wire::zone::Zone;
+
+/// What exists.
+#[derive(Debug)]
+pub struct Topology {
+    /// Counts topologies: ids in an event are good only for the serial that they were made under.
+    pub serial: u64,
+    /// The configuration that it was built from.
+    pub config: Arc<Config>,
+    /// Backends, by [`BackendId`]: services in order, and within them as configured.
+    pub backends: Vec<Backend>,
+    /// Probe targets, by [`TargetId`].
+    pub targets: Vec<Target>,
+    /// What was read from files beside the configuration.
+    pub assets: Assets,
+    members: Vec<Vec<BackendId>>,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Whose.
+    pub service: ServiceId,
+    /// Where, and how much beside the others.
+    pub spec: BackendSpec,
+    /// The target whose verdict it follows; `None` where its service is not probed.
+    pub target: Option<TargetId>,
+    /// A hash of service, datacenter and address that is the same on every node: its seat in rendezvous.
+    pub seat: u64,
+    /// Its hot counters.
+    pub load: Arc<Load>,
+}
+
+/// One probed target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// What is probed.
+    pub address: SocketAddr,
+    /// How.
+    pub probe: Probe,
+    /// By which protocol HTTP is spoken, where it is an HTTP probe.
+    pub protocol: Protocol,
+}
+
+/// What was read from files beside the configuration, already parsed. Swapped with everything else, whole or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Assets {
+    /// Zones, in the order of the configuration.
+    pub zones: Vec<Arc<Zone>>,
+    /// Certificates by listener, in the order of the configuration: each with the names it is good for.
+    pub certificates: Vec<Vec<Certificate>>,
+    /// Client configurations towards upstreams, by what was asked for.
+    pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// DNS names it is good for, lower case; `*.` for one label.
+    pub names: Vec<String>,
+    /// Chain and key.
+    pub key: Arc<CertifiedKey>,
+}
+
+impl Topology {
+    /// Builds the topology of `config`; counters of backends that `before` has too are carried over.
+    pub fn build(config: Arc<Config>, assets: Assets, before: Option<&Self>) -> Self {
+        let kept: HashMap<(u64, SocketAddr), &Arc<Load>> = before
+            .map(|t| t.backends.iter().map(|b| ((b.seat, b.spec.address), &b.load)).collect())
+            .unwrap_or_default();
+        let mut targets: Vec<Target> = Vec::new();
+        let mut known: HashMap<Target, TargetId> = HashMap::new();
+        let mut backends = Vec::new();
+        let mut members = vec![Vec::new(); config.services.len() * config.datacenters.len()];
+        for (s, service) in config.services.iter().enumerate() {
+            for spec in &service.backends {
+                let target = service.probe.as_ref().map(|probe| {
+                    let target = Target {
+                        address: SocketAddr::new(spec.address.ip(), probe.port.unwrap_or(spec.address.port())),
+                        probe: probe.clone(),
+                        protocol: service.protocol,
+                    };
+                    *known.entry(target.clone()).or_insert_with(|| {
+                        targets.push(target);
+                        TargetId::new(targets.len() - 1)
+                    })
+                });
+                let seat = seat(service, &config.datacenters[spec.datacenter.index()].name, spec.address);
+                let load = kept.get(&(seat, spec.address)).map(|l| Arc::clone(l)).unwrap_or_default();
+                members[s * config.datacenters.len() + spec.datacenter.index()].push(BackendId::new(backends.len()));
+                backends.push(Backend { service: ServiceId::new(s), spec: spec.clone(), target, seat, load });
+            }
+        }
+        Self { serial: before.map_or(1, |t| t.serial + 1), config, backends, targets, assets, members }
+    }
+
+    /// The backends of `service` in `datacenter`.
+    pub fn members(&self, service: ServiceId, datacenter: DatacenterId) -> &[BackendId] {
+        &self.members[service.index() * self.config.datacenters.len() + datacenter.index()]
+    }
+
+    /// All backends of `service`, in all datacenters.
+    pub fn members_anywhere(&self, service: ServiceId) -> impl Iterator<Item = BackendId> + '_ {
+        self.datacenter_ids().flat_map(move |dc| self.members(service, dc).iter().copied())
+    }
+
+    /// All datacenters.
+    pub fn datacenter_ids(&self) -> impl Iterator<Item = DatacenterId> + use<> {
+        (0..self.config.datacenters.len()).map(DatacenterId::new)
+    }
+
+    /// All services.
+    pub fn service_ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
+        (0..self.config.services.len()).map(ServiceId::new)
+    }
+
+    /// The backend of this id.
+    pub fn backend(&self, id: BackendId) -> &Backend {
+        &self.backends[id.index()]
+    }
+
+    /// The service of this id.
+    pub fn service(&self, id: ServiceId) -> &Service {
+        &self.config.services[id.index()]
+    }
+}
+
+fn seat(service: &Service, datacenter: &str, address: SocketAddr) -> u64 {
+    use crate::base::hash;
+    let at = hash::bytes(hash::bytes(0, service.name.as_bytes()), datacenter.as_bytes());
+    hash::bytes(at, address.to_string().as_bytes())
+}

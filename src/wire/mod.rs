@@ -1,0 +1,5 @@
+//! Floor 1: pure codecs. Bytes in, values out, and back; no IO, no clock, no allocation where the hot path needs none.
+//!
+//! Nothing here panics on any input: every parser is fuzzed, and the corpus is replayed in the tests.
+
+pub mod zone;
