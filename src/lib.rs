@@ -13,11 +13,17 @@
 //! `base` 0 · `wire`, `config` 1 · `snapshot` 2 · `decide` 3 · `observe`, `net` 4 · `control` 5 · `dns`, `proxy`,
 //! `redpacket`, `admin` 6 · `router` 7 · `cli` 9. The last floor but one is kept for drills.
 
+pub mod admin;
 pub mod base;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod decide;
+pub mod dns;
 pub mod net;
 pub mod observe;
+pub mod proxy;
+pub mod redpacket;
+pub mod router;
 pub mod snapshot;
 pub mod wire;

@@ -3,6 +3,8 @@
 //! Names follow `springtide_area_noun_unit_total`. A label's values come from closed sets or from the configuration; a user
 //! id is never a label. Keep the handles that the constructors return: making one hashes its labels.
 
+use std::fmt::Write as _;
+
 use metrics::{Counter, Gauge, Histogram, Label};
 
 pub mod admin;
@@ -70,7 +72,7 @@ pub fn markdown() -> String {
         if table.is_empty() {
             continue;
         }
-        out += &format!("\n## {area}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
+        let _ = write!(out, "\n## {area}\n\n| name | kind | labels | meaning |\n|---|---|---|---|\n");
         for metric in *table {
             let kind = match metric.kind {
                 Kind::Counter => "counter",
@@ -78,7 +80,7 @@ pub fn markdown() -> String {
                 Kind::Histogram(_) => "histogram",
             };
             let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
-            out += &format!("| `{}` | {kind} | {} | {} |\n", metric.name, labels.join(" "), metric.help);
+            let _ = writeln!(out, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(" "), metric.help);
         }
     }
     out

@@ -1,0 +1,1 @@
+//! Floor 6: the L7 edge. A request passes the ordered list of stages in `stages`; each is a plain function.

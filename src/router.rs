@@ -1,0 +1,1 @@
+//! Floor 7: the embedding API. Loads what a configuration names, wires control and edges, runs until told to stop.
