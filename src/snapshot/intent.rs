@@ -1,5 +1,9 @@
 //! What operators want, whatever the evidence says: drain, down, another weight; each with an end and an author.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Wall;
@@ -26,6 +30,49 @@ pub enum Subject {
     },
 }
 
+impl fmt::Display for Subject {
+    /// The form that an operator writes and [`Subject::from_str`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Datacenter(name) => f.write_str(name),
+            Self::Service { service, datacenter } => write!(f, "{service}@{datacenter}"),
+            Self::Backend { address, service: None } => f.write_str(address),
+            Self::Backend { address, service: Some(service) } => write!(f, "{service}/{address}"),
+        }
+    }
+}
+
+/// A text names no subject.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` names no subject: write a datacenter (shanghai), a service in one (gift-list@shanghai), an address \
+     (10.0.0.1:7000), or an address of one service (gift-list/10.0.0.1:7000)"
+)]
+pub struct SubjectError {
+    /// What was written.
+    pub text: String,
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        let refused = || SubjectError { text: text.to_owned() };
+        let name = |name: &str| if name.is_empty() { Err(refused()) } else { Ok(name.to_owned()) };
+        let address = |text: &str| text.parse::<SocketAddr>().map(|a| a.to_string()).map_err(|_| refused());
+        if let Some((service, datacenter)) = text.split_once('@') {
+            return Ok(Self::Service { service: name(service)?, datacenter: name(datacenter)? });
+        }
+        if let Some((service, rest)) = text.split_once('/') {
+            return Ok(Self::Backend { address: address(rest)?, service: Some(name(service)?) });
+        }
+        if text.contains(':') {
+            return Ok(Self::Backend { address: address(text)?, service: None });
+        }
+        name(text).map(Self::Datacenter)
+    }
+}
+
 /// What is wanted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +83,16 @@ pub enum Wish {
     Down,
     /// This weight instead of the configured one.
     Weight(u32),
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drain => f.write_str("drain"),
+            Self::Down => f.write_str("down"),
+            Self::Weight(weight) => write!(f, "weight {weight}"),
+        }
+    }
 }
 
 /// One intent.
@@ -60,4 +117,36 @@ pub struct Intent {
 pub struct Intents {
     /// Sorted by subject, state before weight.
     pub entries: Vec<Intent>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_read_as_they_are_written() {
+        for text in ["shanghai", "gift-list@shanghai", "10.0.0.1:7000", "gift-list/10.0.0.1:7000", "claim/[::1]:7000"] {
+            assert_eq!(text.parse::<Subject>().map(|s| s.to_string()).as_deref(), Ok(text));
+        }
+        let backend = Subject::Backend { address: "[::1]:7000".into(), service: None };
+        assert_eq!("[0:0::1]:7000".parse(), Ok(backend), "an address has one form");
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused_with_the_forms_that_do() {
+        for text in [
+            "",
+            "@",
+            "gift-list@",
+            "@shanghai",
+            "gift-list/",
+            "gift-list/10.0.0.1",
+            "10.0.0.1:",
+            "a:b",
+            "/10.0.0.1:7000",
+        ] {
+            let error = text.parse::<Subject>().unwrap_err();
+            assert!(error.to_string().contains("gift-list@shanghai"), "{text}");
+        }
+    }
 }
