@@ -5,20 +5,21 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::Snapshot;
+use super::{Alarm, Snapshot};
 
 /// The current [`Snapshot`]. Readers load; the control loop alone publishes.
 #[derive(Debug)]
 pub struct Published {
     current: ArcSwap<Snapshot>,
     generation: watch::Sender<u64>,
+    alarm: Alarm,
 }
 
 impl Published {
     /// Begins with `first`.
     pub fn new(first: Snapshot) -> Self {
         let generation = watch::Sender::new(first.generation);
-        Self { current: ArcSwap::from_pointee(first), generation }
+        Self { current: ArcSwap::from_pointee(first), generation, alarm: Alarm::default() }
     }
 
     /// The current snapshot, for a short look: don't hold the guard across an await.
@@ -41,5 +42,10 @@ impl Published {
     /// Tells of each new generation (the latest, where several passed at once).
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// The way back: readers ring it when live traffic fails, the control loop looks at their counters at once.
+    pub const fn alarm(&self) -> &Alarm {
+        &self.alarm
     }
 }

@@ -4,6 +4,7 @@
 //! control loop is the only one who makes them; the name server and the proxy read the same one, so they can't disagree
 //! and no reader sees half an update. What changes with every request (in flight, latency) is not in it: see [`load`].
 
+pub mod alarm;
 pub mod cell;
 pub mod health;
 pub mod intent;
@@ -13,6 +14,7 @@ pub mod views;
 
 use std::sync::Arc;
 
+pub use alarm::Alarm;
 pub use cell::Published;
 pub use health::{BackendHealth, DcState, DcWeight, SteerHealth, TargetHealth};
 pub use intent::{Intent, Intents};

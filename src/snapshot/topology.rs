@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
 use super::load::Load;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
-use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::config::{BackendSpec, Config, Probe, ProbeKind, Protocol, Service, UpstreamTls};
 use crate::wire::zone::Zone;
 
 /// What exists.
@@ -25,6 +26,9 @@ pub struct Topology {
     pub backends: Vec<Backend>,
     /// Probe targets, by [`TargetId`].
     pub targets: Vec<Target>,
+    /// The targets among them that are witnesses of this node's own network, in the order of `health.references`. They
+    /// are probed like all others; no backend follows them.
+    pub references: Vec<TargetId>,
     /// What was read from files beside the configuration.
     pub assets: Assets,
     members: Vec<Vec<BackendId>>,
@@ -82,21 +86,16 @@ impl Topology {
         let kept: HashMap<(u64, SocketAddr), &Arc<Load>> = before
             .map(|t| t.backends.iter().map(|b| ((b.seat, b.spec.address), &b.load)).collect())
             .unwrap_or_default();
-        let mut targets: Vec<Target> = Vec::new();
-        let mut known: HashMap<Target, TargetId> = HashMap::new();
+        let mut targets = Targets::default();
         let mut backends = Vec::new();
         let mut members = vec![Vec::new(); config.services.len() * config.datacenters.len()];
         for (s, service) in config.services.iter().enumerate() {
             for spec in &service.backends {
                 let target = service.probe.as_ref().map(|probe| {
-                    let target = Target {
+                    targets.id_of(Target {
                         address: SocketAddr::new(spec.address.ip(), probe.port.unwrap_or(spec.address.port())),
                         probe: probe.clone(),
                         protocol: service.protocol,
-                    };
-                    *known.entry(target.clone()).or_insert_with(|| {
-                        targets.push(target);
-                        TargetId::new(targets.len() - 1)
                     })
                 });
                 let seat = seat(service, &config.datacenters[spec.datacenter.index()].name, spec.address);
@@ -105,7 +104,9 @@ impl Topology {
                 backends.push(Backend { service: ServiceId::new(s), spec: spec.clone(), target, seat, load });
             }
         }
-        Self { serial: before.map_or(1, |t| t.serial + 1), config, backends, targets, assets, members }
+        let references = config.health.references.iter().map(|&address| targets.id_of(witness(address))).collect();
+        let serial = before.map_or(1, |t| t.serial + 1);
+        Self { serial, config, backends, targets: targets.list, references, assets, members }
     }
 
     /// The backends of `service` in `datacenter`.
@@ -139,8 +140,52 @@ impl Topology {
     }
 }
 
+/// Targets in the order of their first mention, each once.
+#[derive(Default)]
+struct Targets {
+    list: Vec<Target>,
+    known: HashMap<Target, TargetId>,
+}
+
+impl Targets {
+    fn id_of(&mut self, target: Target) -> TargetId {
+        *self.known.entry(target).or_insert_with_key(|target| {
+            self.list.push(target.clone());
+            TargetId::new(self.list.len() - 1)
+        })
+    }
+}
+
+/// How a reference address is watched: a TCP connect at the pace of the default probe.
+fn witness(address: SocketAddr) -> Target {
+    let probe = Probe {
+        kind: ProbeKind::Tcp,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        fall: 2,
+        rise: 2,
+        port: None,
+    };
+    Target { address, probe, protocol: Protocol::Http1 }
+}
+
 fn seat(service: &Service, datacenter: &str, address: SocketAddr) -> u64 {
     use crate::base::hash;
     let at = hash::bytes(hash::bytes(0, service.name.as_bytes()), datacenter.as_bytes());
     hash::bytes(at, address.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Health;
+
+    #[test]
+    fn a_reference_is_a_target_once_and_nobody_follows_it() {
+        let at: SocketAddr = "192.0.2.1:53".parse().unwrap();
+        let health = Health { references: vec![at, at], ..Health::default() };
+        let topology = Topology::build(Arc::new(Config { health, ..Config::default() }), Assets::default(), None);
+        assert_eq!(topology.references, [TargetId::new(0), TargetId::new(0)]);
+        assert_eq!((topology.targets.len(), topology.targets[0].address), (1, at));
+    }
 }
