@@ -1,4 +1,5 @@
 //! Floor 4: sockets, TLS and the trait that requests pass through. IO, but no decisions.
 
+pub mod connect;
 pub mod listen;
 pub mod stage;

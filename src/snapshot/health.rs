@@ -20,6 +20,17 @@ pub enum Verdict {
     Down,
 }
 
+impl Verdict {
+    /// The word for it in tables, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// Why a probe failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +49,21 @@ pub enum ProbeFailure {
     Status(u16),
     /// The answer broke the protocol.
     Garbage,
+}
+
+impl ProbeFailure {
+    /// The word for it in tables, logs and metrics; a status goes without its number.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::Status(_) => "status",
+            Self::Garbage => "garbage",
+        }
+    }
 }
 
 /// How one probe ended.
@@ -134,6 +160,18 @@ pub enum EjectReason {
     SuccessRate,
     /// Much slower than its peers.
     SlowerThanPeers,
+}
+
+impl EjectReason {
+    /// The word for it in tables and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive-failures",
+            Self::ConsecutiveErrors => "consecutive-errors",
+            Self::SuccessRate => "success-rate",
+            Self::SlowerThanPeers => "slower-than-peers",
+        }
+    }
 }
 
 /// What is known of one backend.
