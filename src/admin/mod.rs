@@ -1,1 +1,158 @@
-//! Floor 6: the admin API: state, evidence, `explain`, operators' intents, metrics.
+//! Floor 6: the admin API: state, evidence, `explain`, operators' intents, metrics, the dashboard.
+//!
+//! It reads snapshots and sends events; it decides nothing and changes nothing by itself. What it cannot know (how the
+//! edges explain themselves, how a configuration is loaded) comes in as closures in the [`Context`], so that this area
+//! imports no other edge. It belongs on the runtime of the control loop: no load on the data path delays it.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::{Clock, Mono};
+use crate::base::task::{self, Task};
+use crate::control::event::Event;
+use crate::net::listen::{self, ListenError, Share};
+use crate::snapshot::{Intent, Published, Snapshot};
+
+mod api;
+mod assets;
+mod changes;
+pub mod evidence;
+mod guard;
+mod intents;
+mod live;
+mod refusal;
+pub mod report;
+mod serve;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod world;
+
+pub use changes::{Change, Moment};
+pub use intents::{Applied, Order, Recall};
+pub use refusal::Problem;
+pub use report::Edge;
+
+/// Explains the answer to a DNS question: name, type, client.
+pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
+/// Explains where a request would go.
+pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value + Send + Sync>;
+/// Says why an intent should not be (it would leave nothing to serve, say), unless it is forced (`true`).
+pub type CheckIntent = Box<dyn Fn(&Snapshot, &Intent, bool) -> Result<(), String> + Send + Sync>;
+/// What a reload comes to: the new generation, or every finding, rendered.
+pub type Reloaded = Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>;
+/// Loads the configuration anew and puts it in force.
+pub type Reload = Arc<dyn Fn() -> Reloaded + Send + Sync>;
+/// Tells of the edges of this node.
+pub type Edges = Box<dyn Fn() -> Vec<Edge> + Send + Sync>;
+
+/// A request that `explain` is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpQuestion {
+    /// Method; default `GET`.
+    pub method: String,
+    /// Host.
+    pub host: String,
+    /// Path, with its query.
+    pub path: String,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Who asks.
+    pub client: IpAddr,
+    /// The user, where it is not to be taken from the request as the route says.
+    pub user: Option<String>,
+    /// Whether it comes over TLS.
+    pub tls: bool,
+}
+
+/// What the admin API stands on.
+pub struct Context {
+    /// Where snapshots appear.
+    pub published: Arc<Published>,
+    /// Where events go.
+    pub events: mpsc::Sender<Event>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How the name server explains itself.
+    pub explain_dns: ExplainDns,
+    /// How the proxy explains itself.
+    pub explain_http: ExplainHttp,
+    /// What objects to an intent.
+    pub check_intent: CheckIntent,
+    /// How to load the configuration anew.
+    pub reload: Reload,
+    /// What the edges are doing.
+    pub edges: Edges,
+    /// The bearer token that every request but health checks must carry, if there is one.
+    pub token: Option<String>,
+    /// Admin addresses of the whole fleet, this node's among them.
+    pub fleet: Vec<SocketAddr>,
+}
+
+/// What the handlers share.
+struct Shared {
+    context: Context,
+    address: SocketAddr,
+    started: Mono,
+    live: live::Live,
+    reloading: Mutex<()>,
+    shutdown: CancellationToken,
+}
+
+/// A running admin API.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    serving: Task,
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has stopped: open requests have ended, or two seconds have passed since the shutdown.
+    pub async fn stopped(self) {
+        self.serving.ended().await;
+    }
+}
+
+/// Listens on `listen` and serves on the current runtime until `shutdown`.
+///
+/// # Errors
+/// The address cannot be had.
+pub fn start(listen: SocketAddr, context: Context, shutdown: CancellationToken) -> Result<Server, ListenError> {
+    let failed = |source| ListenError::Other { transport: "TCP", address: listen, source };
+    let listener = listen::tcp(listen, Share::Alone)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
+    let shared = Arc::new(Shared::new(context, address, shutdown));
+    let watching = live::watch(Arc::clone(&shared));
+    let serving = task::spawn("admin", async move {
+        serve::accept(listener, api::routes(Arc::clone(&shared)), &shared.shutdown).await;
+        drop(watching);
+    });
+    Ok(Server { address, serving })
+}
+
+impl Shared {
+    fn new(context: Context, address: SocketAddr, shutdown: CancellationToken) -> Self {
+        let (started, live) = (context.clock.mono(), live::Live::new());
+        Self { context, address, started, live, reloading: Mutex::new(()), shutdown }
+    }
+
+    /// Admin addresses of the fleet without doubles; this node's own where none are configured.
+    fn fleet(&self) -> Vec<SocketAddr> {
+        let mut seen = HashSet::new();
+        let all = self.context.fleet.iter().copied().filter(|a| seen.insert(*a)).collect::<Vec<_>>();
+        if all.is_empty() { vec![self.address] } else { all }
+    }
+}

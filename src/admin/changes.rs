@@ -1,0 +1,134 @@
+//! What has changed from one snapshot to the next, in words: the log of the dashboard and of `/v1/events`.
+//!
+//! States only. A weight that ramps changes a hundred times and says nothing that the states don't.
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence;
+use super::report::{datacenter, intent};
+use crate::base::clock::{Mono, Wall};
+use crate::base::ids::BackendId;
+use crate::snapshot::intent::Wish;
+use crate::snapshot::{DcState, Intent, Snapshot};
+
+/// Changes that one moment tells of; the rest of a landslide is counted.
+const AT_MOST: usize = 64;
+
+/// Something that has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What: `gift-list@shanghai`, `gift-list/10.0.0.1:7000`, `configuration`, `node`.
+    pub subject: String,
+    /// From what.
+    pub from: String,
+    /// To what.
+    pub to: String,
+    /// Why.
+    pub why: String,
+}
+
+/// The changes of one step from generation to generation (or of several, where they came at once).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// The generation that they led to.
+    pub generation: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What has changed.
+    pub changes: Vec<Change>,
+}
+
+/// What has changed from `before` to `after`.
+pub(super) fn between(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if before.isolated_since.is_some() != after.isolated_since.is_some() {
+        let word = |s: &Snapshot| if s.isolated_since.is_some() { "isolated" } else { "connected" };
+        let why = match after.isolated_since {
+            Some(_) => "everything seems dead at once: this node distrusts itself and holds its verdicts",
+            None => "targets or references answer again",
+        };
+        changes.push(change("node", word(before), word(after), why));
+    }
+    intents(before, after, wall, &mut changes);
+    if before.topology.serial == after.topology.serial {
+        cells(before, after, &mut changes);
+        backends(before, after, now, wall, &mut changes);
+    } else {
+        // Ids do not compare over topologies, and every row would be new: the reload is the news.
+        let size = |s: &Snapshot| {
+            let config = &s.topology.config;
+            format!("{} services, {} backends", config.services.len(), s.topology.backends.len())
+        };
+        changes.push(change("configuration", &size(before), &size(after), "reloaded"));
+    }
+    let more = changes.len().saturating_sub(AT_MOST);
+    if more > 0 {
+        changes.truncate(AT_MOST);
+        changes.push(change("…", "", &format!("and {more} more"), ""));
+    }
+    changes
+}
+
+fn change(subject: &str, from: &str, to: &str, why: &str) -> Change {
+    Change { subject: subject.into(), from: from.into(), to: to.into(), why: why.into() }
+}
+
+fn intents(before: &Snapshot, after: &Snapshot, wall: Wall, changes: &mut Vec<Change>) {
+    let missing = |from: &Snapshot, intent: &&Intent| !from.intents.entries.contains(intent);
+    let said =
+        |i: &Intent| if i.reason.is_empty() { format!("by {}", i.by) } else { format!("by {}: {}", i.by, i.reason) };
+    for new in after.intents.entries.iter().filter(|i| missing(before, i)) {
+        let report = intent(new, wall);
+        let lasting = report.left_s.map(|s| format!(" for {s}s")).unwrap_or_default();
+        changes.push(change(&report.subject, "", &format!("{}{lasting}", report.wish), &said(new)));
+    }
+    for old in before.intents.entries.iter().filter(|i| missing(after, i)) {
+        let replaced = after.intents.entries.iter().any(|i| i.subject == old.subject && kind(i) == kind(old));
+        if !replaced {
+            let why = if old.until.is_some_and(|until| until <= wall) { "it has expired" } else { "taken back" };
+            changes.push(change(&old.subject.to_string(), &old.wish.to_string(), "as configured", why));
+        }
+    }
+}
+
+/// At most one intent of each kind is in force for a subject.
+fn kind(intent: &Intent) -> bool {
+    matches!(intent.wish, Wish::Weight(_))
+}
+
+fn cells(before: &Snapshot, after: &Snapshot, changes: &mut Vec<Change>) {
+    for service in after.topology.service_ids() {
+        for dc in after.topology.datacenter_ids() {
+            let (old, new) = (before.weight(service, dc), after.weight(service, dc));
+            if (old.state, old.panic) == (new.state, new.panic) {
+                continue;
+            }
+            let members = after.topology.members(service, dc);
+            let usable = members.iter().filter(|id| after.backend(**id).state.usable()).count();
+            let word = |state: DcState, panic| {
+                if panic { format!("{}, panic", state.as_str()) } else { state.as_str().into() }
+            };
+            changes.push(Change {
+                subject: format!("{}@{}", after.topology.service(service).name, datacenter(after, dc)),
+                from: word(old.state, old.panic),
+                to: word(new.state, new.panic),
+                why: format!("{usable} of {} backends usable", members.len()),
+            });
+        }
+    }
+}
+
+fn backends(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall, changes: &mut Vec<Change>) {
+    for (i, (old, new)) in before.backends.iter().zip(after.backends.iter()).enumerate() {
+        if old.state == new.state {
+            continue;
+        }
+        let backend = after.topology.backend(BackendId::new(i));
+        changes.push(Change {
+            subject: format!("{}/{}", after.topology.service(backend.service).name, backend.spec.address),
+            from: old.state.as_str().into(),
+            to: new.state.as_str().into(),
+            why: evidence::why(after, BackendId::new(i), now, wall),
+        });
+    }
+}

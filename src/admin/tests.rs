@@ -1,0 +1,247 @@
+//! The whole API over real connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::world::{self, Wanted, World, open};
+use super::{Shared, intents};
+use crate::snapshot::Published;
+use crate::snapshot::health::{BackendState, DcState};
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+}
+
+async fn send(world: &World, head: &str, body: &str) -> Answer {
+    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+    let request = format!("{head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut text)).await.unwrap().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+async fn ask(world: &World, method: &str, path: &str, body: &Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    send(world, &format!("{method} {path} HTTP/1.1\r\nhost: {}", world.server.address()), &body).await
+}
+
+async fn get(world: &World, path: &str) -> Answer {
+    ask(world, "GET", path, &Value::Null).await
+}
+
+#[tokio::test]
+async fn the_state_is_one_picture_of_one_snapshot() {
+    let world = open(Wanted::default());
+    let state: super::report::State = serde_json::from_str(&get(&world, "/v1/state").await.body).unwrap();
+    assert_eq!((state.node.name.as_str(), state.generation), ("sz-edge-1", 12));
+    assert_eq!(state.edges.len(), 2);
+    assert!(state.edges.iter().all(|e| e.generation == Some(12)));
+    let gifts = &state.services[0];
+    assert_eq!(gifts.datacenters[2].state, DcState::Failed);
+    assert_eq!((gifts.datacenters[1].usable, gifts.datacenters[1].backends), (1, 2));
+    let shares: f64 = gifts.datacenters.iter().map(|cell| cell.share).sum();
+    assert!((shares - 1.0).abs() < 1e-3, "{shares}");
+    assert_eq!(state.steers[0].candidates[2].held_by.as_deref(), Some("gift-list"));
+    let unwell: Vec<BackendState> = state.unhealthy.iter().map(|b| b.state).collect();
+    assert_eq!(unwell, [BackendState::Ejected, BackendState::Down, BackendState::Down]);
+    assert_eq!(state.fleet, [world.server.address()], "a node without a fleet is its own");
+}
+
+#[tokio::test]
+async fn every_verdict_comes_with_its_evidence() {
+    let world = open(Wanted::default());
+    let health: super::evidence::Health = serde_json::from_str(&get(&world, "/v1/health").await.body).unwrap();
+    assert_eq!((health.backends.len(), health.targets.len()), (12, 12));
+    let dead = health.targets.iter().find(|t| t.address == "10.3.0.11:7000").unwrap();
+    assert_eq!((dead.streak_failed, dead.fall, dead.leaky, dead.backends.as_slice()), (6, 2, 6, [4].as_slice()));
+    assert_eq!(health.backends[4].target, health.targets.iter().position(|t| t == dead));
+    assert_eq!(health.backends[4].why, "probe: refused, 6 in a row, last 200ms ago");
+    let out = &health.backends[2];
+    assert_eq!(out.why, "live traffic: connections failed in a row; 8.0s left, ejection 2");
+    assert_eq!((out.recent.ok, out.recent.reset, out.samples.len()), (40, 3, 1));
+    let part: super::evidence::Health =
+        serde_json::from_str(&get(&world, "/v1/health?only=unhealthy").await.body).unwrap();
+    assert_eq!(part.backends.len(), 3);
+}
+
+#[tokio::test]
+async fn an_intent_is_answered_once_it_is_in_force_and_goes_as_it_came() {
+    let world = open(Wanted::default());
+    let order = json!({"subject": "shanghai", "wish": "drain", "for": "10m", "by": "alice", "reason": "new kernel"});
+    let drained = ask(&world, "POST", "/v1/intents", &order).await;
+    assert_eq!(drained.status, 200, "{}", drained.body);
+    assert_eq!(drained.json()["generation"], 13);
+    assert_eq!(drained.json()["intents"][0]["left_s"], 600);
+    assert_eq!(world.published.load().intents.entries[0].by, "alice");
+    let state = get(&world, "/v1/state").await.json();
+    assert_eq!(state["intents"][0]["subject"], "shanghai");
+    assert_eq!(state["intents"][0]["wish"], "drain");
+
+    let back = ask(&world, "DELETE", "/v1/intents", &json!({"subject": "shanghai"})).await.json();
+    assert_eq!((&back["changed"], &back["generation"]), (&json!(true), &json!(14)));
+    let again = ask(&world, "DELETE", "/v1/intents", &json!({"subject": "shanghai"})).await;
+    assert_eq!((again.status, &again.json()["changed"]), (200, &json!(false)));
+
+    let weight = json!({"subject": "claim@tianjin", "wish": {"weight": 5}});
+    assert_eq!(ask(&world, "POST", "/v1/intents", &weight).await.json()["intents"][0]["wish"], "weight 5");
+}
+
+#[tokio::test]
+async fn an_intent_that_makes_no_sense_is_refused_with_what_would() {
+    let world = open(Wanted::default());
+    for (order, status, hint) in [
+        (json!({"subject": "shangai", "wish": "drain"}), 404, "shanghai, shenzhen, tianjin"),
+        (json!({"subject": "gifts@shanghai", "wish": "drain"}), 404, "claim, gift-list"),
+        (json!({"subject": "10.9.9.9:1", "wish": "down"}), 404, "10.1.0.11:7000"),
+        (json!({"subject": "", "wish": "down"}), 422, "/v1/state"),
+        (json!({"subject": "shanghai", "wish": "drain", "for": "10"}), 422, "taken back"),
+        (json!({"subject": "shanghai", "wish": "drain", "for": "0s"}), 422, "taken back"),
+        (json!({"subject": "shanghai", "wish": {"weight": 1_000_001}}), 422, "1000000"),
+        (json!({"subject": "shanghai", "wish": "drain", "reason": "a\nb"}), 422, "shorter"),
+        (json!({"subject": "shanghai", "wish": "fly"}), 400, "\"wish\": \"drain\""),
+        (json!({"subject": "shanghai", "wish": "drain", "fro": "10m"}), 400, "\"for\": \"10m\""),
+        (json!({"subject": "shanghai", "wish": "down"}), 409, "--force"),
+    ] {
+        let refused = ask(&world, "POST", "/v1/intents", &order).await;
+        assert_eq!(refused.status, status, "{order}: {}", refused.body);
+        let hint_given = refused.json()["hint"].as_str().unwrap().to_owned();
+        assert!(hint_given.contains(hint), "{order}: {hint_given}");
+    }
+    assert_eq!(world.published.load().generation, 12, "nothing reached the control loop");
+    let forced = json!({"subject": "shanghai", "wish": "down", "force": true});
+    assert_eq!(ask(&world, "POST", "/v1/intents", &forced).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_control_loop_that_is_stuck_or_gone_does_not_hang_its_operators() {
+    let (events, stuck) = mpsc::channel(1);
+    let context = world::context(Wanted::default(), Arc::new(Published::new(world::snapshot())), events);
+    let shared = Arc::new(Shared::new(context, "127.0.0.1:1".parse().unwrap(), CancellationToken::new()));
+    let order = || Ok(Bytes::from_static(br#"{"subject": "shanghai", "wish": "drain"}"#));
+    let refused = intents::wish(State(Arc::clone(&shared)), order()).await.unwrap_err();
+    assert_eq!(
+        (refused.status, refused.problem.error.as_str()),
+        (503.try_into().unwrap(), "the control loop does not answer")
+    );
+    drop(stuck);
+    assert_eq!(intents::wish(State(shared), order()).await.unwrap_err().status, 503);
+}
+
+#[tokio::test]
+async fn explain_hands_over_what_was_asked() {
+    let world = open(Wanted::default());
+    let dns = get(&world, "/v1/explain/dns?name=www.hongbao.test&type=HTTPS&client=10.2.3.0/24").await.json();
+    assert_eq!(dns, json!({"generation": 12, "name": "www.hongbao.test", "type": "HTTPS", "client": "10.2.3.0"}));
+    let path = "/v1/explain/http?host=a.test&path=/x%3Fy&method=post&user=42&header=X-A:%20b&header=c:d&client=::1";
+    let http = get(&world, path).await.json();
+    assert_eq!((&http["method"], &http["path"], &http["client"]), (&json!("POST"), &json!("/x?y"), &json!("::1")));
+    assert_eq!(http["headers"], json!([["x-a", "b"], ["c", "d"]]));
+    for bad in [
+        "/v1/explain/dns",
+        "/v1/explain/dns?name=",
+        "/v1/explain/dns?name=a&client=b",
+        "/v1/explain/dns?name=a&colour=b",
+        "/v1/explain/http?path=/",
+        "/v1/explain/http?host=a&header=b",
+        "/v1/health?only=sick",
+    ] {
+        let refused = get(&world, bad).await;
+        assert_eq!(refused.status, 400, "{bad}");
+        assert!(refused.json()["hint"].as_str().unwrap().starts_with("usage: /v1/"), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn the_rim_holds() {
+    let world = open(Wanted { token: Some("sesame".into()), ..Wanted::default() });
+    let refused = get(&world, "/v1/state").await;
+    assert_eq!(refused.status, 401);
+    assert!(refused.head.contains("www-authenticate: bearer"), "{}", refused.head);
+    let let_in = send(&world, "GET /v1/state HTTP/1.1\r\nhost: any.name\r\nauthorization: Bearer sesame", "").await;
+    assert_eq!(let_in.status, 200);
+    assert_eq!(get(&world, "/readyz").await.body, "ready\n");
+
+    let world = open(Wanted::default());
+    let foreign = send(&world, "POST /v1/reload HTTP/1.1\r\nhost: 127.0.0.1\r\norigin: http://evil.example", "").await;
+    assert_eq!(foreign.status, 403);
+    assert_eq!(send(&world, "GET /v1/state HTTP/1.1\r\nhost: evil.example", "").await.status, 403);
+    let large = ask(&world, "POST", "/v1/intents", &json!({"subject": "x".repeat(20_000), "wish": "drain"})).await;
+    assert_eq!(large.status, 413);
+    assert!(large.json()["hint"].as_str().unwrap().starts_with("send JSON like"));
+    assert_eq!(get(&world, "/v2").await.status, 404);
+    let post = ask(&world, "POST", "/v1/state", &Value::Null).await;
+    assert_eq!((post.status, post.json()["error"].as_str()), (405, Some("POST does nothing here")));
+}
+
+#[tokio::test]
+async fn a_reload_that_fails_says_all_and_changes_nothing() {
+    let world = open(Wanted::default());
+    let refused = ask(&world, "POST", "/v1/reload", &Value::Null).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.json()["error"].as_str().unwrap().contains("springtide.toml:3:1"));
+    assert!(refused.json()["hint"].as_str().unwrap().contains("old configuration is in force"));
+}
+
+#[tokio::test]
+async fn the_page_brings_everything_with_it() {
+    let world = open(Wanted::default());
+    let page = get(&world, "/").await;
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    for asset in ["/assets/dashboard.css", "/assets/dashboard.js"] {
+        assert!(page.body.contains(asset), "{asset}");
+        assert_eq!(get(&world, asset).await.status, 200, "{asset}");
+    }
+    assert!(!page.body.contains("http://") && !page.body.contains("https://"), "nothing from elsewhere");
+}
+
+#[tokio::test]
+async fn followers_hear_of_each_change_and_the_journal_keeps_it() {
+    let world = open(Wanted::default());
+    let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    hears(&mut stream, "\"generation\":12").await;
+    let order = json!({"subject": "tianjin", "wish": "drain", "for": "1h", "by": "bob", "reason": "cooling"});
+    assert_eq!(ask(&world, "POST", "/v1/intents", &order).await.status, 200);
+    let told = hears(&mut stream, "\"generation\":13").await;
+    assert!(told.contains("drain for 3600s") && told.contains("by bob: cooling"), "{told}");
+    let journal = get(&world, "/v1/changes").await.json();
+    assert_eq!(journal[0]["changes"][0]["subject"], "tianjin");
+    let World { server, shutdown, .. } = world;
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(10), server.stopped())
+        .await
+        .expect("a follower does not hold the node up");
+    hears(&mut stream, "0\r\n\r\n").await;
+}
+
+/// Reads until `text` has come.
+async fn hears(stream: &mut TcpStream, text: &str) -> String {
+    let mut heard = String::new();
+    let mut buffer = [0; 4_096];
+    while !heard.contains(text) {
+        let n = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(n > 0, "the stream ended at {heard}");
+        heard += std::str::from_utf8(&buffer[..n]).unwrap();
+    }
+    heard
+}
