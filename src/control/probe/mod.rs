@@ -110,16 +110,19 @@ impl Trouble {
         }
     }
 
-    /// The trouble behind an HTTP exchange that broke off: a broken connection, or else a broken protocol.
+    /// The trouble behind an HTTP exchange that broke off: a broken connection, or else a broken protocol. The deepest
+    /// cause counts: hyper tells "cancelled" of a request whose connection had nonsense on it.
     fn behind(error: &hyper::Error) -> Self {
+        let mut deepest = error;
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             if let Some(io) = cause.downcast_ref::<std::io::Error>() {
                 return Self::of(connect::classify(io)).unwrap_or(Self::Failed(ProbeFailure::Garbage));
             }
+            deepest = cause.downcast_ref().unwrap_or(deepest);
             source = cause.source();
         }
-        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        if deepest.is_incomplete_message() || deepest.is_closed() || deepest.is_canceled() {
             Self::Failed(ProbeFailure::Reset)
         } else {
             Self::Failed(ProbeFailure::Garbage)
