@@ -1,1 +1,3 @@
 //! Floor 6: the L7 edge. A request passes the ordered list of stages in `stages`; each is a plain function.
+
+pub mod view;

@@ -145,6 +145,11 @@ impl Load {
         floor + (ewma - floor) * decay(now.since(at))
     }
 
+    /// When the latency was last seen. `None`: never; what [`Load::latency_ns`] says is a guess.
+    pub fn seen_at(&self) -> Option<Mono> {
+        Some(Mono::from_nanos(self.ewma_at.load(Relaxed))).filter(|at| *at != Mono::ZERO)
+    }
+
     fn observe(&self, sample_ns: u64, now: Mono) {
         let before = Mono::from_nanos(self.ewma_at.swap(now.nanos(), Relaxed));
         let ewma = self.ewma_ns.load(Relaxed);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::sign::CertifiedKey;
 
 use super::load::Load;
+use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
 use crate::config::{BackendSpec, Config, Probe, ProbeKind, Protocol, Service, UpstreamTls};
 use crate::wire::zone::Zone;
@@ -31,6 +32,8 @@ pub struct Topology {
     pub references: Vec<TargetId>,
     /// What was read from files beside the configuration.
     pub assets: Assets,
+    /// What the edges have derived from this topology, whatever the generation.
+    pub views: Views,
     members: Vec<Vec<BackendId>>,
 }
 
@@ -106,7 +109,8 @@ impl Topology {
         }
         let references = config.health.references.iter().map(|&address| targets.id_of(witness(address))).collect();
         let serial = before.map_or(1, |t| t.serial + 1);
-        Self { serial, config, backends, targets: targets.list, references, assets, members }
+        let views = Views::default();
+        Self { serial, config, backends, targets: targets.list, references, assets, views, members }
     }
 
     /// The backends of `service` in `datacenter`.

@@ -2,4 +2,10 @@
 //!
 //! Nothing here panics on any input: every parser is fuzzed, and the corpus is replayed in the tests.
 
+pub mod cookie;
+pub mod forwarded;
+pub mod head;
+pub mod host;
+pub mod path;
+pub mod x509;
 pub mod zone;

@@ -1,0 +1,307 @@
+//! Which backend serves a request, within the datacenter that `place` chose; and [`choose`], which asks both.
+//!
+//! Candidates come in tiers: what is well and untried; what is well; whatever no operator took out (panic, or all of it
+//! has failed); what is drained. The first tier that has anybody decides, by the service's policy. Taken down by an
+//! operator is never a candidate. Homes of users (`user-home`) follow no tier: see [`user`].
+
+pub mod p2c;
+pub mod user;
+pub mod wrr;
+
+use smallvec::SmallVec;
+
+pub use self::wrr::Turn;
+use super::place::{self, place};
+use super::tried::Tried;
+use crate::base::clock::Mono;
+use crate::base::entropy::Rng;
+use crate::base::ids::{BackendId, DatacenterId, ServiceId};
+use crate::config::Balance;
+use crate::snapshot::health::BackendState;
+use crate::snapshot::topology::Backend;
+use crate::snapshot::{DcState, Snapshot};
+
+/// Every so many picks one may try a half-open backend, while it is idle (V3: at most 1 in 10).
+const TRIAL: f64 = 0.1;
+
+/// Why a backend was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The only candidate.
+    Only,
+    /// The cheapest of all candidates.
+    Cheapest,
+    /// The cheaper of two.
+    CheaperOfTwo,
+    /// It was its turn.
+    Turn,
+    /// The user's hash points there.
+    UserHash,
+    /// The user's data is there.
+    Home,
+    /// Half-open: a trial.
+    Trial,
+}
+
+impl Reason {
+    /// The word for it in logs, metrics and `explain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Only => "only",
+            Self::Cheapest => "cheapest",
+            Self::CheaperOfTwo => "cheaper-of-two",
+            Self::Turn => "turn",
+            Self::UserHash => "user-hash",
+            Self::Home => "home",
+            Self::Trial => "trial",
+        }
+    }
+}
+
+/// Which tier the candidates were of, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Well and not tried yet.
+    Fresh,
+    /// Panic: health is ignored; not tried yet.
+    Panic,
+    /// Well, tried before.
+    Again,
+    /// Nobody is well: whatever no operator took out.
+    FailOpen,
+    /// Nothing but drained ones.
+    Drained,
+}
+
+impl Tier {
+    /// The word for it in logs, metrics and `explain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Panic => "panic",
+            Self::Again => "again",
+            Self::FailOpen => "fail-open",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// A backend, and why it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Picked {
+    /// Which.
+    pub backend: BackendId,
+    /// Why.
+    pub reason: Reason,
+    /// Among whom.
+    pub tier: Tier,
+}
+
+/// What is to be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The service.
+    pub service: ServiceId,
+    /// Where this node stands.
+    pub local: Option<DatacenterId>,
+    /// The user's hash ([`user::hash_of`]), where there is a user.
+    pub user: Option<u64>,
+}
+
+/// Where a try goes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// To this backend.
+    pub backend: BackendId,
+    /// Of this datacenter.
+    pub datacenter: DatacenterId,
+    /// Why there.
+    pub placed: place::Reason,
+    /// Why it.
+    pub reason: Reason,
+    /// Among whom.
+    pub tier: Tier,
+}
+
+/// Why a try goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChoice {
+    /// The service has no backend that may be used.
+    NoBackend,
+    /// An operator took the user's home down.
+    HomeDown(BackendId),
+    /// The service keeps users' data at their homes, and the request names no user.
+    NoUser,
+}
+
+impl NoChoice {
+    /// The word for it in logs, metrics and `explain`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no-backend",
+            Self::HomeDown(_) => "home-down",
+            Self::NoUser => "no-user",
+        }
+    }
+}
+
+/// One backend that may be picked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    pub(crate) id: BackendId,
+    /// In thousandths; above zero.
+    pub(crate) weight: u32,
+    pub(crate) backend: &'a Backend,
+    /// Since when its latency counts: a backend that came back is not what it was.
+    pub(crate) since: Mono,
+}
+
+/// Candidates; on the stack up to sixteen of them.
+pub(crate) type Candidates<'a> = SmallVec<[Candidate<'a>; 16]>;
+
+/// Where the next try of a request goes: datacenter and backend. `tried` learns which datacenters have nobody to offer.
+pub fn choose(
+    snapshot: &Snapshot,
+    wanted: &Wanted,
+    tried: &mut Tried,
+    turn: &mut Turn,
+    now: Mono,
+    rng: &mut Rng,
+) -> Result<Choice, NoChoice> {
+    if snapshot.topology.service(wanted.service).balance == Balance::UserHome {
+        return go_home(snapshot, wanted);
+    }
+    for _ in 0..=snapshot.topology.config.datacenters.len() {
+        let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried) else { break };
+        match pick(snapshot, wanted.service, datacenter, tried, wanted.user, turn, now, rng) {
+            Some(Picked { backend, reason, tier }) => {
+                return Ok(Choice { backend, datacenter, placed, reason, tier });
+            }
+            None => tried.exhaust(datacenter),
+        }
+    }
+    Err(NoChoice::NoBackend)
+}
+
+fn go_home(snapshot: &Snapshot, wanted: &Wanted) -> Result<Choice, NoChoice> {
+    let user = wanted.user.ok_or(NoChoice::NoUser)?;
+    let backend = user::home(snapshot, wanted.service, user).ok_or(NoChoice::NoBackend)?;
+    if user::is_home_down(snapshot, backend) {
+        return Err(NoChoice::HomeDown(backend));
+    }
+    let datacenter = snapshot.topology.backend(backend).spec.datacenter;
+    let placed = if Some(datacenter) == wanted.local { place::Reason::Local } else { place::Reason::Home };
+    Ok(Choice { backend, datacenter, placed, reason: Reason::Home, tier: Tier::Fresh })
+}
+
+/// A backend of `service` in `datacenter`, by the service's policy. `None`: there is nobody whom operators left in.
+#[expect(clippy::too_many_arguments, reason = "what a pick depends on, nothing hidden")]
+pub fn pick(
+    snapshot: &Snapshot,
+    service: ServiceId,
+    datacenter: DatacenterId,
+    tried: &Tried,
+    user: Option<u64>,
+    turn: &mut Turn,
+    now: Mono,
+    rng: &mut Rng,
+) -> Option<Picked> {
+    let Gathered { tier, mut candidates, trials } = gather(snapshot, service, datacenter, tried)?;
+    let is_by_user = user.is_some() && snapshot.topology.service(service).balance == Balance::UserHash;
+    if is_by_user {
+        // A trial is part of the rendezvous: the users who live there try it, nobody else.
+        candidates.extend(trials);
+    } else if !trials.is_empty() && (candidates.is_empty() || rng.chance(TRIAL)) {
+        let at = rng.below(trials.len() as u64) as usize;
+        return trials.get(at).map(|c| Picked { backend: c.id, reason: Reason::Trial, tier });
+    }
+    if let [only] = candidates.as_slice() {
+        return Some(Picked { backend: only.id, reason: Reason::Only, tier });
+    }
+    let (backend, reason) = match (snapshot.topology.service(service).balance, user) {
+        (Balance::WeightedRoundRobin, _) => (turn.next(snapshot.topology.serial, &candidates)?, Reason::Turn),
+        (Balance::UserHash, Some(user)) => (user::owner(&candidates, user)?, Reason::UserHash),
+        _ if candidates.len() <= p2c::FEW => (p2c::cheapest(&candidates, now, rng)?, Reason::Cheapest),
+        _ => (p2c::cheaper_of_two(&candidates, now, rng)?, Reason::CheaperOfTwo),
+    };
+    Some(Picked { backend, reason, tier })
+}
+
+/// Why a backend is no candidate right now; `None` where it is one. For `explain`.
+pub fn excluded(snapshot: &Snapshot, id: BackendId) -> Option<&'static str> {
+    let (health, backend) = (snapshot.backend(id), snapshot.topology.backend(id));
+    let ignores_health = snapshot.weight(backend.service, backend.spec.datacenter).panic;
+    match health.state {
+        BackendState::AdminDown | BackendState::Drained => Some(health.state.as_str()),
+        _ if ignores_health => None,
+        state if !state.usable() => Some(state.as_str()),
+        BackendState::HalfOpen if backend.load.in_flight() > 0 => Some("half-open and busy with its trial"),
+        _ if health.weight == 0 => Some("weight 0"),
+        _ => None,
+    }
+}
+
+struct Gathered<'a> {
+    tier: Tier,
+    candidates: Candidates<'a>,
+    /// Half-open ones that are idle.
+    trials: SmallVec<[Candidate<'a>; 4]>,
+}
+
+/// The candidates of the best tier that has any.
+fn gather<'a>(snapshot: &'a Snapshot, service: ServiceId, dc: DatacenterId, tried: &Tried) -> Option<Gathered<'a>> {
+    let topology = &*snapshot.topology;
+    let row = snapshot.weight(service, dc);
+    if row.state == DcState::AdminDown {
+        return None;
+    }
+    let mut trials = SmallVec::new();
+    let mut fresh = Candidates::new();
+    let mut again = Candidates::new();
+    if !row.panic {
+        for &id in topology.members(service, dc) {
+            let (health, backend) = (snapshot.backend(id), topology.backend(id));
+            if !health.state.usable() || health.weight == 0 {
+                continue;
+            }
+            let is_back = matches!(health.state, BackendState::HalfOpen | BackendState::SlowStart);
+            let since = if is_back { health.since } else { Mono::ZERO };
+            let candidate = Candidate { id, weight: health.weight, backend, since };
+            match (health.state, tried.contains(id)) {
+                (BackendState::HalfOpen, false) if backend.load.in_flight() == 0 => trials.push(candidate),
+                (BackendState::HalfOpen, _) => {}
+                (_, false) => fresh.push(candidate),
+                (_, true) => again.push(candidate),
+            }
+        }
+        if !fresh.is_empty() || !trials.is_empty() {
+            return Some(Gathered { tier: Tier::Fresh, candidates: fresh, trials });
+        }
+    }
+    // From here on health is ignored, so weights are the configured ones.
+    let whatever = |may: &dyn Fn(BackendId, BackendState) -> bool| -> Candidates<'a> {
+        let members = topology.members(service, dc).iter().filter(|&&id| may(id, snapshot.backend(id).state));
+        let candidates = members.map(|&id| {
+            let backend = topology.backend(id);
+            Candidate { id, weight: backend.spec.weight.saturating_mul(1_000).max(1), backend, since: Mono::ZERO }
+        });
+        candidates.collect()
+    };
+    let is_left_in = |state| !matches!(state, BackendState::AdminDown | BackendState::Drained);
+    let found = |tier, candidates: Candidates<'a>| {
+        (!candidates.is_empty()).then_some(Gathered { tier, candidates, trials: SmallVec::new() })
+    };
+    let untried = || whatever(&|id, state| is_left_in(state) && !tried.contains(id));
+    if row.panic
+        && let Some(panic) = found(Tier::Panic, untried())
+    {
+        return Some(panic);
+    }
+    found(Tier::Again, again)
+        .or_else(|| found(Tier::FailOpen, untried()))
+        .or_else(|| found(Tier::FailOpen, whatever(&|_, state| is_left_in(state))))
+        .or_else(|| found(Tier::Drained, whatever(&|_, state| state == BackendState::Drained)))
+}
+
+#[cfg(test)]
+mod tests;

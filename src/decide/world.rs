@@ -1,0 +1,1 @@
+//! Small worlds for the tests of decisions: a snapshot by a few strokes.

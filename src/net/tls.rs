@@ -1,0 +1,240 @@
+//! TLS at both ends: certificates from files, a server side that follows the published snapshot, a client side that
+//! verifies.
+//!
+//! One provider (aws-lc-rs), named explicitly and never taken from the process. A certificate is chosen at each handshake
+//! from the snapshot of that moment, so a reload needs no new listener. It refuses keys that don't fit, names the file
+//! and says what to do about it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::base::clock::Wall;
+use crate::base::ids::ListenerId;
+use crate::config::{ListenerTls, Protocol, UpstreamTls};
+use crate::snapshot::Published;
+use crate::snapshot::topology::Certificate;
+use crate::wire::x509;
+
+/// Certificates or keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}; check that it exists and that this user may read it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not PEM.
+    #[error("{}: broken PEM ({source}); it must hold whole -----BEGIN/END----- blocks", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// The file holds no certificate.
+    #[error("{}: no certificate in it; it must hold the chain as -----BEGIN CERTIFICATE----- blocks, the server's own first", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file holds no private key.
+    #[error("{}: no private key in it; it must hold one unencrypted -----BEGIN PRIVATE KEY----- block (PKCS #8, PKCS #1 or SEC1)", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate or the key cannot be used.
+    #[error("{}: cannot be used: {source}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The first certificate of the chain is not the one of this key.
+    #[error("{}: is not the key of the first certificate in {}; the chain must begin with the server's own certificate", key.display(), certificate.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The certificate names no host.
+    #[error("{}: the certificate has no subjectAltName, and clients look nowhere else (RFC 9525); issue one that names its hosts", path.display())]
+    Nameless {
+        /// The file.
+        path: PathBuf,
+    },
+    /// None of the certificates is an authority that can be trusted.
+    #[error("{}: no usable authority in it: {source}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cryptography library refused its own defaults.
+    #[error("TLS cannot be set up: {source}")]
+    Setup {
+        /// What is wrong.
+        source: rustls::Error,
+    },
+}
+
+/// The certificates of a listener, in the order of the configuration, each with its key and the names it is good for.
+pub fn load_certificates(tls: &ListenerTls) -> Result<Vec<Certificate>, TlsError> {
+    tls.pairs.iter().map(|(chain, key)| load_pair(chain, key)).collect()
+}
+
+fn load_pair(chain_path: &Path, key_path: &Path) -> Result<Certificate, TlsError> {
+    let chain = read_certificates(chain_path)?;
+    let key_pem = read(key_path)?;
+    let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|source| match source {
+        pem::Error::NoItemsFound => TlsError::NoKey { path: key_path.into() },
+        source => TlsError::Pem { path: key_path.into(), source },
+    })?;
+    let unusable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| TlsError::Unusable { path, source }
+    };
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(unusable(key_path))?;
+    let facts = chain.first().and_then(|own| x509::facts(own)).ok_or_else(|| {
+        unusable(chain_path)(rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding))
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().or_else(|e| match e {
+        // The library cannot tell for every kind of key; a wrong one then shows at the first handshake.
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown) => Ok(()),
+        rustls::Error::InconsistentKeys(_) => {
+            Err(TlsError::Mismatch { certificate: chain_path.into(), key: key_path.into() })
+        }
+        source => Err(unusable(chain_path)(source)),
+    })?;
+    if facts.names.is_empty() {
+        return Err(TlsError::Nameless { path: chain_path.into() });
+    }
+    Ok(Certificate { names: facts.names, key: Arc::new(certified) })
+}
+
+/// How long a certificate is still good at `now`; zero when it is over. What to warn about is the caller's choice.
+pub fn remaining(certificate: &Certificate, now: Wall) -> Duration {
+    let facts = certificate.key.cert.first().and_then(|own| x509::facts(own));
+    facts.map_or(Duration::ZERO, |facts| facts.not_after.since(now))
+}
+
+/// The server side of listener `listener`: certificates by SNI from the snapshot of the moment, HTTP/2 before HTTP/1.1,
+/// TLS 1.2 and 1.3, tickets under rotating keys. Make one and share it: tickets hold within one configuration.
+pub fn server_config(published: Arc<Published>, listener: ListenerId) -> Result<Arc<ServerConfig>, TlsError> {
+    let setup = |source| TlsError::Setup { source };
+    let name = published.load().topology.config.listeners.get(listener.index()).map(|l| l.name.clone());
+    let chooser = Chooser { published, listener: name.unwrap_or_default() };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(setup)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(chooser));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
+    // Tickets do; a cache beside them would cost memory and a lock for each handshake.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 1;
+    Ok(Arc::new(config))
+}
+
+/// The client side towards an upstream: verifies against `tls.ca` alone. Its ALPN is empty; [`speaking`] sets it.
+pub fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in read_certificates(&tls.ca)? {
+        roots.add(authority).map_err(|e| TlsError::Authority { path: tls.ca.clone(), source: e.into() })?;
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|e| TlsError::Authority { path: tls.ca.clone(), source: e.into() })?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Setup { source })?
+        .with_webpki_verifier(verifier)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// The same client side with the ALPN of `protocol`. Make it once for a service: sessions are resumed within one.
+pub fn speaking(config: &ClientConfig, protocol: Protocol) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = match protocol {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
+    };
+    Arc::new(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.into(), source })
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let pem = read(path)?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { path: path.into(), source })?;
+    if certificates.is_empty() { Err(TlsError::NoCertificate { path: path.into() }) } else { Ok(certificates) }
+}
+
+/// Chooses a certificate at each handshake. Knows its listener by name: a reload may move its place in the file.
+#[derive(Debug)]
+struct Chooser {
+    published: Arc<Published>,
+    listener: String,
+}
+
+impl ResolvesServerCert for Chooser {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let snapshot = self.published.load();
+        let topology = &snapshot.topology;
+        let at = topology.config.listeners.iter().position(|l| l.name == self.listener)?;
+        let certificates = topology.assets.certificates.get(at)?;
+        choose(certificates, hello.server_name(), |key| key.choose_scheme(hello.signature_schemes()).is_some())
+            .map(|c| Arc::clone(&c.key))
+    }
+}
+
+/// The certificate for `name`: one with that very name, else with a wildcard for it, else the first; of equals one whose
+/// key the client can verify (RSA and ECDSA may stand side by side).
+fn choose<'a>(
+    certificates: &'a [Certificate],
+    name: Option<&str>,
+    verifiable: impl Fn(&dyn rustls::sign::SigningKey) -> bool,
+) -> Option<&'a Certificate> {
+    let name = name.unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    let rank = |certificate: &Certificate| {
+        let is_exact = certificate.names.contains(&name);
+        let is_wild = || {
+            certificate.names.iter().any(|n| n.strip_prefix("*.").is_some_and(|rest| Some(rest) == parent))
+        };
+        let fit = if is_exact { 2 } else { i32::from(is_wild()) };
+        (fit, verifiable(&*certificate.key.key))
+    };
+    // `max_by_key` gives the last of equals; the first is wanted.
+    certificates.iter().rev().max_by_key(|certificate| rank(certificate))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Who a request came from and through: `X-Forwarded-*`, `Forwarded` (RFC 7239) and `Via` (RFC 9110 section 7.6.3).
+//!
+//! What an untrusted peer says about others is replaced, what a trusted one says is continued. The values that hold for a
+//! whole connection are made once, in [`Peer`].
+
+use std::net::IpAddr;
+
+use http::header::{HeaderName, HeaderValue, VIA};
+use http::{HeaderMap, Version};
+use ipnet::IpNet;
+
+/// `Forwarded`, which the `http` crate has no constant for.
+pub const FORWARDED: &str = "forwarded";
+/// Whom a request came from, oldest first.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `http` or `https`, as the client spoke it.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host that the client asked for.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_NAME: HeaderName = HeaderName::from_static(FORWARDED);
+/// The name by which hops of ours know each other in `Via`.
+const PSEUDONYM: &str = "springtide";
+/// So many addresses of `X-Forwarded-For` are looked at, from the right.
+const MOST_HOPS: usize = 32;
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address; IPv4 where it came mapped into IPv6.
+    pub address: IpAddr,
+    /// Whether what it says about others is believed.
+    pub trusted: bool,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    text: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at `address`, believed where one of `trusted` holds it.
+    pub fn new(address: IpAddr, tls: bool, trusted: &[IpNet]) -> Self {
+        let address = address.to_canonical();
+        let text = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { address, trusted: trusted.iter().any(|net| net.contains(&address)), tls, text }
+    }
+
+    /// `http` or `https`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// Who the client is: the peer, or where that is trusted, the last one in `X-Forwarded-For` that is not.
+    pub fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+        let mut client = self.address;
+        if !self.trusted {
+            return client;
+        }
+        let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
+        let hops = fields.flat_map(|field| field.as_bytes().rsplit(|&b| b == b','));
+        for hop in hops.take(MOST_HOPS) {
+            // What cannot be read ends the chain: nobody whom we trust wrote it.
+            let Some(address) = read_address(hop) else { break };
+            client = address;
+            if !trusted.iter().any(|net| net.contains(&address)) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// Writes this hop into a request's `headers`, from which `head::strip` has already removed what `peer` may not say.
+/// `host` is what the client asked for, as it said it; `version` is the client's.
+pub fn stamp(headers: &mut HeaderMap, peer: &Peer, host: &str, version: Version) {
+    let host_value = HeaderValue::from_str(host).ok().filter(|_| !host.is_empty());
+    continue_list(headers, &X_FORWARDED_FOR, &peer.text);
+    // A trusted hop before us knows better what the client itself spoke.
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
+    }
+    if let Some(value) = host_value
+        && !headers.contains_key(X_FORWARDED_HOST)
+    {
+        headers.insert(X_FORWARDED_HOST, value);
+    }
+    if let Ok(element) = HeaderValue::try_from(element(peer, host)) {
+        continue_list(headers, &FORWARDED_NAME, &element);
+    }
+    via(headers, version);
+}
+
+/// Writes this hop into `Via`; of responses too.
+pub fn via(headers: &mut HeaderMap, version: Version) {
+    let value = match version {
+        Version::HTTP_09 | Version::HTTP_10 => "1.0 springtide",
+        Version::HTTP_2 => "2 springtide",
+        Version::HTTP_3 => "3 springtide",
+        _ => "1.1 springtide",
+    };
+    headers.append(VIA, HeaderValue::from_static(value));
+}
+
+/// How many hops of ours a request has passed: more than a few is a loop.
+pub fn hops(headers: &HeaderMap) -> usize {
+    let members = headers.get_all(VIA).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let names = members.filter_map(|member| member.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).nth(1));
+    names.filter(|name| name.eq_ignore_ascii_case(PSEUDONYM.as_bytes())).count()
+}
+
+/// One element of `Forwarded`. IPv6 addresses and hosts with a port are quoted (RFC 7239 sections 4 and 6).
+fn element(peer: &Peer, host: &str) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(64 + host.len());
+    let _ = match peer.address {
+        IpAddr::V4(v4) => write!(text, "for={v4}"),
+        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
+    };
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    // A checked host holds neither quotes nor backslashes; one that does is left out.
+    if !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
+        let quote = if host.bytes().all(is_token) { "" } else { "\"" };
+        let _ = write!(text, ";host={quote}{host}{quote}");
+    }
+    let _ = write!(text, ";proto={}", peer.scheme());
+    text
+}
+
+/// Makes `value` the last member of the list `name`: one field, as most readers expect.
+fn continue_list(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    if !headers.contains_key(name) {
+        headers.insert(name.clone(), value.clone());
+        return;
+    }
+    let mut list: Vec<u8> = Vec::with_capacity(64);
+    for said in headers.get_all(name) {
+        list.extend_from_slice(said.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(value.as_bytes());
+    if let Ok(list) = HeaderValue::try_from(list) {
+        headers.insert(name.clone(), list);
+    }
+}
+
+/// An address as hops write it: bare, with a port, in brackets, in quotes.
+fn read_address(said: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(said).ok()?.trim().trim_matches('"');
+    let bare = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None if text.matches(':').count() == 1 => text.split_once(':')?.0,
+        None => text,
+    };
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nets(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|n| n.parse().unwrap()).collect()
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        map
+    }
+
+    fn text<'a>(map: &'a HeaderMap, name: &str) -> &'a str {
+        map.get(name).map_or("-", |v| v.to_str().unwrap())
+    }
+
+    #[test]
+    fn a_first_hop_says_who_asked_for_what() {
+        let peer = Peer::new("2001:db8::7".parse().unwrap(), true, &[]);
+        let mut map = HeaderMap::new();
+        stamp(&mut map, &peer, "www.hongbao.test:8443", Version::HTTP_2);
+        assert_eq!(text(&map, "x-forwarded-for"), "2001:db8::7");
+        assert_eq!(text(&map, "x-forwarded-proto"), "https");
+        assert_eq!(text(&map, "x-forwarded-host"), "www.hongbao.test:8443");
+        assert_eq!(text(&map, "forwarded"), "for=\"[2001:db8::7]\";host=\"www.hongbao.test:8443\";proto=https");
+        assert_eq!(text(&map, "via"), "2 springtide");
+    }
+
+    #[test]
+    fn a_trusted_hop_is_continued() {
+        let peer = Peer::new("::ffff:10.0.0.1".parse().unwrap(), false, &nets(&["10.0.0.0/8"]));
+        assert!(peer.trusted);
+        let mut map = headers(&[
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop.test"),
+            ("forwarded", "for=192.0.2.1"),
+            ("via", "1.1 cache"),
+        ]);
+        stamp(&mut map, &peer, "shop.test", Version::HTTP_11);
+        assert_eq!(text(&map, "x-forwarded-for"), "192.0.2.1, 192.0.2.2, 10.0.0.1");
+        assert_eq!(map.get_all("x-forwarded-for").iter().count(), 1);
+        assert_eq!(text(&map, "x-forwarded-proto"), "https");
+        assert_eq!(text(&map, "forwarded"), "for=192.0.2.1, for=10.0.0.1;host=shop.test;proto=http");
+        assert_eq!(map.get_all("via").iter().count(), 2);
+    }
+
+    #[test]
+    fn the_client_is_the_last_one_whom_nobody_trusts() {
+        let trusted = nets(&["10.0.0.0/8", "2001:db8::/32"]);
+        let inside = Peer::new("10.0.0.1".parse().unwrap(), false, &trusted);
+        let outside = Peer::new("192.0.2.9".parse().unwrap(), false, &trusted);
+        for (said, client) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("6.6.6.6, 192.0.2.1, 10.0.0.2", "192.0.2.1"),
+            ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+            ("192.0.2.1:4711", "192.0.2.1"),
+            ("[2001:db9::1]:4711", "2001:db9::1"),
+            ("2001:db9::1", "2001:db9::1"),
+            ("\"[2001:db9::1]\"", "2001:db9::1"),
+            ("6.6.6.6, nonsense", "10.0.0.1"),
+            ("6.6.6.6, nonsense, 10.0.0.2", "10.0.0.2"),
+            ("", "10.0.0.1"),
+        ] {
+            let map = headers(&[("x-forwarded-for", said)]);
+            assert_eq!(inside.client(&map, &trusted).to_string(), client, "{said:?}");
+            assert_eq!(outside.client(&map, &trusted).to_string(), "192.0.2.9");
+        }
+    }
+
+    #[test]
+    fn a_loop_is_counted() {
+        let map = headers(&[("via", "1.1 springtide, 1.1 cache (springtide)"), ("via", "2 Springtide")]);
+        assert_eq!(hops(&map), 2);
+        assert_eq!(hops(&HeaderMap::new()), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_said_makes_it_panic(said in proptest::collection::vec(any::<u8>(), 0..60), host in "\\PC{0,30}") {
+            let trusted = nets(&["0.0.0.0/0"]);
+            let peer = Peer::new("10.0.0.1".parse().unwrap(), false, &trusted);
+            let mut map = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_bytes(&said) {
+                map.insert(X_FORWARDED_FOR, value.clone());
+                map.insert(FORWARDED_NAME, value.clone());
+                map.insert(VIA, value);
+            }
+            let _ = (peer.client(&map, &trusted), hops(&map));
+            stamp(&mut map, &peer, &host, Version::HTTP_11);
+            prop_assert!(map[X_FORWARDED_FOR].as_bytes().ends_with(b"10.0.0.1"));
+            prop_assert_eq!(map.get_all(X_FORWARDED_FOR).iter().count(), 1);
+            prop_assert!(map[FORWARDED_NAME].as_bytes().ends_with(b"proto=http"));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a hop may pass on of a head, and what it may not (RFC 9110 section 7.6.1; EDGE 4, gaps 4 and 5).
+//!
+//! Works in place: a request's own header map goes on to the backend, less what is removed. It refuses nothing; what makes
+//! a request a 400 is `host`, `path`, and the inspector in front of the parser.
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Version};
+use smallvec::SmallVec;
+
+use super::forwarded;
+
+/// Which way a head travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From a client that is believed what it says of others, or not.
+    Request {
+        /// Believed.
+        trusted: bool,
+    },
+    /// Back from a backend.
+    Response,
+}
+
+/// Another protocol that a request asks for on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// WebSocket over HTTP/1.1 (RFC 6455). Over HTTP/2 it comes as an extended CONNECT (RFC 8441), which is not offered yet.
+    WebSocket,
+    /// Something else, or WebSocket said in a way that breaks RFC 6455 section 4.2.1: not passed on.
+    Unknown,
+}
+
+/// Fields that a `Connection` field must not remove, whatever it names: they decide where a message ends, whom it is for
+/// and who may do what.
+const KEPT: [HeaderName; 5] =
+    [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::AUTHORIZATION, header::COOKIE];
+
+/// Fields that speak of the request with the authority of a hop; from anybody else they are removed.
+const TRUSTED_ONLY: [&str; 5] = ["x-real-ip", "x-priority", "x-admit-level", "x-overloaded", "true-client-ip"];
+
+/// Removes what belongs to one hop: `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE` (but `trailers`),
+/// `Transfer-Encoding`, `Upgrade`; of requests also `Trailer`, `Expect` (answered here), names with `_` (read as `-` by
+/// CGI and its heirs), and from clients that are not trusted everything that only a hop may say.
+///
+/// With `upgrading`, `Connection: upgrade` and `Upgrade` stand afterwards as one value each.
+pub fn strip(headers: &mut HeaderMap, way: Way, upgrading: bool) {
+    let mut gone: SmallVec<[HeaderName; 12]> = SmallVec::new();
+    for name in headers.keys() {
+        if is_for_one_hop(name) || matches!(way, Way::Request { trusted } if !may_pass(name, trusted)) {
+            gone.push(name.clone());
+        }
+    }
+    for value in headers.get_all(header::CONNECTION) {
+        for token in tokens(value) {
+            if let Ok(name) = HeaderName::from_bytes(token)
+                && !KEPT.contains(&name)
+                && !is_forwarding(name.as_str())
+                && name != header::TE
+                && name != header::UPGRADE
+                && headers.contains_key(&name)
+            {
+                gone.push(name);
+            }
+        }
+    }
+    let takes_trailers = way != Way::Response && takes_trailers(headers);
+    let upgrade = upgrading.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    for name in gone {
+        headers.remove(name);
+    }
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+}
+
+/// What a request asks to be upgraded to; `None`: nothing. HTTP/2 and HTTP/1.0 know no `Upgrade`.
+pub fn upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Option<Upgrade> {
+    if version != Version::HTTP_11 || !has_token(headers, &header::CONNECTION, b"upgrade") {
+        return None;
+    }
+    let mut asked = headers.get_all(header::UPGRADE).iter();
+    let first = asked.next()?;
+    let one = |name: &HeaderName| {
+        let mut values = headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())
+    };
+    let is_websocket = *method == Method::GET
+        && asked.next().is_none()
+        && first.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket")
+        && one(&header::SEC_WEBSOCKET_VERSION).is_some_and(|v| v.as_bytes() == b"13")
+        && one(&header::SEC_WEBSOCKET_KEY).is_some_and(|v| v.len() == 24)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|v| v.as_bytes() == b"0");
+    Some(if is_websocket { Upgrade::WebSocket } else { Upgrade::Unknown })
+}
+
+fn is_for_one_hop(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TE
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || name.as_str() == "keep-alive"
+        || name.as_str().starts_with("proxy-")
+        || name.as_str() == "http2-settings"
+}
+
+fn may_pass(name: &HeaderName, trusted: bool) -> bool {
+    let text = name.as_str();
+    if *name == header::TRAILER || *name == header::EXPECT || text.contains('_') {
+        return false;
+    }
+    trusted || !(is_forwarding(text) || TRUSTED_ONLY.contains(&text))
+}
+
+fn is_forwarding(name: &str) -> bool {
+    name == forwarded::FORWARDED || name.starts_with("x-forwarded-")
+}
+
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        tokens(value).any(|t| t.split(|&b| b == b';').next().is_some_and(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")))
+    })
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+    headers.get_all(name).iter().any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case(token)))
+}
+
+/// The members of a comma-separated list.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
+}
+
+#[cfg(test)]
+mod tests;
