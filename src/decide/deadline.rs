@@ -102,13 +102,15 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    type Pairs<'a> = &'a [(&'static str, &'a str)];
+
+    fn headers(pairs: Pairs<'_>) -> HeaderMap {
         pairs.iter().map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap())).collect()
     }
 
     #[test]
     fn a_client_may_shorten_and_never_lengthen() {
-        let cases: &[(&[(&'static str, &str)], u64, By)] = &[
+        let cases: &[(Pairs<'_>, u64, By)] = &[
             (&[], 1_000, By::Service),
             (&[("x-deadline-ms", "250")], 250, By::Client),
             (&[("x-deadline-ms", "5000")], 1_000, By::Service),

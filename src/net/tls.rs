@@ -226,9 +226,8 @@ fn choose<'a>(
     let parent = name.split_once('.').map(|(_, parent)| parent);
     let rank = |certificate: &Certificate| {
         let is_exact = certificate.names.contains(&name);
-        let is_wild = || {
-            certificate.names.iter().any(|n| n.strip_prefix("*.").is_some_and(|rest| Some(rest) == parent))
-        };
+        let is_wild =
+            || certificate.names.iter().any(|n| n.strip_prefix("*.").is_some_and(|rest| Some(rest) == parent));
         let fit = if is_exact { 2 } else { i32::from(is_wild()) };
         (fit, verifiable(&*certificate.key.key))
     };

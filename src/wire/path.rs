@@ -214,7 +214,7 @@ mod tests {
         #[test]
         fn twice_is_once(path in "(/|\\.|%2e|%2F|%61|%25|a|;|\\\\|é|\\PC){0,24}") {
             if let Ok(once) = normalise(&format!("/{path}")) {
-                prop_assert_eq!(normalise(&once).as_deref(), Ok(&*once));
+                prop_assert_eq!(normalise(&once), Ok(Cow::Borrowed(&*once)));
                 prop_assert!(once.starts_with('/') && once.is_ascii());
                 prop_assert!(!once.contains("//"));
                 prop_assert!(once.split('/').all(|s| s != "." && s != ".."));

@@ -172,7 +172,9 @@ pub fn choose(
         return go_home(snapshot, wanted);
     }
     for _ in 0..=snapshot.topology.config.datacenters.len() {
-        let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried) else { break };
+        let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried) else {
+            break;
+        };
         match pick(snapshot, wanted.service, datacenter, tried, wanted.user, turn, now, rng) {
             Some(Picked { backend, reason, tier }) => {
                 return Ok(Choice { backend, datacenter, placed, reason, tier });

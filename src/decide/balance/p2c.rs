@@ -18,7 +18,8 @@ pub const FEW: usize = 8;
 /// The cheapest of `candidates`.
 pub(crate) fn cheapest(candidates: &Candidates<'_>, now: Mono, rng: &mut Rng) -> Option<BackendId> {
     let assumed = assumed_latency(candidates.iter(), now);
-    let costs = candidates.iter().map(|c| (c.id, latency(c, now).unwrap_or(assumed) * load(c, rng) / f64::from(c.weight)));
+    let costs =
+        candidates.iter().map(|c| (c.id, latency(c, now).unwrap_or(assumed) * load(c, rng) / f64::from(c.weight)));
     costs.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(id, _)| id)
 }
 
