@@ -126,6 +126,7 @@ pub(crate) fn snapshot() -> Snapshot {
         weight: 1_000,
         ejected: None,
         ejections: 0,
+        clean_from: Mono::ZERO,
         slow_windows: 0,
         ramp_from: None,
         recent: vec![],
@@ -142,6 +143,7 @@ pub(crate) fn snapshot() -> Snapshot {
         weight: 0,
         ejected: Some((EjectReason::ConsecutiveFailures, NOW + Duration::from_secs(8))),
         ejections: 2,
+        clean_from: Mono::ZERO,
         recent: vec![(
             NOW - Duration::from_secs(2),
             Sample { ok: 40, reset: 3, streak_failures: 3, p90_us: 4_200, ..Sample::default() },

@@ -207,6 +207,20 @@ pub struct Probe {
     pub port: Option<u16>,
 }
 
+impl Probe {
+    /// How a reference of the self-isolation guard is probed: by connecting, at the default pace (DECISIONS).
+    pub const fn reference() -> Self {
+        Self {
+            kind: ProbeKind::Tcp,
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_millis(500),
+            fall: 2,
+            rise: 2,
+            port: None,
+        }
+    }
+}
+
 /// What a probe asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {

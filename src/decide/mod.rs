@@ -2,10 +2,14 @@
 
 pub mod balance;
 pub mod deadline;
+pub mod eject;
+pub mod guard;
+pub mod orders;
 pub mod place;
 pub mod retry;
 pub mod route;
+pub mod standing;
 pub mod tried;
-
-#[cfg(test)]
-pub(crate) mod world;
+pub mod ttl;
+pub mod verdict;
+pub mod weight;

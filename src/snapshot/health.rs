@@ -181,13 +181,15 @@ pub struct BackendHealth {
     pub state: BackendState,
     /// Since when.
     pub since: Mono,
-    /// What the balancer uses: thousandths of the configured (or wished) weight, after slow start and pressure. 0 where the
-    /// state is not usable.
+    /// What the balancer uses, in thousandths of the configured unit: 1000 x the configured (or wished) weight x slow start
+    /// x pressure. A backend of weight 2 has 2000 here when all is well. 0 where the state is not usable.
     pub weight: u32,
     /// Why and until when it is ejected; how many times in a row.
     pub ejected: Option<(EjectReason, Mono)>,
     /// Ejections remembered; one is forgotten for every clean minute. Doubles the next one.
     pub ejections: u32,
+    /// Since when it has been clean: the end of its last ejection, or when the last one was forgotten.
+    pub clean_from: Mono,
     /// Windows in a row in which it was slower than its peers.
     pub slow_windows: u32,
     /// When slow start began, while it lasts.
@@ -244,7 +246,7 @@ pub struct DcWeight {
     pub effective: u64,
     /// Evaluations in a row at or above the return mark, while failed.
     pub returning: u32,
-    /// When the ramp began, while it lasts.
+    /// While the factor climbs: when it took its last step.
     pub ramp_from: Option<Mono>,
     /// Fewer than `panic_below` of the usable weight is healthy here: balance ignores health.
     pub panic: bool,

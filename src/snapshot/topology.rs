@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
 use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
-use crate::config::{BackendSpec, Config, Probe, ProbeKind, Protocol, Service, UpstreamTls};
+use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
 use crate::wire::zone::Zone;
 
 /// What exists.
@@ -162,14 +161,7 @@ impl Targets {
 
 /// How a reference address is watched: a TCP connect at the pace of the default probe.
 fn witness(address: SocketAddr) -> Target {
-    let probe = Probe {
-        kind: ProbeKind::Tcp,
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_millis(500),
-        fall: 2,
-        rise: 2,
-        port: None,
-    };
+    let probe = Probe::reference();
     Target { address, probe, protocol: Protocol::Http1 }
 }
 

@@ -1,0 +1,148 @@
+//! What follows from the evidence: where each backend stands, what each datacenter carries, what DNS answers from.
+//!
+//! Derived anew from evidence and intents, a layer at a time; a table is replaced only where something in it differs.
+//! Called by `control::step` after each event that could matter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::clock::{Mono, Wall};
+use crate::base::ids::{DatacenterId, ServiceId};
+use crate::config::Steer;
+use crate::decide::orders::Orders;
+use crate::decide::standing::{self, Standing};
+use crate::decide::ttl;
+use crate::decide::weight::{self, Ground, Member};
+use crate::snapshot::health::{BackendHealth, BackendState, DcState, DcWeight, SteerHealth};
+use crate::snapshot::{Snapshot, Topology};
+
+/// Why it is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Evidence or intent has changed.
+    Again,
+    /// Time has passed.
+    Tick,
+    /// Verdicts of the last `round` were taken back: who fell within it comes back as if it had not.
+    Undo {
+        /// How far back.
+        round: Duration,
+    },
+}
+
+/// Derives everything that can be derived.
+pub fn assess(next: &mut Snapshot, look: Look, now: Mono, wall: Wall) {
+    let topology = Arc::clone(&next.topology);
+    let orders = Orders::of(&next.intents, &topology);
+    backends(next, &topology, &orders, look, now);
+    weights(next, &topology, &orders, look, now);
+    steers(next, &topology, &orders, now, wall);
+}
+
+/// Whether an edge would act otherwise on `after` than on `before`.
+pub fn moved(before: &Snapshot, after: &Snapshot) -> bool {
+    fn differ<T>(a: &Arc<Vec<T>>, b: &Arc<Vec<T>>, acts: impl Fn(&T, &T) -> bool) -> bool {
+        !Arc::ptr_eq(a, b) && (a.len() != b.len() || a.iter().zip(b.iter()).any(|(a, b)| acts(a, b)))
+    }
+    !Arc::ptr_eq(&before.topology, &after.topology)
+        || before.intents != after.intents
+        || before.isolated_since.is_some() != after.isolated_since.is_some()
+        || differ(&before.backends, &after.backends, |a, b| treated(a) != treated(b))
+        || differ(&before.weights, &after.weights, |a, b| {
+            (a.state, a.factor, a.effective, a.panic) != (b.state, b.factor, b.effective, b.panic)
+        })
+        || differ(&before.steers, &after.steers, |a, b| a != b)
+}
+
+/// How an edge treats a backend: those that are merely used are all alike.
+fn treated(health: &BackendHealth) -> (BackendState, u32) {
+    let state = match health.state {
+        BackendState::Unknown | BackendState::Suspect | BackendState::SlowStart => BackendState::Healthy,
+        state => state,
+    };
+    (state, health.weight)
+}
+
+fn backends(next: &mut Snapshot, topology: &Topology, orders: &Orders, look: Look, now: Mono) {
+    for (i, backend) in topology.backends.iter().enumerate() {
+        let before = &next.backends[i];
+        let target = backend.target.map(|t| next.target(t));
+        let undone = matches!(look, Look::Undo { round } if now.since(before.since) <= round);
+        let service = topology.service(backend.service);
+        let order = orders.backend(backend);
+        let standing = standing::stand(before, target, order, backend.spec.weight, service, !undone, now);
+        if standing != Standing::of(before) {
+            standing.put(&mut Arc::make_mut(&mut next.backends)[i]);
+        }
+    }
+}
+
+fn weights(next: &mut Snapshot, topology: &Topology, orders: &Orders, look: Look, now: Mono) {
+    let unjudged = DcWeight { state: DcState::Absent, ..DcWeight::default() };
+    let one = |service: ServiceId, dc: DatacenterId| {
+        let before = next.weight(service, dc);
+        let undone =
+            matches!(look, Look::Undo { round } if before.state == DcState::Failed && now.since(before.since) <= round);
+        let members = topology.members(service, dc).iter().map(|&id| {
+            let backend = topology.backend(id);
+            let weight = orders.backend(backend).weight.unwrap_or(backend.spec.weight);
+            Member { weight, state: next.backend(id).state }
+        });
+        let ground = Ground {
+            base: topology.config.datacenters[dc.index()].weight,
+            order: orders.service(service, dc),
+            panic_below: topology.service(service).panic_below,
+            rules: &topology.config.health,
+            tick: look == Look::Tick,
+        };
+        weight::datacenter(if undone { &unjudged } else { before }, members, &ground, now)
+    };
+    let weights: Vec<DcWeight> = topology
+        .service_ids()
+        .flat_map(|service| topology.datacenter_ids().map(move |dc| (service, dc)))
+        .map(|(service, dc)| one(service, dc))
+        .collect();
+    if weights != *next.weights {
+        next.weights = Arc::new(weights);
+    }
+}
+
+fn steers(next: &mut Snapshot, topology: &Topology, orders: &Orders, now: Mono, wall: Wall) {
+    let Some(dns) = &topology.config.dns else {
+        if !next.steers.is_empty() {
+            next.steers = Arc::default();
+        }
+        return;
+    };
+    let one = |steer: &Steer| {
+        let (candidates, all_down) =
+            weight::candidates(steer, &topology.config, orders, |service, dc| next.weight(service, dc));
+        let soonest = if all_down || next.isolated_since.is_some() {
+            Some(Duration::ZERO)
+        } else {
+            soonest_change(next, topology, steer, now, wall)
+        };
+        SteerHealth { candidates, all_down, ttl: ttl::choose(steer.ttl_base, steer.ttl_min, soonest) }
+    };
+    let steers: Vec<SteerHealth> = dns.steers.iter().map(one).collect();
+    if steers != *next.steers {
+        next.steers = Arc::new(steers);
+    }
+}
+
+/// When an answer for `steer` could change at the soonest; `None`: nothing points to a change.
+fn soonest_change(next: &Snapshot, topology: &Topology, steer: &Steer, now: Mono, wall: Wall) -> Option<Duration> {
+    let ramp = topology.config.health.ramp;
+    let deciding = weight::deciding(steer, &topology.config);
+    let places = steer.datacenters.iter().flat_map(|(dc, _)| deciding.iter().map(|service| (*service, *dc)));
+    let here = |(service, dc)| {
+        let members = topology.members(service, dc).iter().filter_map(|&id| {
+            let target = topology.backend(id).target;
+            let verdict = target.and_then(|t| ttl::until_verdict(next.target(t), &topology.targets[t.index()].probe));
+            let ejection = next.backend(id).ejected.map(|(_, until)| until.since(now));
+            verdict.into_iter().chain(ejection).min()
+        });
+        members.chain(ttl::until_weight(next.weight(service, dc), ramp, now)).min()
+    };
+    places.filter_map(here).chain(ttl::until_intent(&next.intents, wall)).min()
+}
