@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::diag::Findings;
 use crate::base::ids::{DatacenterId, ServiceId};
 
 /// Everything that one file says.
@@ -32,6 +33,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes of the edge, in the order of the file. The most specific match wins; the order breaks ties.
     pub routes: Vec<Route>,
+    /// What was found that does not stop it; whoever loads a configuration passes it on.
+    pub warnings: Findings,
 }
 
 /// Who this node is.

@@ -1,0 +1,277 @@
+//! Services: their backends, how these are probed, ejected and tried again; and the health core's own rules.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::Checker;
+use super::names::Names;
+use crate::base::ids::DatacenterId;
+use crate::base::units::show_duration;
+use crate::config::diag::{Code, Finding, Span};
+use crate::config::kinds::Or;
+use crate::config::model::{BackendSpec, Class, Health, Passive, Probe, ProbeKind, Retry, Service, UpstreamTls};
+use crate::config::raw::{self, Root};
+use crate::config::reader::Said;
+
+/// Most backends in one file (ours: twice what 500 services in 50 datacenters with 2 each need).
+const MAX_BACKENDS: usize = 100_000;
+
+/// Names of services.
+pub(super) fn names(root: &Root, checker: &mut Checker<'_>) -> Names {
+    Names::collect("service", root.service.0.iter().map(|s| s.name.as_ref()), checker)
+}
+
+pub(super) fn rules(root: &Root, checker: &mut Checker<'_>) -> Health {
+    let said = &root.health;
+    if said.return_at.0 <= said.fail_below.0 {
+        let span = if said.return_at.written { said.return_at.span } else { said.fail_below.span };
+        checker.error(
+            Code::Conflict,
+            span,
+            "a datacenter would fail and return at the same share, back and forth",
+            "`return_at` stands above `fail_below`: the gap between them is what keeps it calm",
+        );
+    }
+    Health {
+        references: said.references.0.iter().map(|r| r.0).collect(),
+        fail_below: said.fail_below.0,
+        return_at: said.return_at.0,
+        overprovision: said.overprovision.0,
+        ramp: said.ramp.0,
+    }
+}
+
+pub(super) fn services(root: &Root, places: &Names, checker: &mut Checker<'_>) -> Vec<Service> {
+    let services: Vec<_> = root.service.0.iter().map(|said| service(said, root, places, checker)).collect();
+    let total: usize = services.iter().map(|s| s.backends.len()).sum();
+    if total > MAX_BACKENDS {
+        let message = format!("{total} backends are too many for one node");
+        let span = root.service.span;
+        checker.error(Code::OutOfRange, span, message, format!("at most {MAX_BACKENDS}: spread services over nodes"));
+    }
+    services
+}
+
+fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut Checker<'_>) -> Service {
+    let name = said.name.as_ref().map(|n| n.0.clone()).unwrap_or_default();
+    let tls = said.tls.as_ref().and_then(|tls| upstream_tls(tls, checker));
+    let probe = said.probe.as_ref().and_then(|p| probe(p, tls.as_ref(), checker));
+    let retry = retry(said, checker);
+    let backends = backends(said, places, checker);
+    covered(said, &name, &backends, root, checker);
+    Service {
+        name,
+        class: said.class.value,
+        balance: said.balance.value,
+        probe,
+        passive: passive(&said.passive, checker),
+        deadline: said.deadline.0,
+        retry,
+        slow_start: said.slow_start.0,
+        panic_below: said.panic_below.0,
+        protocol: said.protocol.value,
+        tls,
+        backends,
+    }
+}
+
+fn upstream_tls(said: &Said<raw::UpstreamTls>, checker: &mut Checker<'_>) -> Option<UpstreamTls> {
+    let ca = said.ca.as_ref().map(|ca| checker.file(ca));
+    Some(UpstreamTls { name: said.name.as_ref()?.0.clone(), ca: ca? })
+}
+
+fn retry(said: &raw::Service, checker: &mut Checker<'_>) -> Retry {
+    let retry = &said.retry;
+    if let Some(per_try) = retry.per_try.as_ref().filter(|t| t.0 > said.deadline.0) {
+        let message = format!("one try may take longer than the deadline ({})", show_duration(said.deadline.0));
+        checker.error(Code::Conflict, per_try.span, message, "`per_try` is a part of `deadline`");
+    }
+    if retry.tries.0 > 1 && retry.budget.written && retry.budget.0 == 0.0 {
+        checker.warn(
+            Code::Doubtful,
+            retry.budget.span,
+            "a budget of 0% leaves only the floor of 10 retries a second",
+            "to try once only: `tries = 1`",
+        );
+    }
+    Retry { tries: retry.tries.0, budget: retry.budget.0, per_try: retry.per_try.as_ref().map(|t| t.0) }
+}
+
+fn passive(said: &raw::Passive, checker: &mut Checker<'_>) -> Passive {
+    if said.slower_than_peers.0 > 0.0 && said.slower_than_peers.0 <= 1.0 {
+        checker.error(
+            Code::OutOfRange,
+            said.slower_than_peers.span,
+            "half of all backends are slower than the median of their peers",
+            "write a factor above 1, such as 3.0, or 0 for never",
+        );
+    }
+    Passive {
+        consecutive_failures: said.consecutive_failures.0,
+        consecutive_errors: said.consecutive_errors.0,
+        success_below: said.success_below.0,
+        slower_than_peers: said.slower_than_peers.0,
+        eject_for: said.eject_for.0,
+        max_ejected: said.max_ejected.0,
+    }
+}
+
+fn backends(said: &raw::Service, places: &Names, checker: &mut Checker<'_>) -> Vec<BackendSpec> {
+    let mut found = Vec::new();
+    let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
+    for (name, list) in &said.backends.entries {
+        let datacenter = places.resolve(&name.value, name.span, checker).map(DatacenterId::new);
+        for backend in &list.0 {
+            let (address, weight) = match &backend.value {
+                Or::One(address) => (Some((address.0, backend.span)), 1),
+                Or::Other(full) => (full.address.as_ref().map(|a| (a.0, a.span)), full.weight.0),
+            };
+            let Some((address, span)) = address else { continue };
+            if let Some(first) = seen.insert(address, span) {
+                checker.twice(span, first, format!("backend {address} stands twice in this service"));
+            }
+            found.extend(datacenter.map(|datacenter| BackendSpec { datacenter, address, weight }));
+        }
+        if let (Some(datacenter), Some(first)) = (datacenter, list.0.first()) {
+            let mut here = found.iter().filter(|b| b.datacenter == datacenter);
+            if here.clone().next().is_some() && here.all(|b| b.weight == 0) {
+                let message = format!("every backend in `{}` has weight 0: none gets traffic", name.value);
+                checker.warn(Code::Doubtful, first.span, message, "to take a datacenter out for a while, drain it");
+            }
+        }
+    }
+    found
+}
+
+/// Warns where a service has no backend: a steered name with a critical one fails there.
+fn covered(said: &Said<raw::Service>, name: &str, backends: &[BackendSpec], root: &Root, checker: &mut Checker<'_>) {
+    if !checker.whole || name.is_empty() {
+        return;
+    }
+    let span = said.name.as_ref().map_or(said.span, |n| n.span);
+    if said.backends.entries.is_empty() {
+        checker.warn(
+            Code::Doubtful,
+            span,
+            format!("service `{name}` has no backends: only a program that embeds the router can serve it"),
+            "add `[service.backends]` with a list of addresses for each datacenter",
+        );
+        return;
+    }
+    for (index, place) in root.datacenter.0.iter().enumerate() {
+        let Some(place) = place.name.as_ref().filter(|_| said.class.value == Class::Critical) else { continue };
+        let here = backends.iter().any(|b| b.datacenter.index() == index);
+        if !here && !said.backends.entries.iter().any(|(name, list)| name.value == place.0 && list.0.is_empty()) {
+            checker.notes.push(
+                Finding::warning(
+                    Code::Doubtful,
+                    span,
+                    format!("critical service `{name}` has no backend in `{}`", place.0),
+                )
+                .related(place.span, "this datacenter counts as failed wherever the service is needed")
+                .hint(format!("add `{} = [...]` to its backends, or an empty list if that is meant", place.0)),
+            );
+        }
+    }
+}
+
+fn probe(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut Checker<'_>) -> Option<Probe> {
+    if said.timeout.0 > said.interval.0 {
+        let message = format!(
+            "a probe may take {}, longer than the time between probes ({})",
+            show_duration(said.timeout.0),
+            show_duration(said.interval.0)
+        );
+        let span = if said.timeout.written { said.timeout.span } else { said.interval.span };
+        checker.error(Code::Conflict, span, message, "`timeout` is at most `interval`");
+    }
+    let kind = kind(said, upstream, checker)?;
+    Some(Probe {
+        kind,
+        interval: said.interval.0,
+        timeout: said.timeout.0,
+        fall: said.fall.0,
+        rise: said.rise.0,
+        port: said.port.as_ref().map(|p| p.0 as u16),
+    })
+}
+
+fn kind(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut Checker<'_>) -> Option<ProbeKind> {
+    let kinds = [
+        ("http", said.http.as_ref().map(|s| s.span)),
+        ("tcp", said.tcp.as_ref().map(|s| s.span)),
+        ("tls", said.tls.as_ref().map(|s| s.span)),
+        ("grpc", said.grpc.as_ref().map(|s| s.span)),
+    ];
+    let asked: Vec<_> = kinds.iter().filter_map(|(kind, span)| span.map(|span| (*kind, span))).collect();
+    match asked.as_slice() {
+        [] => {
+            if checker.whole && said.clean {
+                let hint = "one of `http = \"/healthz\"`, `tcp = true`, `tls = \"name\"`, `grpc = \"service\"`";
+                checker.error(Code::MissingKey, said.span, "this probe does not say what to ask", hint);
+            }
+            return None;
+        }
+        [_] => {}
+        [(first, at), rest @ ..] => {
+            for (other, span) in rest {
+                let message = format!("a probe asks one thing: `{first}` or `{other}`");
+                checker.notes.push(Finding::error(Code::Conflict, *span, message).related(*at, "here first"));
+            }
+            return None;
+        }
+    }
+    stray(said, checker);
+    let named = said.tls_name.as_ref().or(said.tls.as_ref());
+    let ca = said.ca.as_ref().map(|ca| checker.file(ca)).or_else(|| upstream.map(|u| u.ca.clone()));
+    let tls = match (named, ca) {
+        (Some(name), Some(ca)) => Some(UpstreamTls { name: name.0.clone(), ca }),
+        (Some(name), None) => {
+            let hint = "add `ca = \"...\"`, a PEM file with the authorities to trust";
+            checker.error(Code::MissingKey, name.span, "a probe over TLS trusts nobody without `ca`", hint);
+            None
+        }
+        (None, Some(ca)) => match (upstream, &said.ca) {
+            (Some(upstream), _) => Some(UpstreamTls { name: upstream.name.clone(), ca }),
+            (None, Some(at)) => {
+                let hint = "add `tls_name = \"...\"`, the name to verify";
+                checker.error(Code::MissingKey, at.span, "`ca` alone does not make a probe speak TLS", hint);
+                None
+            }
+            (None, None) => None,
+        },
+        (None, None) => None,
+    };
+    match (&said.http, &said.grpc, &said.tls) {
+        (Some(path), _, _) => Some(ProbeKind::Http {
+            path: path.0.clone(),
+            host: said.host.as_ref().map(|h| h.0.clone()),
+            expect: (said.expect.0, said.expect.1),
+            tls,
+        }),
+        (_, Some(service), _) => Some(ProbeKind::Grpc { service: service.0.clone(), tls }),
+        (_, _, Some(_)) => tls.map(|tls| ProbeKind::Tls { tls }),
+        _ => Some(ProbeKind::Tcp),
+    }
+}
+
+/// Notes keys that say nothing to the kind of probe that was asked for.
+fn stray(said: &raw::Probe, checker: &mut Checker<'_>) {
+    let mut note = |key: &str, span: Span, kinds: &str| {
+        let message = format!("`{key}` means nothing to this probe");
+        checker.error(Code::Conflict, span, message, format!("it belongs to {kinds}"));
+    };
+    let over_tls = said.http.is_some() || said.grpc.is_some() || said.tls.is_some();
+    if let Some(host) = said.host.as_ref().filter(|_| said.http.is_none()) {
+        note("host", host.span, "`http` probes");
+    }
+    if said.expect.written && said.http.is_none() {
+        note("expect", said.expect.span, "`http` probes");
+    }
+    if let Some(name) = said.tls_name.as_ref().filter(|_| said.http.is_none() && said.grpc.is_none()) {
+        note("tls_name", name.span, "`http` and `grpc` probes");
+    }
+    if let Some(ca) = said.ca.as_ref().filter(|_| !over_tls) {
+        note("ca", ca.span, "probes over TLS");
+    }
+}

@@ -1,0 +1,118 @@
+//! This node, its admin API, and the datacenters.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
+
+use ipnet::IpNet;
+
+use super::Checker;
+use super::names::Names;
+use crate::base::ids::DatacenterId;
+use crate::config::diag::{Code, Finding, Span};
+use crate::config::model::{Admin, Datacenter, Node};
+use crate::config::raw::{self, Root};
+use crate::config::reader::Said;
+
+/// Names of datacenters.
+pub(super) fn names(root: &Root, checker: &mut Checker<'_>) -> Names {
+    Names::collect("datacenter", root.datacenter.0.iter().map(|d| d.name.as_ref()), checker)
+}
+
+/// One for each core.
+pub(super) fn cores() -> usize {
+    available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+pub(super) fn node(root: &Root, places: &Names, checker: &mut Checker<'_>) -> Node {
+    let said = &root.node;
+    let datacenter = said.datacenter.as_ref().and_then(|name| places.resolve(&name.0, name.span, checker));
+    Node {
+        name: said.name.0.clone(),
+        datacenter: datacenter.map(DatacenterId::new),
+        state_dir: said.state_dir.as_ref().map(|dir| checker.folder.join(&dir.0)),
+        workers: said.workers.as_ref().map_or_else(cores, |w| w.0 as usize),
+    }
+}
+
+pub(super) fn admin(root: &Root, checker: &mut Checker<'_>) -> Option<Admin> {
+    let said = root.admin.as_ref()?;
+    let listen = said.listen.0;
+    if !listen.ip().to_canonical().is_loopback() && said.token_file.is_none() && checker.whole {
+        let message = format!("the admin API listens beyond loopback ({listen}) without a token");
+        checker.error(Code::Conflict, said.listen.span, message, "add `token_file = \"...\"`, or listen on 127.0.0.1");
+    }
+    let fleet: Vec<_> = said.fleet.0.iter().map(|a| a.0).collect();
+    let known = listen.port() != 0 && !listen.ip().is_unspecified();
+    if known && !fleet.is_empty() && !fleet.contains(&listen) {
+        let message = format!("the fleet is listed without this node itself ({listen})");
+        checker.warn(Code::Doubtful, said.fleet.span, message, "add it: drain and undrain go to those listed only");
+    }
+    Some(Admin { listen, token_file: said.token_file.as_ref().map(|file| checker.file(file)), fleet })
+}
+
+pub(super) fn datacenters(root: &Root, checker: &mut Checker<'_>) -> Vec<Datacenter> {
+    let all = &root.datacenter.0;
+    if let (Some(first), true) = (all.first(), all.iter().all(|d| d.weight.0 == 0)) {
+        checker.error(
+            Code::Conflict,
+            first.weight.span,
+            "every datacenter has weight 0: none would get traffic",
+            "give one a weight",
+        );
+    }
+    weights(all, checker);
+    near(all, checker);
+    addresses(all, checker);
+    all.iter()
+        .map(|d| Datacenter {
+            name: d.name.as_ref().map(|n| n.0.clone()).unwrap_or_default(),
+            weight: d.weight.0,
+            addresses: d.addresses.0.iter().map(|a| a.0).collect(),
+            near: d.near.0.iter().map(|p| p.0).collect(),
+            capacity_rps: d.capacity.as_ref().map(|c| c.0),
+        })
+        .collect()
+}
+
+/// A weight that somebody forgot is 1 beside 40: hardly meant.
+fn weights(all: &[Said<raw::Datacenter>], checker: &mut Checker<'_>) {
+    let said = all.iter().any(|d| d.weight.written && d.weight.0 > 10);
+    for forgotten in all.iter().filter(|d| said && !d.weight.written) {
+        let name = forgotten.name.as_ref().map(|n| n.0.as_str()).unwrap_or_default();
+        let message = format!("datacenter `{name}` has no weight, others have: it counts as 1");
+        checker.warn(Code::Doubtful, forgotten.span, message, "write its `weight`");
+    }
+}
+
+fn near(all: &[Said<raw::Datacenter>], checker: &mut Checker<'_>) {
+    let mut seen: HashMap<IpNet, (usize, Span)> = HashMap::new();
+    for (index, datacenter) in all.iter().enumerate() {
+        for prefix in &datacenter.near.0 {
+            match seen.insert(prefix.0, (index, prefix.span)) {
+                Some((other, first)) if other == index => {
+                    let message = format!("{} stands twice", prefix.0);
+                    checker
+                        .notes
+                        .push(Finding::warning(Code::Duplicate, prefix.span, message).related(first, "here first"));
+                }
+                Some((_, first)) => checker.twice(prefix.span, first, format!("{} is near two datacenters", prefix.0)),
+                None => {}
+            }
+        }
+    }
+}
+
+fn addresses(all: &[Said<raw::Datacenter>], checker: &mut Checker<'_>) {
+    let mut seen: HashMap<IpAddr, Span> = HashMap::new();
+    for address in all.iter().flat_map(|d| &d.addresses.0) {
+        if let Some(first) = seen.insert(address.0, address.span) {
+            checker.twice(address.span, first, format!("address {} stands twice", address.0));
+        }
+        if address.0.is_unspecified() || address.0.is_multicast() {
+            let message = format!("nobody can be reached at {}", address.0);
+            checker.error(Code::BadValue, address.span, message, "write the address that clients connect to");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Stage one: what may be said. Each section is its struct, its decoder, its part of the reference and of the schema.
+//!
+//! The doc comments here ARE docs/CONFIG.md and the hints of findings: they speak to operators.
+
+use toml::de::DeValue;
+
+use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
+use super::model::{Balance, Class, Policy, Protocol};
+use super::reader::section;
+use super::words::{
+    AllDown, Alpn, DomainName, File, Host, HostPattern, Ip, Listen, Method, Name, Peer, Prefix, Rate, Share, Size,
+    Statuses, Text, Time, UrlPath, User,
+};
+
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+
+/// A share beside others: 0 takes nothing.
+pub(super) type Weight = Count<0, 1_000_000>;
+
+/// Keys of `[service.backends]`.
+#[derive(Clone, Debug)]
+pub(super) struct ByDatacenter;
+
+impl By for ByDatacenter {
+    const NAME: &'static str = "datacenter";
+
+    /// What follows the header `[service.backends]` belongs to it, as TOML has it: a trap that everybody falls into once.
+    fn misplaced(name: &str, value: &DeValue<'_>) -> Option<String> {
+        let ours = Service::describe().fields.iter().any(|field| field.key == name);
+        (ours && !value.is_array())
+            .then(|| format!("`{name}` belongs to the service: move it above the header of this table"))
+    }
+}
+
+/// Keys of `header = { ... }`.
+#[derive(Clone, Debug)]
+pub(super) struct ByHeader;
+
+impl By for ByHeader {
+    const NAME: &'static str = "header name";
+}
+
+section! {
+    /// One TOML file says everything: `springtide check FILE` reads it and reports all that is wrong with it at once.
+    ///
+    /// Every duration, size, rate and share carries its unit. Keys that mean nothing are errors. Relative paths start
+    /// at the folder of the file. What has a default need not be written.
+    Root {
+        /// This node.
+        node: Node = {},
+        /// The admin API: state, metrics, explain, drain. Without this section there is none.
+        admin: Admin = optional,
+        /// Rules of the health core that no service owns.
+        health: Health = {},
+        /// The places that serve, in any order.
+        datacenter: Many<Datacenter, 64> = [],
+        /// The kinds of work, and who does them.
+        service: Many<Service, 10_000> = [],
+        /// The name server (GSLB). Without this section there is none.
+        dns: Dns = optional,
+        /// Where the edge listens for HTTP.
+        listener: Many<Listener, 256> = [],
+        /// What the edge does with a request. The most specific match wins, in any order.
+        route: Many<Route, 20_000> = [],
+    } later {
+        bus: "nodes do not talk to each other yet: every node probes by itself",
+        alert: "take alerts from /metrics for now",
+    } synonyms {
+        datacenters: "datacenter", services: "service", listeners: "listener", routes: "route",
+        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns",
+    }
+}
+
+section! {
+    /// This node.
+    Node {
+        /// Its name, in logs, metrics and NSID.
+        name: Name = "springtide",
+        /// The datacenter that it stands in: requests go to backends there first. Without it, by weights alone.
+        datacenter: Name = optional,
+        /// Folder for the last-known-good state. Without it, a restart begins without knowledge.
+        state_dir: File = optional,
+        /// Threads for the edge. By default one for each core.
+        workers: Count<1, 1_024> = optional,
+    } synonyms {
+        threads: "workers", dc: "datacenter", data_dir: "state_dir", id: "name",
+    }
+}
+
+section! {
+    /// The admin API: state, metrics, explain, drain.
+    Admin {
+        /// Where it listens.
+        listen: Listen = "127.0.0.1:9900",
+        /// File with the bearer token. Required as soon as it listens beyond loopback.
+        token_file: File = optional,
+        /// Admin addresses of the whole fleet, this node's among them: the command line applies drain and undrain to all.
+        fleet: List<Peer, 1_024> = [],
+    } later {
+        tls: "keep it on loopback, or behind something that speaks TLS",
+    } synonyms {
+        address: "listen", bind: "listen", token: "token_file", nodes: "fleet", peers: "fleet",
+    }
+}
+
+section! {
+    /// Rules of the health core that no service owns.
+    Health {
+        /// Addresses outside the fleet that accept TCP connections whenever this node's network works: the witnesses of the
+        /// self-isolation guard. Without them the node judges by its targets alone.
+        references: List<Peer, 16> = [],
+        /// Below this share of healthy weight a datacenter is failed for a service.
+        fail_below: Share = "50%",
+        /// From this share on a failed datacenter is back, if it holds for three evaluations.
+        return_at: Share = "65%",
+        /// What a datacenter can carry of its usual load when only a part is healthy: factor = min(1, overprovision x health).
+        overprovision: Number<1_000, 10_000> = 1.4,
+        /// How long a returning datacenter takes from 10 % to its full weight.
+        ramp: Time<0, HOUR> = "10s",
+    } later {
+        quorum: "every node judges by its own probes for now",
+    }
+}
+
+section! {
+    /// A place that serves.
+    Datacenter {
+        /// The name that everything else calls it by.
+        name: Name = required,
+        /// Its share beside the other datacenters; 0 takes nothing.
+        weight: Weight = 1,
+        /// What DNS answers with: the public addresses of its edge.
+        addresses: List<Ip, 16> = [],
+        /// Whose clients are near: prefixes; the longest over all datacenters wins.
+        near: List<Prefix, 100_000> = [],
+        /// What it can carry.
+        capacity: Rate = optional,
+    } synonyms {
+        ip: "addresses", ips: "addresses", share: "weight", region: "near",
+    }
+}
+
+section! {
+    /// A kind of work, done by backends in datacenters.
+    Service {
+        /// The name that routes and steered names call it by.
+        name: Name = required,
+        /// How much it matters: a datacenter is as healthy as its worst critical service.
+        class: Class = "critical",
+        /// How a backend is chosen. `p2c`: the cheaper of two by latency and load; `weighted-round-robin`; `user-hash`:
+        /// sticky by the route's user; `user-home`: always the user's own backend over all datacenters, or a kind refusal.
+        balance: Balance = "p2c",
+        /// How its backends are probed. Without it live traffic alone judges them.
+        probe: Probe = optional,
+        /// When live traffic ejects a backend.
+        passive: Passive = {},
+        /// How long a request may take in all, retries included.
+        deadline: Time<1, HOUR> = "5s",
+        /// When a request is tried again.
+        retry: Retry = {},
+        /// How long a backend that returned takes from 10 % to its full weight.
+        slow_start: Time<0, HOUR> = "10s",
+        /// Below this share of usable weight within one datacenter, health is ignored there. `0%` is never.
+        panic_below: Share = "50%",
+        /// How its backends are spoken to.
+        protocol: Protocol = "http1",
+        /// TLS towards its backends.
+        tls: UpstreamTls = optional,
+        /// Its backends, by datacenter.
+        backends: Keyed<ByDatacenter, List<Or<Peer, Backend>, 4_096>, 64> = {},
+    } later {
+        fallback: "answer from the service itself for now (gift-list has a default list of its own)",
+        limit: "requests are not limited yet: limit in the service",
+        queue: "requests are not queued yet: set `deadline`",
+        concurrency: "concurrency is not limited yet: set `deadline` and `retry.budget`",
+        cache: "responses are not cached yet",
+        circuit_breaker: "`passive` ejects what fails",
+    } synonyms {
+        timeout: "deadline", servers: "backends", endpoints: "backends", targets: "backends", upstreams: "backends",
+        health: "probe", health_check: "probe", check: "probe", retries: "retry", lb: "balance", policy: "balance",
+        outlier: "passive",
+    }
+}
+
+section! {
+    /// A backend with more than an address.
+    Backend {
+        /// Where it listens.
+        address: Peer = required,
+        /// Its share beside the other backends of this service in this datacenter.
+        weight: Weight = 1,
+    } later {
+        srv: "backends are not discovered yet: write their addresses",
+        dns: "backends are not discovered yet: write their addresses",
+        file: "backends are not read from files yet: write their addresses, and reload when they change",
+    } synonyms {
+        addr: "address", ip: "address", host: "address", port: "address", share: "weight",
+    }
+}
+
+section! {
+    /// TLS towards backends.
+    UpstreamTls {
+        /// The name to verify and to send as SNI.
+        name: Host = required,
+        /// File with the authorities to trust, PEM.
+        ca: File = required,
+    } later {
+        cert: "client certificates are not sent yet",
+        key: "client certificates are not sent yet",
+    } synonyms {
+        server_name: "name", sni: "name", ca_file: "ca", roots: "ca",
+    }
+}
+
+section! {
+    /// How a backend is probed: one of `http`, `tcp`, `tls` or `grpc`. Equal probes of one address are made once.
+    Probe {
+        /// `GET` this path, with its query.
+        http: UrlPath = optional,
+        /// `true`: the connection is accepted.
+        tcp: Yes = optional,
+        /// A TLS handshake succeeds under this name.
+        tls: Host = optional,
+        /// `grpc.health.v1.Health/Check` answers SERVING for this service; empty for the whole server.
+        grpc: Text = optional,
+        /// The `Host` header of an HTTP probe. By default the backend's address.
+        host: Text = optional,
+        /// Statuses of an HTTP probe that are a success.
+        expect: Statuses = "200-299",
+        /// File with the authorities to trust, PEM, for a probe over TLS. By default that of the service's `tls`.
+        ca: File = optional,
+        /// Speak TLS to an HTTP or gRPC probe under this name. By default as the service's `tls` says.
+        tls_name: Host = optional,
+        /// Time between probes; jittered by 10 %.
+        interval: Time<100, HOUR> = "1s",
+        /// When an answer is too late; at most `interval`.
+        timeout: Time<10, 60_000> = "500ms",
+        /// Failures in a row that take a backend down.
+        fall: Count<1, 100> = 2,
+        /// Successes in a row that bring it back.
+        rise: Count<1, 100> = 2,
+        /// Where to ask, if not at the backend's own port.
+        port: Count<1, 65_535> = optional,
+    } later {
+        body: "a probe judges by the status for now",
+        script: "external checks are not run",
+        exec: "external checks are not run",
+    } synonyms {
+        path: "http", url: "http", https: "http", every: "interval", period: "interval", status: "expect", codes: "expect",
+        unhealthy_threshold: "fall", healthy_threshold: "rise", failures: "fall", successes: "rise", ca_file: "ca",
+        sni: "tls_name", server_name: "tls_name",
+    }
+}
+
+section! {
+    /// When live traffic ejects a backend.
+    Passive {
+        /// Failures in a row to connect or to be answered (refused, reset, timeout) that eject. 0 is never.
+        consecutive_failures: Count<0, 1_000> = 3,
+        /// 502, 503 and 504 in a row that eject; said overload does not count. 0 is never.
+        consecutive_errors: Count<0, 1_000> = 5,
+        /// Share of successes within 10 s, below which a backend with at least 20 requests is ejected. `0%` is never.
+        success_below: Share = "80%",
+        /// How many times the p90 latency of its peers a backend may take, three windows in a row. 0 is never.
+        slower_than_peers: Number<0, 1_000_000> = 3.0,
+        /// First ejection; doubles with each further one, up to 300 s.
+        eject_for: Time<100, 300_000> = "5s",
+        /// Largest share of a service's backends in a datacenter that live traffic alone may eject.
+        max_ejected: Share = "34%",
+    }
+}
+
+section! {
+    /// When a request is tried again: only where that is safe.
+    Retry {
+        /// Tries in all, the first among them.
+        tries: Count<1, 10> = 3,
+        /// Retries as a share of requests, with a floor of 10 a second.
+        budget: Share = "20%",
+        /// Longest wait for the head of a response in one try that can be repeated. By default from observed latency.
+        per_try: Time<1, HOUR> = optional,
+    } later {
+        hedge: "requests are not hedged",
+    } synonyms {
+        attempts: "tries", max: "tries", count: "tries", timeout: "per_try",
+    }
+}
+
+section! {
+    /// The name server (GSLB).
+    Dns {
+        /// Where it listens, UDP and TCP.
+        listen: List<Listen, 64> = required,
+        /// Threads for each UDP address. By default one for each core, at most 4.
+        threads: Count<1, 256> = optional,
+        /// Whether the client subnet that resolvers send (RFC 7871) is honoured.
+        ecs: Flag = true,
+        /// Bits of an IPv4 resolver's address that stand for its clients, and the longest IPv4 scope ever returned.
+        client_prefix_v4: Count<1, 32> = 24,
+        /// Bits of an IPv6 resolver's address that stand for its clients, and the longest IPv6 scope ever returned.
+        client_prefix_v6: Count<1, 128> = 56,
+        /// Static zones.
+        zone: Many<Zone, 10_000> = [],
+        /// Steered names.
+        steer: Many<Steer, 10_000> = [],
+    } later {
+        tls: "DNS over TLS is not served yet: UDP and TCP are",
+        https: "DNS over HTTPS is not served yet: UDP and TCP are",
+        quic: "DNS over QUIC is not served yet: UDP and TCP are",
+        cookies: "DNS cookies are not spoken yet",
+        rate_limit: "responses are not rate-limited yet",
+    } synonyms {
+        address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs",
+    }
+}
+
+section! {
+    /// A static zone.
+    Zone {
+        /// Its apex.
+        name: DomainName = required,
+        /// Its master file (RFC 1035 section 5).
+        file: File = required,
+    } later {
+        dnssec: "answers are not signed yet: remove it, and the DS record in the parent zone with it",
+        transfer: "zones are not transferred yet: copy the file",
+    } synonyms {
+        origin: "name", path: "file", zonefile: "file",
+    }
+}
+
+section! {
+    /// A steered name: A, AAAA and HTTPS of one decision by health, nearness and weight.
+    Steer {
+        /// The name, inside one of the zones.
+        name: DomainName = required,
+        /// The services behind it: a datacenter is as healthy here as its worst critical one of these.
+        services: List<Name, 256> = required,
+        /// How datacenters are chosen, in order: each narrows what the next chooses from, the last one ranks.
+        policy: List<Policy, 4> = ["near", "weighted"],
+        /// Datacenters that it may answer with, in order of preference: names, or `{ name, weight }`. By default all.
+        datacenters: List<Or<Name, Preference>, 64> = optional,
+        /// Addresses of how many datacenters make an answer.
+        answers: Count<1, 16> = 2,
+        /// How long resolvers may keep an answer.
+        ttl: Ttl = {},
+        /// What to say when every datacenter has failed: `serve-all` (but what an operator took down), `nodata`,
+        /// `servfail`, or `{ last_resort = ["192.0.2.1"] }`.
+        on_all_down: Or<AllDown, LastResort> = "serve-all",
+        /// ALPN ids of the HTTPS record; an empty list leaves the record out.
+        alpn: List<Alpn, 16> = ["h2", "http/1.1"],
+    } later {
+        cname: "a steered name answers with addresses",
+        geo: "`near` goes by the prefixes of `[[datacenter]]`",
+    } synonyms {
+        service: "services", policies: "policy", dcs: "datacenters", datacenter: "datacenters", pools: "datacenters",
+        fallback: "on_all_down", host: "name",
+    }
+}
+
+section! {
+    /// A datacenter of a steered name, with a weight of its own.
+    Preference {
+        /// The datacenter.
+        name: Name = required,
+        /// Its share here. By default its own.
+        weight: Weight = optional,
+    } synonyms {
+        datacenter: "name", share: "weight",
+    }
+}
+
+section! {
+    /// Addresses for when every datacenter has failed.
+    LastResort {
+        /// The addresses.
+        last_resort: List<Ip, 16> = required,
+    }
+}
+
+section! {
+    /// How long resolvers may keep an answer, in whole seconds.
+    Ttl {
+        /// In the calm.
+        base: Time<1_000, DAY> = "20s",
+        /// At the least: while health is in doubt.
+        min: Time<1_000, DAY> = "5s",
+    } synonyms {
+        max: "base", default: "base", minimum: "min",
+    }
+}
+
+section! {
+    /// Where the edge listens for HTTP/1.1 and HTTP/2.
+    Listener {
+        /// Its name, in logs and metrics.
+        name: Name = required,
+        /// Where it listens. `0.0.0.0` is all of IPv4, `[::]` all of IPv6.
+        listen: List<Listen, 64> = required,
+        /// Certificates; without them it speaks plaintext.
+        tls: ListenerTls = optional,
+        /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
+        trusted: List<Prefix, 4_096> = [],
+    } later {
+        http3: "HTTP/3 is not served yet: HTTP/1.1 and HTTP/2 are",
+        proxy_protocol: "the PROXY protocol is not spoken yet: use `trusted` and forwarding headers",
+        redirect: "answer with a route: `respond = { status = 308, ... }` has no headers yet, so redirect in a service",
+    } synonyms {
+        address: "listen", addresses: "listen", bind: "listen", port: "listen", trusted_proxies: "trusted",
+    }
+}
+
+section! {
+    /// Certificates of a listener. SNI chooses among them; the first serves those who send none.
+    ListenerTls {
+        /// Certificate chains, PEM.
+        certs: List<File, 1_024> = required,
+        /// Their private keys, PEM, in the same order.
+        keys: List<File, 1_024> = required,
+    } later {
+        acme: "certificates are not requested yet: put the files there and reload",
+        client_ca: "clients are not asked for certificates yet",
+    } synonyms {
+        cert: "certs", key: "keys", certificate: "certs", certificates: "certs", chain: "certs",
+    }
+}
+
+section! {
+    /// What the edge does with a request that matches.
+    Route {
+        /// Its name, in logs and metrics. By default that of its service.
+        name: Name = optional,
+        /// What it matches: everything that is said must hold. By default every request.
+        matches as "match": Match = {},
+        /// The service that gets the request.
+        service: Name = optional,
+        /// Or: the answer.
+        respond: Respond = optional,
+        /// Who the user is, the key of stickiness: `header:NAME`, `cookie:NAME`, or `client`, its address.
+        user: User = "client",
+        /// How long a request may take in all. By default as the service says.
+        deadline: Time<1, HOUR> = optional,
+        /// Whether a request with an `Idempotency-Key` header may be tried again, whatever its method.
+        retry_keyed: Flag = true,
+        /// Longest request body.
+        max_body: Size = "1MiB",
+    } later {
+        limit: "requests are not limited per user yet: limit in the service",
+        cache: "responses are not cached yet",
+        files: "files are not served yet: answer with `respond`, or from a service",
+        rewrite: "paths go through as they came",
+        redirect: "redirect in a service",
+        split: "one route, one service: split by weights of backends",
+        mirror: "requests are not mirrored",
+        headers: "headers go through as they came",
+        compress: "responses go through as they came",
+        cors: "answer CORS in the service",
+        auth: "authenticate in the service",
+    } synonyms {
+        timeout: "deadline", upstream: "service", backend: "service", cluster: "service", to: "service",
+        response: "respond", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
+    }
+}
+
+section! {
+    /// What a route matches: everything that is said must hold.
+    Match {
+        /// The host: a name, or `*.name` for one or more labels before it. By default any.
+        host: HostPattern = optional,
+        /// This path and no other.
+        path: UrlPath = optional,
+        /// This path and all below it, by whole segments: `/v1` matches `/v1` and `/v1/gifts`, not `/v12`.
+        path_prefix: UrlPath = optional,
+        /// The method, or several. By default any.
+        method: List<Method, 16> = [],
+        /// Headers: the value that each must have, or `true` where it must be there.
+        header: Keyed<ByHeader, Or<Text, Yes>, 16> = {},
+    } later {
+        query: "the query is not matched yet",
+        cookie: "cookies are not matched yet",
+        regex: "paths are matched whole or by prefix",
+        path_regex: "paths are matched whole or by prefix",
+        client: "clients are not matched yet",
+    } synonyms {
+        prefix: "path_prefix", methods: "method", headers: "header", hosts: "host", hostname: "host",
+    }
+}
+
+section! {
+    /// An answer that needs no service.
+    Respond {
+        /// Status.
+        status: Count<200, 599> = 200,
+        /// Content type.
+        content_type: Text = "text/plain; charset=utf-8",
+        /// Body.
+        body: Text = "",
+    } later {
+        headers: "an answer has a status, a content type and a body for now",
+        file: "an answer has its body in the configuration for now",
+    } synonyms {
+        code: "status", text: "body", type: "content_type",
+    }
+}

@@ -1,0 +1,236 @@
+//! Kinds of values that are written as strings: the trait, names and texts, closed choices.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use toml::de::DeValue;
+
+use super::diag::{Code, Finding};
+use super::model;
+use super::reader::{Item, Kind, Reader};
+use super::schema::Shape;
+
+mod address;
+mod quantity;
+mod request;
+
+pub(super) use address::{DomainName, Host, Ip, Listen, Peer, Prefix};
+pub(super) use quantity::{Rate, Share, Size, Time};
+pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Statuses, UrlPath, User};
+
+/// Why a word was refused.
+pub(super) struct Wrong {
+    code: Code,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Wrong {
+    fn new(message: impl Into<String>) -> Self {
+        Self { code: Code::BadValue, message: message.into(), hint: None }
+    }
+
+    fn range(message: impl Into<String>) -> Self {
+        Self { code: Code::OutOfRange, ..Self::new(message) }
+    }
+
+    /// For what a later version will understand.
+    fn later(what: &str, remedy: &str) -> Self {
+        Self { code: Code::NotAvailable, ..Self::new(format!("`{what}` is not available in this version")) }
+            .hint(remedy)
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// A value that is written as a string.
+pub(super) trait Word: Sized {
+    /// What is wanted, with its article and an example.
+    fn words() -> String;
+
+    /// Reads it.
+    fn parse(text: &str) -> Result<Self, Wrong>;
+
+    /// Its JSON schema.
+    fn schema() -> Value {
+        json!({ "type": "string" })
+    }
+
+    /// What a number without quotes was probably meant to be.
+    fn from_number(_number: &str) -> Option<String> {
+        None
+    }
+}
+
+impl<T: Word> Kind for T {
+    fn shape() -> Shape {
+        Shape::scalar(T::words(), T::schema())
+    }
+
+    fn takes(value: &DeValue<'_>) -> bool {
+        value.is_str()
+    }
+
+    fn read(item: Item<'_>, reader: &mut Reader<'_>) -> Option<Self> {
+        let DeValue::String(text) = item.value else {
+            let number = match item.value {
+                DeValue::Integer(i) => T::from_number(i.as_str()),
+                DeValue::Float(f) => T::from_number(f.as_str()),
+                _ => None,
+            };
+            reader.mismatch(item, &T::words(), number);
+            return None;
+        };
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                let finding = Finding::error(wrong.code, item.span, wrong.message).expected(T::words());
+                reader.notes.push(finding.maybe_hint(wrong.hint));
+                None
+            }
+        }
+    }
+}
+
+/// Any text of at most 64 KiB.
+#[derive(Clone, Debug)]
+pub(super) struct Text(pub(super) String);
+
+impl Word for Text {
+    fn words() -> String {
+        "a string".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.len() > 65_536 { Err(Wrong::range("this text is longer than 64 KiB")) } else { Ok(Self(text.into())) }
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!("put it in quotes: \"{number}\""))
+    }
+}
+
+/// The name of something in this file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name(pub(super) String);
+
+impl Word for Name {
+    fn words() -> String {
+        "a name of letters, digits, `-`, `_` and `.`, at most 63".into()
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$" })
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.len() <= 63 && text.chars().all(fits) {
+            return Ok(Self(text.into()));
+        }
+        let words: Vec<&str> = text.split(|c| !fits(c)).filter(|w| !w.is_empty()).collect();
+        let better = words.join("-").trim_start_matches(['-', '_', '.']).to_owned();
+        let wrong = Wrong::new(format!("`{}` is not a name", short(text)));
+        Err(if better.is_empty() || better.len() > 63 {
+            wrong
+        } else {
+            wrong.hint(format!("for example \"{better}\""))
+        })
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        Some(format!("put it in quotes: \"{number}\""))
+    }
+}
+
+/// A file, relative to the folder of the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct File(pub(super) PathBuf);
+
+impl Word for File {
+    fn words() -> String {
+        "a path, absolute or relative to the folder of this file".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.trim().is_empty() || text.contains('\0') || text.len() > 4_096 {
+            return Err(Wrong::new("this is not a path"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// What was said, short enough to be said again.
+fn short(text: &str) -> String {
+    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(57).chain("...".chars()).collect() }
+}
+
+/// Closed choices: types of the model that are written as one of a few words.
+macro_rules! choices {
+    ($($what:literal $ty:ty { $($word:literal => $value:expr),* $(,)? } $(not yet { $($later:literal : $remedy:literal),* $(,)? })?)*) => {$(
+        impl Word for $ty {
+            fn words() -> String {
+                format!("one of {}", crate::config::reader::list(&[$($word),*]))
+            }
+
+            fn schema() -> Value {
+                json!({ "enum": [$($word),*] })
+            }
+
+            fn parse(text: &str) -> Result<Self, Wrong> {
+                match text {
+                    $($word => Ok($value),)*
+                    $($($later => Err(Wrong::later(text, $remedy)),)*)?
+                    _ => {
+                        let wrong = Wrong::new(format!("`{}` is not {}", short(text), $what));
+                        Err(match crate::config::guess::did_you_mean(text, [$($word),*]) {
+                            Some(hint) => wrong.hint(hint),
+                            None => wrong,
+                        })
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+choices! {
+    "a class" model::Class {
+        "critical" => Self::Critical,
+        "degraded" => Self::Degraded,
+        "background" => Self::Background,
+    }
+    "a way to balance" model::Balance {
+        "p2c" => Self::P2c,
+        "weighted-round-robin" => Self::WeightedRoundRobin,
+        "user-hash" => Self::UserHash,
+        "user-home" => Self::UserHome,
+    } not yet {
+        "maglev": "`user-hash` is sticky by user in this version",
+    }
+    "a protocol" model::Protocol {
+        "http1" => Self::Http1,
+        "http2" => Self::Http2,
+    } not yet {
+        "http3": "use `http1` or `http2` towards backends",
+    }
+    "a policy" model::Policy {
+        "near" => Self::Near,
+        "weighted" => Self::Weighted,
+        "failover" => Self::Failover,
+        "spread" => Self::Spread,
+    }
+    "something to do when all are down" AllDown {
+        "serve-all" => Self(model::OnAllDown::ServeAll),
+        "nodata" => Self(model::OnAllDown::Nodata),
+        "servfail" => Self(model::OnAllDown::Servfail),
+    } not yet {
+        "refused": "`servfail` makes resolvers ask another server",
+    }
+}
+
+/// What to say when every datacenter has failed, where it is said in a word.
+#[derive(Clone, Debug)]
+pub(super) struct AllDown(pub(super) model::OnAllDown);
