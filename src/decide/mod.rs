@@ -13,3 +13,6 @@ pub mod tried;
 pub mod ttl;
 pub mod verdict;
 pub mod weight;
+
+#[cfg(test)]
+pub(crate) mod world;
