@@ -205,3 +205,6 @@ pub fn audit(state_dir: &Path, line: &str) -> io::Result<()> {
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_data()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Written now and then by the control loop, read once on start. Reading is tolerant: whatever is wrong with the file is a
 //! value to be logged, and the start goes on without it. Verdicts count for ten minutes, intents for as long as they say.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -138,23 +139,25 @@ impl Memory {
         }
         let at = |then: Wall| to_mono(then, now, wall);
         let topology = Arc::clone(&next.topology);
+        let targets: HashMap<u64, &KnownTarget> = self.targets.iter().map(|k| (k.identity, k)).collect();
         for (target, health) in topology.targets.iter().zip(Arc::make_mut(&mut next.targets)) {
-            let id = identity(target);
-            if let Some(known) = self.targets.iter().find(|k| k.identity == id) {
+            if let Some(known) = targets.get(&identity(target)) {
                 (health.verdict, health.since) = (known.verdict, at(known.since));
                 (health.flaps, health.flap_at) = (known.flaps, at(known.flap_at));
             }
         }
+        let backends: HashMap<u64, &KnownBackend> = self.backends.iter().map(|k| (k.seat, k)).collect();
         for (backend, health) in topology.backends.iter().zip(Arc::make_mut(&mut next.backends)) {
-            if let Some(known) = self.backends.iter().find(|k| k.seat == backend.seat) {
+            if let Some(known) = backends.get(&backend.seat) {
                 health.state = known.state;
                 health.ejected = known.ejected.map(|(reason, until)| (reason, at(until)));
                 (health.ejections, health.clean_from) = (known.ejections, at(known.clean_from));
             }
         }
-        for ((service, dc), weight) in carry::pairs(&topology).zip(Arc::make_mut(&mut next.weights)) {
-            let same = |k: &&KnownWeight| k.service == service && k.datacenter == dc;
-            if let Some(known) = self.weights.iter().find(same) {
+        let weights: HashMap<(&str, &str), &KnownWeight> =
+            self.weights.iter().map(|k| ((k.service.as_str(), k.datacenter.as_str()), k)).collect();
+        for (pair, weight) in carry::pairs(&topology).zip(Arc::make_mut(&mut next.weights)) {
+            if let Some(known) = weights.get(&pair) {
                 (weight.state, weight.since, weight.factor) = (known.state, at(known.since), known.factor);
             }
         }
@@ -218,3 +221,6 @@ fn to_wall(then: Mono, now: Mono, wall: Wall) -> Wall {
 fn to_mono(then: Wall, now: Mono, wall: Wall) -> Mono {
     now - wall.since(then) + then.since(wall)
 }
+
+#[cfg(test)]
+mod tests;

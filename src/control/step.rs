@@ -200,4 +200,4 @@ fn tick(next: &mut Snapshot, now: Mono, wall: Wall) -> Look {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

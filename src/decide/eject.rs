@@ -168,3 +168,6 @@ pub fn readmit(health: &mut BackendHealth, slow_start: Duration, now: Mono) {
     health.ramp_from = (!slow_start.is_zero()).then_some(now);
     health.recent.clear();
 }
+
+#[cfg(test)]
+mod tests;

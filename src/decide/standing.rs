@@ -194,3 +194,6 @@ pub(super) fn pause(base: Duration, n: u32, draw: u64) -> Duration {
     let doubled = base.saturating_mul(1 << n.saturating_sub(1).min(16)).min(LONGEST);
     scaled(doubled, 800 + draw % 401)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,3 +55,6 @@ pub fn choose(base: Duration, least: Duration, soonest: Option<Duration>) -> u32
 
 /// RFC 2181 section 8: a TTL has 31 bits.
 const MAX_TTL: u32 = 0x7fff_ffff;
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,11 @@ use crate::snapshot::health::ProbeFailure;
 use crate::snapshot::intent::{Intent, Subject, Wish};
 use crate::snapshot::topology::Assets;
 
-pub(crate) const MS: Duration = Duration::from_millis(1);
-pub(crate) const REFUSED: ProbeOutcome = ProbeOutcome::Failed(ProbeFailure::Refused);
+pub(in crate::control) const MS: Duration = Duration::from_millis(1);
+pub(in crate::control) const REFUSED: ProbeOutcome = ProbeOutcome::Failed(ProbeFailure::Refused);
 
 /// `dcs` datacenters of weight 10, one service with `each` backends in each of them, one steered name.
-pub(crate) fn config(dcs: usize, each: usize) -> Config {
+pub(in crate::control) fn config(dcs: usize, each: usize) -> Config {
     let backends = (0..dcs).flat_map(|dc| {
         (0..each).map(move |n| BackendSpec {
             datacenter: DatacenterId::new(dc),
@@ -63,23 +63,23 @@ pub(crate) fn config(dcs: usize, each: usize) -> Config {
     }
 }
 
-pub(crate) fn topology(config: Config) -> Topology {
+pub(in crate::control) fn topology(config: Config) -> Topology {
     Topology::build(Arc::new(config), Assets::default(), None)
 }
 
-pub(crate) struct World {
-    pub(crate) now: Mono,
-    pub(crate) snapshot: Snapshot,
+pub(in crate::control) struct World {
+    pub(in crate::control) now: Mono,
+    pub(in crate::control) snapshot: Snapshot,
 }
 
 impl World {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(in crate::control) fn new(config: Config) -> Self {
         let now = Mono::from_millis(100_000);
         Self { now, snapshot: first(topology(config), None, now, wall(now)) }
     }
 
     /// A world in which every target has been found up.
-    pub(crate) fn up(config: Config) -> Self {
+    pub(in crate::control) fn up(config: Config) -> Self {
         let mut world = Self::new(config);
         for target in 0..world.snapshot.targets.len() {
             world.probe(target, ProbeOutcome::Ok);
@@ -87,43 +87,43 @@ impl World {
         world
     }
 
-    pub(crate) fn event(&mut self, event: Event) {
+    pub(in crate::control) fn event(&mut self, event: Event) {
         self.snapshot = step(&self.snapshot, event, self.now, wall(self.now));
     }
 
-    pub(crate) fn probe(&mut self, target: usize, outcome: ProbeOutcome) {
+    pub(in crate::control) fn probe(&mut self, target: usize, outcome: ProbeOutcome) {
         let serial = self.snapshot.topology.serial;
         self.event(Event::Probed { target: TargetId::new(target), outcome, took: MS, serial });
     }
 
-    pub(crate) fn sample(&mut self, backend: usize, sample: Sample) {
+    pub(in crate::control) fn sample(&mut self, backend: usize, sample: Sample) {
         let serial = self.snapshot.topology.serial;
         self.event(Event::Sampled { samples: vec![(BackendId::new(backend), sample)], serial });
     }
 
-    pub(crate) fn wish(&mut self, subject: Subject, wish: Wish, until: Option<Wall>) {
+    pub(in crate::control) fn wish(&mut self, subject: Subject, wish: Wish, until: Option<Wall>) {
         let since = wall(self.now);
         self.event(Event::Wish(Intent { subject, wish, since, until, by: "test".into(), reason: String::new() }));
     }
 
     /// Lets time pass, a tick every 200 ms.
-    pub(crate) fn pass(&mut self, ms: u64) {
+    pub(in crate::control) fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 200 {
             self.now = self.now + 200 * MS;
             self.event(Event::Tick);
         }
     }
 
-    pub(crate) fn state(&self, backend: usize) -> BackendState {
+    pub(in crate::control) fn state(&self, backend: usize) -> BackendState {
         self.snapshot.backends[backend].state
     }
 
-    pub(crate) fn dc(&self, dc: usize) -> &DcWeight {
+    pub(in crate::control) fn dc(&self, dc: usize) -> &DcWeight {
         self.snapshot.weight(ServiceId::new(0), DatacenterId::new(dc))
     }
 }
 
-pub(crate) fn wall(now: Mono) -> Wall {
+pub(in crate::control) fn wall(now: Mono) -> Wall {
     Wall(1_700_000_000_000 + now.nanos() / 1_000_000)
 }
 
@@ -231,4 +231,126 @@ fn live_failures_eject_hasten_the_probe_and_end_in_a_trial() {
     assert_eq!(world.state(0), BackendState::SlowStart);
     world.pass(10_000);
     assert_eq!((world.state(0), world.snapshot.backends[0].weight), (BackendState::Healthy, 1_000));
+}
+
+fn referenced(dcs: usize) -> Config {
+    let references = vec![SocketAddr::from(([192, 0, 2, 1], 53)), SocketAddr::from(([192, 0, 2, 2], 53))];
+    let health = crate::config::Health { references, ..crate::config::Health::default() };
+    Config { health, ..config(dcs, 2) }
+}
+
+/// Everything in `targets` fails twice, a probe each in turn.
+fn fail(world: &mut World, targets: impl Iterator<Item = usize> + Clone) {
+    for target in targets.clone().chain(targets) {
+        world.now = world.now + 20 * MS;
+        world.probe(target, REFUSED);
+    }
+}
+
+#[test]
+fn who_sees_everything_die_at_once_distrusts_itself_and_changes_nothing() {
+    let mut world = World::up(config(3, 2));
+    let before = world.snapshot.clone();
+    fail(&mut world, 0..6);
+    assert!(world.snapshot.isolated_since.is_some());
+    assert_eq!(world.snapshot.steers[0].candidates, before.steers[0].candidates);
+    assert!((0..6).all(|b| world.snapshot.backends[b].weight == 1_000), "no slow start for who never left");
+    assert_eq!(world.snapshot.steers[0].ttl, 5);
+    world.pass(30_000);
+    fail(&mut world, 0..6);
+    assert!((0..3).all(|dc| world.dc(dc).effective == 10_000), "and holds it");
+    // The network is back, but one datacenter really is gone.
+    world.probe(3, ProbeOutcome::Ok);
+    assert!(world.snapshot.isolated_since.is_none());
+    fail(&mut world, 0..2);
+    for target in [2, 4, 5] {
+        world.probe(target, ProbeOutcome::Ok);
+    }
+    assert_eq!((world.dc(0).state, world.dc(1).state), (DcState::Failed, DcState::Serving));
+    assert!(world.snapshot.isolated_since.is_none());
+}
+
+#[test]
+fn datacenters_that_die_beside_a_living_one_or_a_witness_are_dead() {
+    let mut world = World::up(config(3, 2));
+    fail(&mut world, 0..4);
+    assert!(world.snapshot.isolated_since.is_none() && world.dc(0).effective + world.dc(1).effective == 0);
+    let mut world = World::up(referenced(3));
+    fail(&mut world, 0..6);
+    assert!(world.snapshot.isolated_since.is_none(), "the references answer, so it is them and not us");
+    assert!(world.snapshot.steers[0].all_down);
+}
+
+#[test]
+fn with_witnesses_gone_a_local_datacenter_that_answers_is_no_proof() {
+    let mut world = World::up(referenced(3));
+    fail(&mut world, (2..6).chain(6..8));
+    assert!(world.snapshot.isolated_since.is_some(), "two of three and both references");
+    world.probe(0, ProbeOutcome::Ok);
+    assert!(world.snapshot.isolated_since.is_some(), "it answered all the time");
+    world.probe(6, ProbeOutcome::Ok);
+    assert!(world.snapshot.isolated_since.is_none());
+    // A reference that never answered is no witness.
+    let mut world = World::new(referenced(3));
+    for target in 0..6 {
+        world.probe(target, ProbeOutcome::Ok);
+    }
+    fail(&mut world, 6..8);
+    world.pass(10_000);
+    fail(&mut world, 0..4);
+    assert!(world.snapshot.isolated_since.is_none() && world.dc(1).effective == 0);
+}
+
+#[test]
+fn one_of_three_or_of_two_never_looks_like_isolation() {
+    for dcs in [2, 3, 5] {
+        for config in [config(dcs, 2), referenced(dcs)] {
+            let mut world = World::up(config);
+            fail(&mut world, 0..2);
+            assert!(world.snapshot.isolated_since.is_none() && world.dc(0).state == DcState::Failed);
+        }
+    }
+}
+
+#[test]
+fn a_reload_keeps_evidence_and_intents_and_lets_new_backends_serve_at_once() {
+    let mut world = World::up(config(3, 2));
+    fail(&mut world, [0, 1].into_iter());
+    world.wish(Subject::Backend { address: "10.0.1.1:80".into(), service: None }, Wish::Down, None);
+    let before = world.snapshot.clone();
+    let next = Topology::build(Arc::new(config(4, 3)), Assets::default(), Some(&before.topology));
+    world.event(Event::Reload(Box::new(next)));
+    assert_eq!(world.snapshot.generation, before.generation + 1);
+    let state = |ip: [u8; 4]| {
+        let at =
+            world.snapshot.topology.backends.iter().position(|b| b.spec.address.ip() == std::net::IpAddr::from(ip));
+        world.state(at.unwrap())
+    };
+    assert_eq!((state([10, 0, 0, 1]), state([10, 0, 0, 2])), (BackendState::Down, BackendState::Down));
+    assert_eq!((state([10, 0, 1, 1]), state([10, 0, 1, 2])), (BackendState::AdminDown, BackendState::Healthy));
+    assert_eq!((state([10, 0, 0, 3]), state([10, 0, 3, 1])), (BackendState::Unknown, BackendState::Unknown));
+    assert_eq!((world.dc(0).state, world.dc(3).state, world.dc(3).factor), (DcState::Failed, DcState::Serving, 1_000));
+}
+
+#[test]
+fn a_slow_node_is_ejected_after_three_slow_seconds_and_pressure_never_is() {
+    let mut world = World::up(config(1, 4));
+    let serial = world.snapshot.topology.serial;
+    let sample = |p90_us, ok, pressure| Sample { p90_us, ok, pressure, ..Sample::default() };
+    for second in 0..5 {
+        let slow = if second == 0 { 20_000 } else { 400_000 };
+        let samples = (0..4).map(|b| {
+            let pressed = if b == 3 { 10 } else { 0 };
+            (BackendId::new(b), sample(if b == 0 { slow } else { 20_000 }, 20, pressed))
+        });
+        world.event(Event::Sampled { samples: samples.collect(), serial });
+        let expected = if second < 4 { BackendState::Healthy } else { BackendState::Ejected };
+        assert_eq!(world.state(0), expected, "second {second}");
+        world.now = world.now + 1_000 * MS;
+    }
+    assert_eq!(
+        world.snapshot.backends[0].ejected.map(|e| e.0),
+        Some(crate::snapshot::health::EjectReason::SlowerThanPeers)
+    );
+    assert_eq!((world.state(3), world.snapshot.backends[3].weight), (BackendState::Healthy, 650));
 }
