@@ -7,5 +7,6 @@ pub mod clock;
 pub mod entropy;
 pub mod hash;
 pub mod ids;
+pub mod prefix;
 pub mod task;
 pub mod units;

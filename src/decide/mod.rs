@@ -9,6 +9,7 @@ pub mod place;
 pub mod retry;
 pub mod route;
 pub mod standing;
+pub mod steer;
 pub mod tried;
 pub mod ttl;
 pub mod verdict;

@@ -3,4 +3,5 @@
 pub mod connect;
 pub mod listen;
 pub mod stage;
+pub mod sys;
 pub mod tls;

@@ -3,9 +3,15 @@
 //! Nothing here panics on any input: every parser is fuzzed, and the corpus is replayed in the tests.
 
 pub mod cookie;
+pub mod dns;
+pub mod ecs;
 pub mod forwarded;
 pub mod head;
 pub mod host;
+pub mod master;
+pub mod name;
 pub mod path;
+pub mod rdata;
+pub mod svcb;
 pub mod x509;
 pub mod zone;

@@ -1,6 +1,17 @@
-//! Metrics of the `dns` area.
+//! Metrics of the name server.
 
-#[allow(unused_imports, reason = "an area may have one kind only")]
-use super::{Kind, SECONDS, table};
+use super::{Kind, table};
 
-table! {}
+/// Buckets for the time that a table takes to compile: 10 us to 10 s.
+const COMPILE_SECONDS: &[f64] = &[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0];
+
+table! {
+    QUERIES: Kind::Counter, "springtide_dns_queries_total", ["transport"], "Packets and messages that came in, broken ones among them.";
+    RESPONSES: Kind::Counter, "springtide_dns_responses_total", ["rcode"], "Answers by how they end.";
+    DROPPED: Kind::Counter, "springtide_dns_dropped_total", ["reason"], "What was not answered: `short` (less than a header), `response` (an answer, not a query), `unsent` (the socket took no more).";
+    TRUNCATED: Kind::Counter, "springtide_dns_truncated_total", [], "Answers that did not fit into the packet: the client comes again over TCP.";
+    STEERED: Kind::Counter, "springtide_dns_steered_total", ["name", "datacenter"], "Answers of a steered name by the datacenter that stands first in them.";
+    CONNECTIONS: Kind::Gauge, "springtide_dns_tcp_connections", [], "TCP connections that are open.";
+    CLOSED: Kind::Counter, "springtide_dns_tcp_closed_total", ["reason"], "TCP connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `shutdown`.";
+    COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology, `steered` once a generation.";
+}

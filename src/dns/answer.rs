@@ -1,0 +1,284 @@
+//! From a query to its answer: pure, without allocation, the same for every transport.
+//!
+//! The answer is built in the buffer that the query came in: the question stays where it is, case and all, and what
+//! follows it is overwritten. Sends nothing, counts nothing: the [`Outcome`] says what there is to count.
+
+use std::net::IpAddr;
+
+use super::steered::Steered;
+use super::table::{Found, Node, Referral, Set, Table};
+use crate::base::ids::SteerId;
+use crate::decide::steer::{Choice, Client, Reason};
+use crate::wire::dns::{Edns, Fault, Full, HEADER, IN, MAX_TCP, NSID, Query, Rcode, Reply, Section, refuse, rtype};
+use crate::wire::{ecs, name};
+
+/// How many CNAMEs are followed; a longer chain is left to the resolver (BIND follows 16).
+const MAX_CHAIN: usize = 8;
+/// What ANY gets: HINFO `RFC8482`, for an hour (RFC 8482 section 4.2; gdnsd's TTL).
+const MINIMAL_ANY: [u8; 21] = *b"\xc0\x0c\x00\x0d\x00\x01\x00\x00\x0e\x10\x00\x09\x07RFC8482\x00";
+
+/// What came with the query beside its octets.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// Who sent it: a resolver, mostly.
+    pub client: IpAddr,
+    /// How it came.
+    pub transport: Transport,
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram: the answer has to fit one.
+    Udp,
+    /// In a stream.
+    Tcp,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// Less than a header.
+    Short,
+    /// An answer, not a query.
+    Response,
+}
+
+/// What became of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is to be sent.
+    Drop(Dropped),
+    /// The answer stands in the buffer.
+    Send(Sent),
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Its length.
+    pub length: usize,
+    /// How it ends.
+    pub rcode: Rcode,
+    /// It did not fit.
+    pub truncated: bool,
+    /// The steered name that it is of, and what was chosen.
+    pub steered: Option<(SteerId, Choice)>,
+}
+
+/// Answers `query` into `out`. An `out` that is too small for the query itself cuts it, and so makes it malformed.
+pub fn answer(table: &Table, query: &[u8], meta: &Meta, out: &mut [u8]) -> Outcome {
+    let length = query.len().min(out.len());
+    out[..length].copy_from_slice(&query[..length]);
+    answer_in_place(table, out, length, meta)
+}
+
+/// Answers the query that the first `length` octets of `packet` hold, in place.
+pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &Meta) -> Outcome {
+    let length = length.min(packet.len());
+    let query = match Query::parse(&packet[..length]) {
+        Ok(query) => query,
+        Err(Fault::Short) => return Outcome::Drop(Dropped::Short),
+        Err(Fault::Response) => return Outcome::Drop(Dropped::Response),
+        Err(Fault::Opcode) => return bare(packet, Rcode::NotImp),
+        Err(Fault::Malformed) => return bare(packet, Rcode::FormErr),
+    };
+    let mut qname = [0; name::MAX];
+    let qname_length = query.lower(packet, &mut qname);
+    let limit = match meta.transport {
+        Transport::Udp => query.udp_limit(),
+        Transport::Tcp => MAX_TCP,
+    };
+    let fixed = &*table.fixed;
+    let options = query.edns.filter(|e| e.version == 0 && !e.malformed);
+    let subnet = options.and_then(|e| e.subnet).filter(|_| fixed.ecs);
+    let nsid = options.is_some_and(|e| e.nsid) && !fixed.nsid.is_empty();
+    let reserved = match query.edns {
+        Some(_) => {
+            11 + if subnet.is_some() { ecs::MAX_WRITTEN } else { 0 } + if nsid { 4 + fixed.nsid.len() } else { 0 }
+        }
+        None => 0,
+    };
+    let mut work = Work {
+        table,
+        query: &query,
+        reply: Reply::begin(packet, &query, limit, reserved),
+        client: subnet.and_then(|s| s.address()).unwrap_or(meta.client),
+        rcode: Rcode::NoError,
+        authoritative: false,
+        steered: None,
+    };
+    let truncated = match refused(&query) {
+        Some(rcode) => {
+            work.rcode = rcode;
+            false
+        }
+        None => work.resolve(&mut qname, qname_length).is_err(),
+    };
+    if truncated {
+        // RFC 2181 section 9: what does not fit is not sent in part.
+        work.reply.clear();
+    }
+    let Work { reply, rcode, authoritative, steered, .. } = work;
+    // Only an answer that was chosen for the client's network is its alone (RFC 7871 section 7.4).
+    let positive = steered.filter(|_| !truncated && rcode == Rcode::NoError).filter(|(_, c)| !c.picks().is_empty());
+    let scope = positive.filter(|_| subnet.is_some_and(|s| s.source() > 0)).map_or(0, |(_, choice)| choice.scope);
+    let length = reply.finish(rcode, authoritative, truncated, query.edns.as_ref(), |out| {
+        let written = subnet.map_or(0, |s| s.write(scope, out));
+        written + if nsid { put_nsid(&fixed.nsid, out.get_mut(written..).unwrap_or_default()) } else { 0 }
+    });
+    Outcome::Send(Sent { length, rcode, truncated, steered: positive })
+}
+
+fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
+    Outcome::Send(Sent { length: refuse(packet, rcode), rcode, truncated: false, steered: None })
+}
+
+/// What is wrong with a well-formed query before anything is looked up.
+fn refused(query: &Query) -> Option<Rcode> {
+    match query.edns {
+        Some(Edns { version: 1.., .. }) => Some(Rcode::BadVers),
+        Some(Edns { malformed: true, .. }) => Some(Rcode::FormErr),
+        _ if query.rtype == rtype::OPT => Some(Rcode::FormErr),
+        _ if query.class != IN || rtype::META.contains(&query.rtype) => Some(Rcode::Refused),
+        _ => None,
+    }
+}
+
+fn put_nsid(nsid: &[u8], out: &mut [u8]) -> usize {
+    let Some(out) = out.get_mut(..4 + nsid.len()) else { return 0 };
+    out[..4].copy_from_slice(&[0, NSID as u8, 0, nsid.len() as u8]);
+    out[4..].copy_from_slice(nsid);
+    out.len()
+}
+
+struct Work<'t, 'p> {
+    table: &'t Table,
+    query: &'p Query,
+    reply: Reply<'p>,
+    client: IpAddr,
+    rcode: Rcode,
+    authoritative: bool,
+    steered: Option<(SteerId, Choice)>,
+}
+
+impl Work<'_, '_> {
+    /// Looks up the name that the first `length` octets of `name` hold, in lower case, and writes what there is; follows
+    /// CNAMEs inside the zone.
+    fn resolve(&mut self, name: &mut [u8; name::MAX], mut length: usize) -> Result<(), Full> {
+        let question = length;
+        // Where the name that is looked for stands in the message: the question, then a CNAME's data.
+        let mut owner = HEADER;
+        let mut zone = None;
+        let mut passed: [Option<&Node>; MAX_CHAIN] = [None; MAX_CHAIN];
+        for step in 0..=MAX_CHAIN {
+            let found = self.table.find(name.get(..length).unwrap_or_default());
+            let speaker = match found {
+                Found::Node(node) | Found::Cut(node, _) => node.zone_for(self.query.rtype),
+                Found::Missing(zone) => zone,
+                Found::Outside if zone.is_none() => {
+                    self.rcode = Rcode::Refused;
+                    return Ok(());
+                }
+                Found::Outside => return Ok(()),
+            };
+            // A chain that leaves the zone is the resolver's to follow.
+            if zone.is_some_and(|z| z != speaker) {
+                return Ok(());
+            }
+            zone = Some(speaker);
+            let node = match found {
+                Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => node,
+                Found::Cut(_, referral) => return self.refer(referral, length, owner),
+                Found::Node(node) => node,
+                Found::Missing(_) | Found::Outside => {
+                    self.authoritative = true;
+                    // RFC 6604 section 2: the code is that of the last name in the chain.
+                    self.rcode = Rcode::NxDomain;
+                    return self.close(speaker, question);
+                }
+            };
+            self.authoritative = true;
+            let Some(alias) = self.alias(node) else { return self.data(node, speaker, owner, question) };
+            // An alias that stands here for the second time is a ring: the resolver has seen all of it.
+            let seen = passed.iter().flatten().any(|before| std::ptr::eq(*before, node));
+            let Some(place) = passed.get_mut(step).filter(|_| !seen) else { return Ok(()) };
+            *place = Some(node);
+            let data = self.reply.at() + 12;
+            let fixed = &self.table.fixed;
+            self.reply.put_owned(Section::Answer, alias.records, fixed.octets(alias), owner)?;
+            let target = self.reply.written(data, name::MAX);
+            let Some(room) = name.get_mut(..target.len()) else { return Ok(()) };
+            room.copy_from_slice(target);
+            room.make_ascii_lowercase();
+            (length, owner) = (target.len(), data);
+        }
+        Ok(())
+    }
+
+    /// The CNAME set of `node`, where it stands in the way of what is asked for.
+    fn alias(&self, node: &Node) -> Option<&'_ Set> {
+        let asked = matches!(self.query.rtype, rtype::CNAME | rtype::ANY);
+        if asked { None } else { self.table.fixed.set(node, rtype::CNAME) }
+    }
+
+    fn data(&mut self, node: &Node, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
+        let wanted = self.query.rtype;
+        let fixed = &self.table.fixed;
+        if let Some((id, steered)) = self.table.steered(node).filter(|(_, s)| s.has(wanted)) {
+            return self.steer(id, steered, zone, owner, question);
+        }
+        if let Some(set) = fixed.set(node, wanted) {
+            return self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner);
+        }
+        let any = wanted == rtype::ANY && (!fixed.sets(node).is_empty() || self.table.steered(node).is_some());
+        match fixed.set(node, rtype::CNAME).filter(|_| any) {
+            Some(set) => self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner),
+            None if any => self.reply.put_owned(Section::Answer, 1, &MINIMAL_ANY, owner),
+            None => self.close(zone, question),
+        }
+    }
+
+    fn steer(&mut self, id: SteerId, steered: &Steered, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
+        let client = Client::new(self.client, self.table.fixed.client_prefix);
+        let Some(choice) = steered.choose(&client) else { return self.close(zone, question) };
+        if choice.reason == Reason::Servfail {
+            self.rcode = Rcode::ServFail;
+            self.authoritative = false;
+            return Ok(());
+        }
+        if !steered.put(&mut self.reply, owner, self.query.rtype, &choice)? {
+            return self.close(zone, question);
+        }
+        self.steered = Some((id, choice));
+        Ok(())
+    }
+
+    /// Ends an answer without data: the SOA says for how long there is none (RFC 2308).
+    fn close(&mut self, zone: u32, question: usize) -> Result<(), Full> {
+        let (apex, soa) = self.table.fixed.ends(zone);
+        // The question lies in the zone, so its name ends with the apex.
+        let owner = HEADER + question.saturating_sub(apex.len());
+        self.reply.put_owned(Section::Authority, u16::from(!soa.is_empty()), soa, owner)
+    }
+
+    /// Refers to the servers of the zone beneath: NS, and the addresses that nobody else could give (RFC 9471).
+    fn refer(&mut self, referral: &Referral, length: usize, owner: usize) -> Result<(), Full> {
+        let start = self.reply.at();
+        let owner = owner + length.saturating_sub(referral.depth);
+        self.reply.put_owned(Section::Authority, referral.records, &referral.ns, owner)?;
+        let (mut at, mut record) = (start, 0);
+        for (ns, records, octets) in &referral.glue {
+            while record < *ns {
+                let Some(length) = self.reply.written(at + 10, 2).first_chunk::<2>() else { return Ok(()) };
+                at += 12 + usize::from(u16::from_be_bytes(*length));
+                record += 1;
+            }
+            self.reply.put_owned(Section::Additional, *records, octets, at + 12)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! One steered name in one generation: the plan, and finished octets for every candidate.
+//!
+//! A, AAAA and HTTPS come from one choice: whoever asks for all three gets addresses of the same datacenters, and the hints
+//! of the HTTPS record (RFC 9460 section 7.3) are those addresses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::table::record;
+use crate::base::ids::SteerId;
+use crate::config::OnAllDown;
+use crate::decide::steer::{Choice, Client, Near, Plan, Reason};
+use crate::snapshot::Snapshot;
+use crate::wire::dns::{Full, IN, QNAME, Reply, Section, rtype};
+use crate::wire::svcb;
+
+/// TTL of the addresses of last resort, in seconds: the soonest that a resolver should come again (GSLB 3.7).
+const LAST_RESORT_TTL: u32 = 5;
+
+/// A steered name, compiled.
+#[derive(Debug, Default)]
+pub(super) struct Steered {
+    plan: Option<Plan>,
+    /// By candidate.
+    sites: Vec<Site>,
+    last_resort: Site,
+    /// The `alpn` parameter; empty: no HTTPS record.
+    alpn: Vec<u8>,
+    pub(super) ttl: u32,
+}
+
+/// The octets of one candidate's addresses.
+#[derive(Debug, Default)]
+struct Site {
+    /// A and AAAA: how many records, and the records, owned by the question.
+    records: [(u16, Vec<u8>); 2],
+    /// The same addresses as hints.
+    hints: [Vec<u8>; 2],
+}
+
+impl Site {
+    fn new(addresses: &[IpAddr], ttl: u32) -> Self {
+        let mut site = Self::default();
+        for address in addresses {
+            let (family, rtype, octets) = match address {
+                IpAddr::V4(a) => (0, rtype::A, a.octets().to_vec()),
+                IpAddr::V6(a) => (1, rtype::AAAA, a.octets().to_vec()),
+            };
+            let (count, records) = &mut site.records[family];
+            record(rtype, ttl, &octets, records);
+            *count += 1;
+            site.hints[family].extend(octets);
+        }
+        site
+    }
+}
+
+impl Steered {
+    /// Compiles the steered name `id`.
+    pub(super) fn compile(snapshot: &Snapshot, id: SteerId, near: &Arc<Near>) -> Self {
+        let config = &snapshot.topology.config;
+        let Some(steer) = config.dns.as_ref().and_then(|d| d.steers.get(id.index())) else { return Self::default() };
+        let floor = steer.ttl_min.as_secs() as u32;
+        let ttl = snapshot.steers.get(id.index()).map_or(floor, |s| s.ttl);
+        let ids: Vec<&[u8]> = steer.alpn.iter().map(String::as_bytes).collect();
+        let alpn = svcb::alpn(ids.into_iter());
+        let last_resort = match &steer.on_all_down {
+            OnAllDown::LastResort(addresses) => Site::new(addresses, ttl.min(LAST_RESORT_TTL)),
+            _ => Site::default(),
+        };
+        Self {
+            plan: Plan::of(snapshot, id, near),
+            sites: steer
+                .datacenters
+                .iter()
+                .map(|(dc, _)| Site::new(config.datacenters.get(dc.index()).map_or(&[], |d| &d.addresses), ttl))
+                .collect(),
+            last_resort,
+            alpn: if alpn.is_empty() { Vec::new() } else { svcb::param(svcb::ALPN, &alpn) },
+            ttl,
+        }
+    }
+
+    /// Whether the name has records of this type at all.
+    pub(super) fn has(&self, rtype: u16) -> bool {
+        matches!(rtype, rtype::A | rtype::AAAA) || rtype == rtype::HTTPS && !self.alpn.is_empty()
+    }
+
+    /// How it is decided.
+    pub(super) const fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// The choice for `client`.
+    pub(super) fn choose(&self, client: &Client) -> Option<Choice> {
+        self.plan.as_ref().map(|plan| plan.choose(client))
+    }
+
+    /// Appends the records of `rtype` for `choice` to the answer, under the owner at offset `owner`. False: there are none.
+    ///
+    /// # Errors
+    /// The answer does not fit.
+    pub(super) fn put(&self, reply: &mut Reply<'_>, owner: usize, rtype: u16, choice: &Choice) -> Result<bool, Full> {
+        let last = [&self.last_resort];
+        let sites = choice.picks().iter().filter_map(|i| self.sites.get(usize::from(*i)));
+        let last = last.into_iter().filter(|_| choice.reason == Reason::LastResort);
+        let sites = sites.chain(last);
+        match rtype {
+            rtype::A => put_addresses(reply, owner, sites, 0),
+            rtype::AAAA => put_addresses(reply, owner, sites, 1),
+            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, sites, choice),
+            _ => Ok(false),
+        }
+    }
+
+    fn put_https<'s>(
+        &self,
+        reply: &mut Reply<'_>,
+        owner: usize,
+        sites: impl Iterator<Item = &'s Site> + Clone,
+        choice: &Choice,
+    ) -> Result<bool, Full> {
+        if sites.clone().next().is_none() {
+            return Ok(false);
+        }
+        let ttl = if choice.reason == Reason::LastResort { self.ttl.min(LAST_RESORT_TTL) } else { self.ttl };
+        let [t0, t1] = rtype::HTTPS.to_be_bytes();
+        let [c0, c1] = IN.to_be_bytes();
+        let [l0, l1, l2, l3] = ttl.to_be_bytes();
+        // ServiceMode, priority 1, the owner itself as the target.
+        let head = [QNAME[0], QNAME[1], t0, t1, c0, c1, l0, l1, l2, l3, 0, 0, 0, 1, 0];
+        reply.put_owned(Section::Answer, 1, &head, owner)?;
+        let data = reply.at() - 3;
+        reply.raw(&self.alpn)?;
+        for (family, key) in [(0, svcb::IPV4HINT), (1, svcb::IPV6HINT)] {
+            let length: usize = sites.clone().map(|s| s.hints[family].len()).sum();
+            if length > 0 {
+                let ([k0, k1], [n0, n1]) = (key.to_be_bytes(), (length as u16).to_be_bytes());
+                reply.raw(&[k0, k1, n0, n1])?;
+                sites.clone().try_for_each(|s| reply.raw(&s.hints[family]))?;
+            }
+        }
+        reply.patch(data - 2, (reply.at() - data) as u16);
+        Ok(true)
+    }
+}
+
+fn put_addresses<'s>(
+    reply: &mut Reply<'_>,
+    owner: usize,
+    sites: impl Iterator<Item = &'s Site>,
+    family: usize,
+) -> Result<bool, Full> {
+    let mut any = false;
+    for (count, octets) in sites.map(|s| &s.records[family]) {
+        reply.put_owned(Section::Answer, *count, octets, owner)?;
+        any |= *count > 0;
+    }
+    Ok(any)
+}

@@ -1,0 +1,400 @@
+//! What the name server answers from: every name hashed, every record set as finished octets.
+//!
+//! The static part is compiled once for a topology and hangs in it; what health moves is compiled for each generation
+//! (`steered`). Records are stored with a pointer to the question for their owner, so an answer is one copy. Names at or
+//! beneath a zone cut have no node but the cut itself: whoever looks for them walks up to it and gets the referral.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::index::Index;
+use super::steered::Steered;
+use crate::base::clock::{Clock as _, SystemClock};
+use crate::base::ids::SteerId;
+use crate::config::Config;
+use crate::decide::steer::Near;
+use crate::observe::names::dns as metric;
+use crate::snapshot::views::Slot;
+use crate::snapshot::{Snapshot, Topology};
+use crate::wire::dns::{IN, QNAME, rtype};
+use crate::wire::name;
+use crate::wire::zone::{RrSet, Zone};
+
+/// The largest TTL of a negative answer, in seconds (RFC 2308 section 5 asks for one to three hours).
+const MAX_NEGATIVE_TTL: u32 = 10_800;
+/// Longest NSID, so that an OPT has a bound.
+const MAX_NSID: usize = 64;
+const NONE: u32 = u32::MAX;
+
+/// The compiled view of one generation: all that [`super::answer::answer`] reads.
+#[derive(Debug)]
+pub struct Table {
+    pub(super) fixed: Arc<Fixed>,
+    pub(super) steered: Vec<Steered>,
+    /// Generation of the snapshot that it was compiled from.
+    pub generation: u64,
+}
+
+/// What does not change while the topology stands.
+#[derive(Debug, Default)]
+pub(super) struct Fixed {
+    index: Index,
+    nodes: Vec<Node>,
+    sets: Vec<Set>,
+    octets: Vec<u8>,
+    zones: Vec<ZoneEnds>,
+    referrals: Vec<Referral>,
+    /// By steered name: who is near.
+    near: Vec<Arc<Near>>,
+    /// Our name, as the NSID option has it.
+    pub(super) nsid: Box<[u8]>,
+    /// Whether client subnets are honoured.
+    pub(super) ecs: bool,
+    /// How many bits stand for a client.
+    pub(super) client_prefix: (u8, u8),
+}
+
+/// A name that exists.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node {
+    zone: u32,
+    first_set: u32,
+    sets: u16,
+    /// Its zone is a child of one that is served too: then this is the parent, which answers for DS.
+    parent_zone: u32,
+    wildcard: u32,
+    steer: u32,
+    referral: u32,
+}
+
+/// One record set.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Set {
+    pub(super) rtype: u16,
+    pub(super) records: u16,
+    length: u32,
+    at: usize,
+}
+
+/// What closes an answer without data.
+#[derive(Debug, Default)]
+struct ZoneEnds {
+    apex: Box<[u8]>,
+    /// The SOA with the negative TTL.
+    negative: Box<[u8]>,
+}
+
+/// A zone cut.
+#[derive(Debug, Default)]
+pub(super) struct Referral {
+    /// How long the cut's name is, in octets.
+    pub(super) depth: usize,
+    pub(super) records: u16,
+    pub(super) ns: Box<[u8]>,
+    /// Addresses of name servers at or beneath the cut: which NS record they belong to, how many, their octets.
+    pub(super) glue: Vec<(u16, u16, Box<[u8]>)>,
+}
+
+/// Where a name leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'t> {
+    /// It exists, or a wildcard stands for it.
+    Node(&'t Node),
+    /// It lies at or beneath a zone cut.
+    Cut(&'t Node, &'t Referral),
+    /// It does not exist in this zone.
+    Missing(u32),
+    /// None of our zones.
+    Outside,
+}
+
+impl Table {
+    /// The table of `snapshot`, compiled if this is the first who asks.
+    pub fn of(snapshot: &Snapshot) -> Option<Arc<Self>> {
+        snapshot.views.of(Slot::Dns, || {
+            let began = SystemClock.mono();
+            let table = Self::compile(snapshot);
+            let took = SystemClock.mono().since(began);
+            metric::COMPILE.histogram(&["steered"]).record(took.as_secs_f64());
+            table
+        })
+    }
+
+    /// Compiles the table of `snapshot`.
+    pub fn compile(snapshot: &Snapshot) -> Self {
+        let fixed = Fixed::of(&snapshot.topology);
+        let steered = fixed.near.iter().enumerate().map(|(i, near)| Steered::compile(snapshot, SteerId::new(i), near));
+        Self { steered: steered.collect(), generation: snapshot.generation, fixed: Arc::clone(&fixed) }
+    }
+
+    /// Where `name`, in lower case, leads.
+    pub(super) fn find(&self, name: &[u8]) -> Found<'_> {
+        self.fixed.find(name)
+    }
+
+    /// The steered name that `node` is.
+    pub(super) fn steered(&self, node: &Node) -> Option<(SteerId, &Steered)> {
+        self.steered.get(node.steer as usize).map(|s| (SteerId::new(node.steer as usize), s))
+    }
+}
+
+/// Compiles what does not depend on health, ahead of the first query: a reload does it off the data path.
+pub fn prepare(topology: &Topology) {
+    Fixed::of(topology);
+}
+
+impl Fixed {
+    fn of(topology: &Topology) -> Arc<Self> {
+        let made = topology.views.of(Slot::Dns, || {
+            let began = SystemClock.mono();
+            let fixed = Self::compile(&topology.config, &topology.assets.zones);
+            let took = SystemClock.mono().since(began);
+            metric::COMPILE.histogram(&["static"]).record(took.as_secs_f64());
+            fixed
+        });
+        made.unwrap_or_default()
+    }
+
+    pub(super) fn compile(config: &Config, zones: &[Arc<Zone>]) -> Self {
+        let mut fixed = Self::default();
+        let Some(dns) = &config.dns else { return fixed };
+        fixed.ecs = dns.ecs;
+        fixed.client_prefix = dns.client_prefix;
+        fixed.nsid = config.node.name.as_bytes().iter().copied().take(MAX_NSID).collect();
+        // Parents first, so that a child's apex finds whose child it is.
+        let mut order: Vec<&Zone> = zones.iter().map(AsRef::as_ref).collect();
+        order.sort_by_key(|z| z.origin.len());
+        let apexes: HashMap<&[u8], u32> = order.iter().zip(0..).map(|(z, i)| (&*z.origin, i)).collect();
+        for (zone, number) in order.iter().zip(0..) {
+            fixed.add_zone(zone, number, &apexes);
+        }
+        for (steer, number) in dns.steers.iter().zip(0..) {
+            let candidates = steer.datacenters.iter().filter_map(|(dc, _)| config.datacenters.get(dc.index()));
+            let nets: Vec<&[ipnet::IpNet]> = candidates.map(|dc| dc.near.as_slice()).collect();
+            let same = dns.steers.iter().zip(&fixed.near).find(|(s, _)| same_candidates(s, steer));
+            let near = same.map_or_else(|| Arc::new(Near::build(nets.into_iter())), |(_, near)| Arc::clone(near));
+            fixed.near.push(near);
+            let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
+            let zone = zone_of(&owner, &apexes).and_then(|i| order.get(i as usize).map(|z| (i, z)));
+            if let Some((zone, data)) = zone
+                && cut_above(&owner, data).is_none()
+                && (owner == data.origin || !data.names.get(&owner).is_some_and(|sets| is_cut(sets)))
+            {
+                let node = fixed.node(&owner, zone);
+                fixed.nodes[node as usize].steer = number;
+            }
+        }
+        fixed
+    }
+
+    fn add_zone(&mut self, zone: &Zone, number: u32, apexes: &HashMap<&[u8], u32>) {
+        let at_apex = zone.names.get(&zone.origin).map(Vec::as_slice).unwrap_or_default();
+        let negative = negative(at_apex).unwrap_or_default();
+        self.zones.push(ZoneEnds { apex: zone.origin.clone(), negative });
+        let apex = self.node(&zone.origin, number);
+        self.nodes[apex as usize].zone = number;
+        for (owner, sets) in &zone.names {
+            let of = |wanted: fn(u16) -> bool| sets.iter().filter(move |s| wanted(s.rtype)).collect::<Vec<_>>();
+            if cut_above(owner, zone).is_some() {
+                continue;
+            }
+            if zone_of(owner, apexes) != Some(number) {
+                // Beneath the apex of a zone of our own that zone speaks; at its apex, only DS is ours.
+                if apexes.contains_key(&**owner)
+                    && name::parent(owner).and_then(|up| zone_of(up, apexes)) == Some(number)
+                {
+                    let node = self.node(owner, number);
+                    self.nodes[node as usize].parent_zone = number;
+                    self.store(node, &of(|t| t == rtype::DS));
+                }
+                continue;
+            }
+            let node = self.node(owner, number);
+            if *owner == zone.origin {
+                self.store(node, &of(|t| t != rtype::DS));
+            } else if is_cut(sets) {
+                self.store(node, &of(|t| t == rtype::DS));
+                self.nodes[node as usize].referral = self.referrals.len() as u32;
+                self.referrals.push(referral(owner, zone));
+            } else {
+                self.store(node, &of(|_| true));
+            }
+        }
+    }
+
+    /// The node of `owner`, with every name between it and the apex: empty non-terminals exist (RFC 8020).
+    fn node(&mut self, owner: &[u8], zone: u32) -> u32 {
+        if let Some(node) = self.index.find(owner) {
+            return node;
+        }
+        let node = self.nodes.len() as u32;
+        let empty =
+            Node { zone, first_set: 0, sets: 0, parent_zone: NONE, wildcard: NONE, steer: NONE, referral: NONE };
+        self.nodes.push(empty);
+        self.index.insert(owner, node);
+        let apex_length = self.zones.get(zone as usize).map_or(0, |z| z.apex.len());
+        if owner.len() > apex_length
+            && let Some(up) = name::parent(owner)
+        {
+            let up = self.node(up, zone);
+            if owner.starts_with(b"\x01*") {
+                self.nodes[up as usize].wildcard = node;
+            }
+        }
+        node
+    }
+
+    /// Gives `node` these record sets, beside those that it has from the zone above.
+    fn store(&mut self, node: u32, sets: &[&RrSet]) {
+        let Some(Node { first_set, sets: count, .. }) = self.nodes.get(node as usize).copied() else { return };
+        let before: Vec<Set> = self.sets_at(first_set, count).to_vec();
+        let first = self.sets.len() as u32;
+        self.sets.extend(before);
+        for set in sets {
+            let at = self.octets.len();
+            let records = records(set, set.ttl, &mut self.octets);
+            self.sets.push(Set { rtype: set.rtype, records, length: (self.octets.len() - at) as u32, at });
+        }
+        let count = self.sets.len() as u32 - first;
+        if let Some(node) = self.nodes.get_mut(node as usize) {
+            (node.first_set, node.sets) = (first, count.min(u16::MAX.into()) as u16);
+        }
+    }
+
+    fn sets_at(&self, first: u32, count: u16) -> &[Set] {
+        self.sets.get(first as usize..first as usize + usize::from(count)).unwrap_or_default()
+    }
+
+    /// The record sets of `node`.
+    pub(super) fn sets(&self, node: &Node) -> &[Set] {
+        self.sets_at(node.first_set, node.sets)
+    }
+
+    /// The record set of this type.
+    pub(super) fn set(&self, node: &Node, rtype: u16) -> Option<&Set> {
+        self.sets(node).iter().find(|s| s.rtype == rtype)
+    }
+
+    /// The octets of a record set, owned by [`QNAME`].
+    pub(super) fn octets(&self, set: &Set) -> &[u8] {
+        self.octets.get(set.at..set.at + set.length as usize).unwrap_or_default()
+    }
+
+    /// The apex of a zone and its negative SOA (owned by [`QNAME`]).
+    pub(super) fn ends(&self, zone: u32) -> (&[u8], &[u8]) {
+        self.zones.get(zone as usize).map_or((&[], &[]), |z| (&*z.apex, &*z.negative))
+    }
+
+    fn find(&self, name: &[u8]) -> Found<'_> {
+        if let Some(node) = self.index.find(name).and_then(|n| self.nodes.get(n as usize)) {
+            return self.at(node);
+        }
+        let mut at = name;
+        while let Some(up) = name::parent(at) {
+            at = up;
+            // The closest encloser (RFC 4592 section 3.3.1): the first ancestor that exists.
+            let Some(encloser) = self.index.find(at).and_then(|n| self.nodes.get(n as usize)) else { continue };
+            return match (self.at(encloser), self.nodes.get(encloser.wildcard as usize)) {
+                (cut @ Found::Cut(..), _) => cut,
+                (_, Some(wildcard)) => self.at(wildcard),
+                (_, None) => Found::Missing(encloser.zone),
+            };
+        }
+        Found::Outside
+    }
+
+    fn at<'t>(&'t self, node: &'t Node) -> Found<'t> {
+        self.referrals.get(node.referral as usize).map_or(Found::Node(node), |r| Found::Cut(node, r))
+    }
+
+    /// How many names there are, empty non-terminals among them.
+    pub(super) fn names(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+impl Node {
+    /// The zone that speaks for it; for DS the one above, where that is ours too.
+    pub(super) const fn zone_for(&self, rtype: u16) -> u32 {
+        if rtype == rtype::DS && self.parent_zone != NONE { self.parent_zone } else { self.zone }
+    }
+}
+
+/// Appends the records of `set`, each owned by [`QNAME`]; gives their number.
+pub(super) fn records(set: &RrSet, ttl: u32, out: &mut Vec<u8>) -> u16 {
+    for rdata in &set.rdatas {
+        record(set.rtype, ttl, rdata, out);
+    }
+    set.rdatas.len() as u16
+}
+
+/// Appends one record, owned by [`QNAME`].
+pub(super) fn record(rtype: u16, ttl: u32, rdata: &[u8], out: &mut Vec<u8>) {
+    out.extend(QNAME);
+    out.extend(rtype.to_be_bytes());
+    out.extend(IN.to_be_bytes());
+    out.extend(ttl.to_be_bytes());
+    out.extend((rdata.len() as u16).to_be_bytes());
+    out.extend(rdata);
+}
+
+fn negative(apex: &[RrSet]) -> Option<Box<[u8]>> {
+    let soa = apex.iter().find(|s| s.rtype == rtype::SOA)?;
+    let rdata = soa.rdatas.first()?;
+    // MINIMUM is the last field; RFC 2308 section 5: no longer than the SOA itself lives.
+    let minimum = u32::from_be_bytes(*rdata.last_chunk()?);
+    let mut out = Vec::new();
+    record(rtype::SOA, soa.ttl.min(minimum).min(MAX_NEGATIVE_TTL), rdata, &mut out);
+    Some(out.into())
+}
+
+fn referral(cut: &[u8], zone: &Zone) -> Referral {
+    let sets = zone.names.get(cut).map(Vec::as_slice).unwrap_or_default();
+    let Some(ns) = sets.iter().find(|s| s.rtype == rtype::NS) else { return Referral::default() };
+    let mut octets = Vec::new();
+    let records = records(ns, ns.ttl, &mut octets);
+    let mut glue = Vec::new();
+    for (i, target) in ns.rdatas.iter().enumerate() {
+        let target = name::lower(target);
+        let of_target = zone.names.get(&target).map(Vec::as_slice).unwrap_or_default();
+        for set in of_target.iter().filter(|s| matches!(s.rtype, rtype::A | rtype::AAAA)) {
+            let mut octets = Vec::new();
+            let records = self::records(set, set.ttl, &mut octets);
+            glue.push((i as u16, records, octets.into()));
+        }
+    }
+    Referral { depth: cut.len(), records, ns: octets.into(), glue }
+}
+
+/// The topmost zone cut strictly between `owner` and the apex of `zone`.
+pub(super) fn cut_above<'n>(owner: &'n [u8], zone: &Zone) -> Option<&'n [u8]> {
+    let mut found = None;
+    let mut at = name::parent(owner);
+    while let Some(name) = at.filter(|n| n.len() > zone.origin.len()) {
+        if zone.names.get(name).is_some_and(|sets| is_cut(sets)) {
+            found = Some(name);
+        }
+        at = name::parent(name);
+    }
+    found
+}
+
+/// Whether a name with these sets, other than the apex, is a zone cut.
+pub(super) fn is_cut(sets: &[RrSet]) -> bool {
+    sets.iter().any(|s| s.rtype == rtype::NS)
+}
+
+fn zone_of(owner: &[u8], apexes: &HashMap<&[u8], u32>) -> Option<u32> {
+    let mut at = Some(owner);
+    while let Some(name) = at {
+        if let Some(zone) = apexes.get(name) {
+            return Some(*zone);
+        }
+        at = name::parent(name);
+    }
+    None
+}
+
+fn same_candidates(a: &crate::config::Steer, b: &crate::config::Steer) -> bool {
+    a.datacenters.iter().map(|d| d.0).eq(b.datacenters.iter().map(|d| d.0))
+}

@@ -1,0 +1,108 @@
+//! The UDP loop: one thread, one socket, blocking batches, answers in the buffers that the queries came in.
+//!
+//! No event loop, no allocation and no lock for a query; the snapshot is loaded once a batch. Leaves when told to, at the
+//! latest after the socket's receive timeout.
+
+use std::io;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Meta, Outcome, Transport, answer_in_place};
+use super::table::Table;
+use super::tally::Tally;
+use crate::base::clock::{Clock as _, Mono, SystemClock};
+use crate::net::sys::{Batch, omit_path_mtu};
+use crate::snapshot::Published;
+use crate::snapshot::views::Slot;
+
+/// How long a thread waits for a query before it looks whether it is to stop.
+const LOOK_UP: Duration = Duration::from_millis(200);
+/// How often counters go to the metrics.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How many batches pass before the clock is read.
+const BATCHES: u32 = 64;
+/// How many errors in a row, without a query or an idle moment between them, mean that the socket is lost.
+const STRIKES: u32 = 1_000;
+/// What the kernel may hold for us: at 200,000 queries a second some 10 ms' worth.
+const KERNEL_BUFFER: usize = 1 << 20;
+
+/// Prepares `socket` for [`serve`].
+pub(super) fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_read_timeout(Some(LOOK_UP))?;
+    let socket2 = SockRef::from(socket);
+    // The system may cap these; less is slower under bursts, not wrong.
+    let _ = socket2.set_recv_buffer_size(KERNEL_BUFFER);
+    let _ = socket2.set_send_buffer_size(KERNEL_BUFFER);
+    omit_path_mtu(socket)
+}
+
+/// Answers what comes in on `socket` until `shutdown`.
+pub(super) fn serve(socket: &UdpSocket, published: &Published, shutdown: &CancellationToken) {
+    let mut batch = match Batch::new(socket) {
+        Ok(batch) => batch,
+        Err(error) => {
+            tracing::error!(%error, "a UDP thread of the name server could not begin");
+            return;
+        }
+    };
+    let mut tally = Tally::new(Transport::Udp);
+    let (mut flushed, mut batches, mut strikes) = (SystemClock.mono(), 0, 0);
+    while !shutdown.is_cancelled() {
+        match batch.receive(socket) {
+            Ok(received) => {
+                answer_batch(&mut batch, received, published, &mut tally);
+                let unsent = batch.send(socket);
+                tally.unsent(unsent);
+                (batches, strikes) = (batches + 1, 0);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // An idle moment.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => (batches, strikes) = (BATCHES, 0),
+            Err(error) if strikes >= STRIKES => {
+                tracing::error!(%error, "a UDP thread of the name server gives up its socket");
+                return;
+            }
+            Err(_) => strikes += 1,
+        }
+        if batches >= BATCHES {
+            batches = 0;
+            flush(&mut tally, &mut flushed);
+        }
+    }
+}
+
+fn answer_batch(batch: &mut Batch, received: usize, published: &Published, tally: &mut Tally) {
+    let snapshot = published.load();
+    let made;
+    let table = match snapshot.views.peek::<Table>(Slot::Dns) {
+        Some(table) => table,
+        None => match Table::of(&snapshot) {
+            Some(table) => {
+                made = table;
+                &*made
+            }
+            None => return,
+        },
+    };
+    tally.follow(&snapshot.topology);
+    for index in 0..received {
+        let Some(datagram) = batch.datagram(index) else { continue };
+        let meta = Meta { client: datagram.from, transport: Transport::Udp };
+        let outcome = answer_in_place(table, datagram.buffer, datagram.length, &meta);
+        tally.count(&outcome);
+        if let Outcome::Send(sent) = outcome {
+            batch.reply(index, sent.length);
+        }
+    }
+}
+
+fn flush(tally: &mut Tally, flushed: &mut Mono) {
+    let now = SystemClock.mono();
+    if now.since(*flushed) >= FLUSH {
+        *flushed = now;
+        tally.flush();
+    }
+}

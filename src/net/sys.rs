@@ -1,0 +1,330 @@
+//! System calls that the standard library lacks: datagrams in batches. The one place where unsafe code is allowed.
+//!
+//! A [`Batch`] is a set of buffers with all headers that `recvmmsg` and `sendmmsg` want, set up once. Answers leave from
+//! the buffers that the queries came in, so a batch costs two system calls and no copy. Knows nothing of DNS.
+#![expect(unsafe_code, reason = "recvmmsg, sendmmsg and two socket options have no safe wrapper in our dependencies")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_storage, socklen_t};
+
+/// Datagrams in a batch; 64 measure no better than 16 (gdnsd's width).
+pub const WIDTH: usize = 16;
+/// Octets of a buffer: more than the largest query that makes sense, and than the largest answer.
+pub const ROOM: usize = 2_048;
+/// Octets for control messages: one `in_pktinfo` or `in6_pktinfo` with its header.
+const CONTROL: usize = 64;
+
+/// Buffers for a batch of datagrams, with their addresses.
+#[derive(Debug)]
+pub struct Batch {
+    // The headers point into the other boxes, which never move; each box is as long as `WIDTH`.
+    incoming: Box<[mmsghdr; WIDTH]>,
+    outgoing: Box<[mmsghdr; WIDTH]>,
+    lengths: Box<[iovec; WIDTH]>,
+    peers: Box<[sockaddr_storage; WIDTH]>,
+    control: Box<[Control; WIDTH]>,
+    buffers: Box<[[u8; ROOM]; WIDTH]>,
+    rooms: Box<[iovec; WIDTH]>,
+    received: usize,
+    queued: usize,
+    with_control: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+/// One datagram of a batch.
+#[derive(Debug)]
+pub struct Datagram<'b> {
+    /// The whole buffer; the datagram is its first `length` octets.
+    pub buffer: &'b mut [u8],
+    /// How long the datagram is.
+    pub length: usize,
+    /// Who sent it.
+    pub from: IpAddr,
+}
+
+impl Batch {
+    /// Buffers for `socket`. On a socket that is bound to no address in particular, each answer leaves from the address that
+    /// its query was sent to.
+    pub fn new(socket: &UdpSocket) -> io::Result<Self> {
+        let with_control = socket.local_addr()?.ip().is_unspecified();
+        if with_control {
+            want_destination(socket)?;
+        }
+        // SAFETY: all of these are plain C structures, for which all zeroes is a valid value.
+        let (incoming, outgoing, rooms, lengths, peers) = unsafe {
+            (
+                boxed::<[mmsghdr; WIDTH]>(),
+                boxed::<[mmsghdr; WIDTH]>(),
+                boxed::<[iovec; WIDTH]>(),
+                boxed::<[iovec; WIDTH]>(),
+                boxed::<[sockaddr_storage; WIDTH]>(),
+            )
+        };
+        let mut batch = Self {
+            incoming,
+            outgoing,
+            lengths,
+            peers,
+            control: Box::new([Control([0; CONTROL]); WIDTH]),
+            buffers: vec![[0; ROOM]; WIDTH].into_boxed_slice().try_into().map_err(|_| io::ErrorKind::OutOfMemory)?,
+            rooms,
+            received: 0,
+            queued: 0,
+            with_control,
+        };
+        for i in 0..WIDTH {
+            let buffer = batch.buffers[i].as_mut_ptr().cast::<c_void>();
+            batch.rooms[i] = iovec { iov_base: buffer, iov_len: ROOM };
+            let header = &mut batch.incoming[i].msg_hdr;
+            header.msg_iov = &raw mut batch.rooms[i];
+            header.msg_iovlen = 1;
+            header.msg_name = (&raw mut batch.peers[i]).cast();
+            if with_control {
+                header.msg_control = batch.control[i].0.as_mut_ptr().cast();
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Waits for the first datagram, then takes those that are there already; gives their number. Forgets the batch before.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the socket's timeout has passed, `Interrupted`, and what else `recvmmsg` knows.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        (self.received, self.queued) = (0, 0);
+        for message in self.incoming.iter_mut() {
+            message.msg_hdr.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
+            if self.with_control {
+                message.msg_hdr.msg_controllen = CONTROL as _;
+            }
+        }
+        // SAFETY: every header points at a buffer, an address and a control area of `self`, which outlive the call and whose
+        // lengths are stated; `WIDTH` is the length of the array.
+        let got = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.incoming.as_mut_ptr(),
+                WIDTH as u32,
+                libc::MSG_WAITFORONE as _,
+                std::ptr::null_mut(),
+            )
+        };
+        self.received = usize::try_from(got).map_err(|_| io::Error::last_os_error())?.min(WIDTH);
+        Ok(self.received)
+    }
+
+    /// Datagram `index` of those received; `None` beyond them, and where the sender's address is of no internet family.
+    pub fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
+        let message = self.incoming.get(index).filter(|_| index < self.received)?;
+        let from = address(self.peers.get(index)?)?;
+        let length = (message.msg_len as usize).min(ROOM);
+        let buffer = self.buffers.get_mut(index)?;
+        Some(Datagram { buffer, length, from })
+    }
+
+    /// Queues the first `length` octets of buffer `index` as the answer to its sender.
+    pub fn reply(&mut self, index: usize, length: usize) {
+        if index >= self.received || self.queued >= WIDTH {
+            return;
+        }
+        let slot = self.queued;
+        let base = self.buffers[index].as_mut_ptr().cast::<c_void>();
+        self.lengths[slot] = iovec { iov_base: base, iov_len: length.min(ROOM) };
+        let came = &self.incoming[index].msg_hdr;
+        let header = &mut self.outgoing[slot].msg_hdr;
+        header.msg_iov = &raw mut self.lengths[slot];
+        header.msg_iovlen = 1;
+        header.msg_name = came.msg_name;
+        header.msg_namelen = came.msg_namelen;
+        if self.with_control {
+            // What came as "sent to" goes back as "send from": the kernel reads the same structure either way.
+            header.msg_control = came.msg_control;
+            header.msg_controllen = came.msg_controllen;
+            forget_interface(&mut self.control[index], came.msg_controllen as usize);
+        }
+        self.queued += 1;
+    }
+
+    /// Sends what is queued, without waiting; gives how many could not be sent.
+    pub fn send(&mut self, socket: &UdpSocket) -> usize {
+        let (mut at, mut unsent) = (0, 0);
+        while at < self.queued {
+            // SAFETY: headers `at..queued` were set by `reply` to buffers and addresses of `self`, which outlive the call.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    self.outgoing.as_mut_ptr().add(at),
+                    (self.queued - at) as u32,
+                    libc::MSG_DONTWAIT as _,
+                )
+            };
+            match usize::try_from(sent) {
+                Ok(n) if n > 0 => at += n,
+                _ => match io::Error::last_os_error().kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // The send buffer is full: the rest would fare no better.
+                    io::ErrorKind::WouldBlock => {
+                        unsent += self.queued - at;
+                        break;
+                    }
+                    // This one can't be sent (no route, a port of 0); the next one may.
+                    _ => {
+                        at += 1;
+                        unsent += 1;
+                    }
+                },
+            }
+        }
+        self.queued = 0;
+        unsent
+    }
+}
+
+/// Turns path-MTU work off for `socket`: our answers fit, and a forged ICMP message must not shrink them
+/// (`IP_PMTUDISC_OMIT`; draft-ietf-dnsop-avoid-fragmentation, RFC 9715 section 3.1).
+pub fn omit_path_mtu(socket: &UdpSocket) -> io::Result<()> {
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_OMIT),
+    }
+}
+
+/// Asks the kernel to say which address each datagram was sent to.
+fn want_destination(socket: &UdpSocket) -> io::Result<()> {
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(_) => set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1),
+        IpAddr::V6(_) => set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1),
+    }
+}
+
+fn set(socket: &UdpSocket, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
+    // SAFETY: `value` lives through the call and its size is stated.
+    let done = unsafe {
+        let size = size_of::<c_int>() as socklen_t;
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Clears the interface in a packet-info message, so that the route decides by which one the answer leaves. IPv6 keeps it:
+/// a link-local address means nothing without it.
+fn forget_interface(control: &mut Control, length: usize) {
+    let header = size_of::<libc::cmsghdr>();
+    let Some(head) = control.0.first_chunk::<16>() else { return };
+    let level = i32::from_ne_bytes([head[8], head[9], head[10], head[11]]);
+    let index = header..header + 4;
+    if level == libc::IPPROTO_IP
+        && length >= header + size_of::<libc::in_pktinfo>()
+        && let Some(index) = control.0.get_mut(index)
+    {
+        index.fill(0);
+    }
+}
+
+fn address(storage: &sockaddr_storage) -> Option<IpAddr> {
+    match c_int::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says that the storage, which is large enough for any address, holds a sockaddr_in.
+            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+/// A zeroed value on the heap.
+///
+/// # Safety
+/// All zeroes must be a valid `T`.
+unsafe fn boxed<T>() -> Box<T> {
+    let zeroed = Box::new(MaybeUninit::<T>::zeroed());
+    // SAFETY: the caller vouches for it.
+    unsafe { zeroed.assume_init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pair(bind: &str) -> (UdpSocket, UdpSocket) {
+        let server = UdpSocket::bind(bind).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        omit_path_mtu(&server).unwrap();
+        let loopback = if server.local_addr().unwrap().is_ipv4() { "127.0.0.1" } else { "::1" };
+        let client = UdpSocket::bind((loopback, 0)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.connect((loopback, server.local_addr().unwrap().port())).unwrap();
+        (server, client)
+    }
+
+    #[test]
+    fn a_batch_comes_in_and_answers_go_back_from_the_same_buffers() {
+        for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let (server, client) = pair(bind);
+            let mut batch = Batch::new(&server).unwrap();
+            for round in 0..3u8 {
+                for i in 0..5u8 {
+                    client.send(&[round, i, 0]).unwrap();
+                }
+                let mut seen = 0;
+                while seen < 5 {
+                    let got = batch.receive(&server).unwrap();
+                    for index in 0..got {
+                        let datagram = batch.datagram(index).unwrap();
+                        assert!(datagram.from.is_loopback() && datagram.length == 3);
+                        datagram.buffer[2] = 7;
+                        let odd = datagram.buffer[1] % 2 == 1;
+                        if odd {
+                            batch.reply(index, 3);
+                        }
+                    }
+                    assert!(batch.datagram(got).is_none());
+                    assert_eq!(batch.send(&server), 0);
+                    seen += got;
+                }
+                let mut buffer = [0; 16];
+                // The client is connected: an answer from another address would not arrive.
+                for odd in [1, 3] {
+                    assert_eq!(client.recv(&mut buffer).unwrap(), 3, "{bind}");
+                    assert_eq!(buffer[..3], [round, odd, 7]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn waiting_ends_with_the_sockets_timeout() {
+        let (server, _client) = pair("127.0.0.1:0");
+        server.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let error = Batch::new(&server).unwrap().receive(&server).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn wildcard_answers_leave_from_the_address_that_was_asked() {
+        let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut batch = Batch::new(&server).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let asked = std::net::SocketAddr::from(([127, 0, 77, 7], server.local_addr().unwrap().port()));
+        client.send_to(b"?", asked).unwrap();
+        assert_eq!(batch.receive(&server).unwrap(), 1);
+        batch.reply(0, 1);
+        assert_eq!(batch.send(&server), 0);
+        assert_eq!(client.recv_from(&mut [0; 8]).unwrap(), (1, asked));
+    }
+}

@@ -1,0 +1,388 @@
+//! DNS messages on the fast path: a query read in place, an answer written into the same buffer.
+//!
+//! The parser takes what resolvers send: a header, one question without compression, records that are skipped, and one
+//! OPT (RFC 6891). It judges nothing but form. The writer appends to a buffer that already holds the question and never
+//! writes past its limit. No allocation in either.
+
+use super::ecs::Subnet;
+use super::name;
+
+/// Octets of the header.
+pub const HEADER: usize = 12;
+/// Most that an answer over UDP takes: fits every path without fragments (DNS flag day 2020; gdnsd, NSD and Knot agree).
+pub const MAX_UDP: usize = 1232;
+/// What every client takes without EDNS (RFC 1035 section 4.2.1).
+pub const PLAIN_UDP: usize = 512;
+/// Most that a message takes over TCP.
+pub const MAX_TCP: usize = 65_535;
+/// A pointer to the question's name (RFC 1035 section 4.1.4).
+pub const QNAME: [u8; 2] = [0xc0, HEADER as u8];
+/// The highest offset that a pointer reaches.
+pub const MAX_POINTER: usize = 0x3fff;
+/// Class IN.
+pub const IN: u16 = 1;
+/// Option code of NSID (RFC 5001).
+pub const NSID: u16 = 3;
+
+/// Types that the server itself knows.
+#[expect(missing_docs, reason = "the names are the IANA's")]
+pub mod rtype {
+    pub const A: u16 = 1;
+    pub const NS: u16 = 2;
+    pub const CNAME: u16 = 5;
+    pub const SOA: u16 = 6;
+    pub const PTR: u16 = 12;
+    pub const HINFO: u16 = 13;
+    pub const MX: u16 = 15;
+    pub const TXT: u16 = 16;
+    pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
+    pub const DNAME: u16 = 39;
+    pub const OPT: u16 = 41;
+    pub const DS: u16 = 43;
+    pub const SVCB: u16 = 64;
+    pub const HTTPS: u16 = 65;
+    pub const ANY: u16 = 255;
+    pub const CAA: u16 = 257;
+    /// TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: questions that are no records (RFC 6895 section 3.1).
+    pub const META: std::ops::RangeInclusive<u16> = 249..=254;
+}
+
+/// How an answer ends (RFC 1035 section 4.1.1, RFC 6891 section 6.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Rcode {
+    /// As asked, or no data.
+    NoError = 0,
+    /// The query is malformed.
+    FormErr = 1,
+    /// We can't answer.
+    ServFail = 2,
+    /// The name does not exist.
+    NxDomain = 3,
+    /// Only queries are answered.
+    NotImp = 4,
+    /// Not our zone, or nothing that we give.
+    Refused = 5,
+    /// An EDNS version that is not known here.
+    BadVers = 16,
+}
+
+impl Rcode {
+    /// All of them, for tables of counters.
+    pub const ALL: [Self; 7] =
+        [Self::NoError, Self::FormErr, Self::ServFail, Self::NxDomain, Self::NotImp, Self::Refused, Self::BadVers];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoError => "noerror",
+            Self::FormErr => "formerr",
+            Self::ServFail => "servfail",
+            Self::NxDomain => "nxdomain",
+            Self::NotImp => "notimp",
+            Self::Refused => "refused",
+            Self::BadVers => "badvers",
+        }
+    }
+}
+
+/// What a query says of EDNS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edns {
+    /// The largest answer that it takes over UDP.
+    pub size: u16,
+    /// 0 is the only one there is.
+    pub version: u8,
+    /// DNSSEC records are wanted.
+    pub dnssec_ok: bool,
+    /// Our name is wanted.
+    pub nsid: bool,
+    /// For whom it asks.
+    pub subnet: Option<Subnet>,
+    /// An option breaks its own rules.
+    pub malformed: bool,
+}
+
+/// A query, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Where the question ends in the packet.
+    pub question_end: usize,
+    /// What is asked for.
+    pub rtype: u16,
+    /// Of which class.
+    pub class: u16,
+    /// EDNS, if the query has it.
+    pub edns: Option<Edns>,
+}
+
+/// Why a packet is not a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Less than a header: not to be answered.
+    Short,
+    /// An answer: not to be answered, or two servers talk to each other for ever.
+    Response,
+    /// An opcode other than QUERY.
+    Opcode,
+    /// Not exactly one question, or what follows is broken.
+    Malformed,
+}
+
+impl Query {
+    /// Reads the query in `packet`.
+    ///
+    /// # Errors
+    /// As [`Fault`] lists. A query with an EDNS version or option that is wrong is still a query, and says so.
+    pub fn parse(packet: &[u8]) -> Result<Self, Fault> {
+        let header = packet.first_chunk::<HEADER>().ok_or(Fault::Short)?;
+        if header[2] & 0x80 != 0 {
+            return Err(Fault::Response);
+        }
+        if header[2] & 0x78 != 0 {
+            return Err(Fault::Opcode);
+        }
+        if header[4..6] != [0, 1] {
+            return Err(Fault::Malformed);
+        }
+        Self::read(packet, header).ok_or(Fault::Malformed)
+    }
+
+    fn read(packet: &[u8], header: &[u8; HEADER]) -> Option<Self> {
+        let mut at = HEADER;
+        loop {
+            let length = usize::from(*packet.get(at)?);
+            if length > name::MAX_LABEL {
+                return None;
+            }
+            at += 1 + length;
+            if length == 0 {
+                break;
+            }
+        }
+        if at - HEADER > name::MAX {
+            return None;
+        }
+        let [t0, t1, c0, c1] = *packet.get(at..)?.first_chunk::<4>()?;
+        let question_end = at + 4;
+        let count = |i: usize| usize::from(u16::from_be_bytes([header[i], header[i + 1]]));
+        let (before, additional) = (count(6) + count(8), count(10));
+        // Each record takes at least eleven octets, so a lying count ends at the end of the packet.
+        let mut edns = None;
+        let mut at = question_end;
+        for i in 0..before + additional {
+            let owner = at;
+            at = skip_name(packet, at)?;
+            let fixed = packet.get(at..)?.first_chunk::<10>()?;
+            let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+            let data = packet.get(at + 10..at + 10 + length)?;
+            if u16::from_be_bytes([fixed[0], fixed[1]]) == rtype::OPT {
+                // RFC 6891 section 6.1.1: one at most, in the additional section, owned by the root.
+                if edns.is_some() || i < before || packet.get(owner) != Some(&0) {
+                    return None;
+                }
+                edns = Some(Edns::read(fixed, data)?);
+            }
+            at += 10 + length;
+        }
+        Some(Self { question_end, rtype: u16::from_be_bytes([t0, t1]), class: u16::from_be_bytes([c0, c1]), edns })
+    }
+
+    /// Copies the question's name in lower case to the front of `into`; gives its length.
+    pub fn lower(&self, packet: &[u8], into: &mut [u8; name::MAX]) -> usize {
+        let qname = packet.get(HEADER..self.question_end.saturating_sub(4)).unwrap_or_default();
+        let Some(used) = into.get_mut(..qname.len()) else { return 0 };
+        used.copy_from_slice(qname);
+        used.make_ascii_lowercase();
+        used.len()
+    }
+
+    /// The most that an answer over UDP may take.
+    pub fn udp_limit(&self) -> usize {
+        self.edns.map_or(PLAIN_UDP, |e| usize::from(e.size).clamp(PLAIN_UDP, MAX_UDP))
+    }
+}
+
+impl Edns {
+    fn read(fixed: &[u8; 10], data: &[u8]) -> Option<Self> {
+        let mut edns = Self {
+            size: u16::from_be_bytes([fixed[2], fixed[3]]),
+            version: fixed[5],
+            dnssec_ok: fixed[6] & 0x80 != 0,
+            ..Self::default()
+        };
+        let mut rest = data;
+        while let Some((&[c0, c1, l0, l1], tail)) = rest.split_first_chunk::<4>() {
+            let (value, after) = tail.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
+            match u16::from_be_bytes([c0, c1]) {
+                NSID => edns.nsid = true,
+                // A second one is ignored, as BIND does.
+                super::ecs::CODE if edns.subnet.is_none() => match Subnet::parse(value) {
+                    Ok(subnet) => edns.subnet = Some(subnet),
+                    Err(_) => edns.malformed = true,
+                },
+                _ => {}
+            }
+            rest = after;
+        }
+        rest.is_empty().then_some(edns)
+    }
+}
+
+fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let length = *packet.get(at)?;
+        match length {
+            0 => return Some(at + 1),
+            1..=63 => at += 1 + usize::from(length),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// Turns the query's header in `packet` into the head of a bare refusal, without a question; gives its length.
+pub fn refuse(packet: &mut [u8], rcode: Rcode) -> usize {
+    let Some(header) = packet.first_chunk_mut::<HEADER>() else { return 0 };
+    // Opcode and RD stay (RFC 1035 section 4.1.1); everything else is ours.
+    header[2] = 0x80 | header[2] & 0x79;
+    header[3] = rcode as u8 & 0x0f;
+    header[4..].fill(0);
+    HEADER
+}
+
+/// An answer on its way into a buffer that holds the question already.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    out: &'a mut [u8],
+    at: usize,
+    limit: usize,
+    question_end: usize,
+    counts: [u16; 3],
+}
+
+/// A section of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// What was asked for.
+    Answer = 0,
+    /// Who knows better, or for how long there is nothing.
+    Authority = 1,
+    /// Addresses of those.
+    Additional = 2,
+}
+
+/// The answer does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl<'a> Reply<'a> {
+    /// Begins behind the question of `query`, which `out` begins with. The whole answer, with `reserved` octets for the
+    /// OPT, takes at most `limit`.
+    pub fn begin(out: &'a mut [u8], query: &Query, limit: usize, reserved: usize) -> Self {
+        let limit = limit.min(out.len()).saturating_sub(reserved);
+        Self { out, at: query.question_end, limit, question_end: query.question_end, counts: [0; 3] }
+    }
+
+    /// Where the next octet goes.
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Appends `bytes`, `records` records of `section`.
+    pub fn put(&mut self, section: Section, records: u16, bytes: &[u8]) -> Result<(), Full> {
+        self.raw(bytes)?;
+        self.counts[section as usize] += records;
+        Ok(())
+    }
+
+    /// Appends records that are stored with [`QNAME`] for their owner, under the owner at offset `owner`.
+    pub fn put_owned(&mut self, section: Section, records: u16, bytes: &[u8], owner: usize) -> Result<(), Full> {
+        let start = self.at;
+        self.put(section, records, bytes)?;
+        if owner != HEADER {
+            let pointer = pointer(owner).ok_or(Full)?;
+            let mut at = start;
+            while at < self.at {
+                let Some(record) = self.out.get_mut(at..self.at) else { break };
+                let Some(head) = record.first_chunk_mut::<12>() else { break };
+                [head[0], head[1]] = pointer;
+                at += 12 + usize::from(u16::from_be_bytes([head[10], head[11]]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends octets that belong to no count: the rest of a record whose head has been put.
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        let end = self.at + bytes.len();
+        if end > self.limit {
+            return Err(Full);
+        }
+        let Some(room) = self.out.get_mut(self.at..end) else { return Err(Full) };
+        room.copy_from_slice(bytes);
+        self.at = end;
+        Ok(())
+    }
+
+    /// Writes the 16-bit number at `at`, which has been written before.
+    pub fn patch(&mut self, at: usize, value: u16) {
+        if let Some(place) = self.out.get_mut(at..at + 2) {
+            place.copy_from_slice(&value.to_be_bytes());
+        }
+    }
+
+    /// Up to `n` octets that have been written from `at` on.
+    pub fn written(&self, at: usize, n: usize) -> &[u8] {
+        self.out.get(at..self.at.min(at + n)).unwrap_or_default()
+    }
+
+    /// Takes everything behind the question back.
+    pub const fn clear(&mut self) {
+        self.at = self.question_end;
+        self.counts = [0; 3];
+    }
+
+    /// Finishes: writes the header and, where the query has EDNS, the OPT with the options that `options` writes (it gives
+    /// their length). Gives the length of the message.
+    pub fn finish(
+        self,
+        rcode: Rcode,
+        authoritative: bool,
+        truncated: bool,
+        edns: Option<&Edns>,
+        options: impl FnOnce(&mut [u8]) -> usize,
+    ) -> usize {
+        let Self { out, mut at, counts: [answers, authority, mut additional], .. } = self;
+        if let Some(edns) = edns
+            && let Some(room) = out.get_mut(at..)
+            && let Some((opt, room)) = room.split_first_chunk_mut::<11>()
+        {
+            let length = options(room).min(room.len());
+            *opt = [0, 0, rtype::OPT as u8, (MAX_UDP >> 8) as u8, MAX_UDP as u8, rcode as u8 >> 4, 0, 0, 0, 0, 0];
+            opt[7] = u8::from(edns.dnssec_ok) << 7;
+            [opt[9], opt[10]] = (length as u16).to_be_bytes();
+            at += 11 + length;
+            additional += 1;
+        }
+        if let Some(header) = out.first_chunk_mut::<HEADER>() {
+            // RD and CD are copied (RFC 1035 section 4.1.1, RFC 4035 section 3.1.6).
+            header[2] = 0x80 | u8::from(authoritative) << 2 | u8::from(truncated) << 1 | header[2] & 1;
+            header[3] = header[3] & 0x10 | rcode as u8 & 0x0f;
+            [header[4], header[5]] = [0, 1];
+            [header[6], header[7]] = answers.to_be_bytes();
+            [header[8], header[9]] = authority.to_be_bytes();
+            [header[10], header[11]] = additional.to_be_bytes();
+        }
+        at
+    }
+}
+
+/// A compression pointer to `offset`; `None` where a pointer does not reach.
+pub fn pointer(offset: usize) -> Option<[u8; 2]> {
+    (offset <= MAX_POINTER).then(|| (0xc000 | offset as u16).to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests;
