@@ -1,3 +1,5 @@
+//! Queries and their answers as a table, and every answer read back by hickory-proto.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,2 +1,4 @@
+//! Connections, limits and framing of the TCP side.
+
 #![allow(unused)]
 use super::*;
