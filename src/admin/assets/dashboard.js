@@ -64,6 +64,11 @@ function rows(table, all, columns, none) {
   body.replaceChildren(make("tr", "", cell));
 }
 
+// Fixed columns line up from table to table; they need a width below which the table scrolls.
+function widen(table, datacenters) {
+  at(table).style.minWidth = 15 + 12 * datacenters + "rem";
+}
+
 function tight(...children) {
   return make("td", "tight", ...children);
 }
@@ -73,8 +78,8 @@ function facts(state) {
   at("node").textContent = node.name + (node.datacenter ? " in " + node.datacenter : "") + ", version " + node.version;
   const fact = (name, value) => make("div", "", make("dt", "", name), make("dd", "", value));
   const edges = state.edges.map((e) => {
-    const at = e.generation === null ? "not asked yet" : "generation " + e.generation;
-    return fact(e.name, e.serving ? at : "not serving");
+    const used = e.generation === null ? "not asked yet" : "at " + e.generation;
+    return fact(e.name, e.serving ? used : "not serving");
   });
   at("facts").replaceChildren(fact("generation", String(state.generation)), ...edges, fact("up", length(node.uptime_s)));
   at("banner").hidden = state.isolated_s === null;
@@ -86,6 +91,7 @@ function facts(state) {
 }
 
 function matrix(state) {
+  widen("matrix", state.datacenters.length);
   head("matrix", ["Service", ...state.datacenters.map((dc) =>
     make("th", "", make("strong", "", dc.name), make("span", "small", "weight " + dc.weight + " · " + dc.addresses.join(" "))))]);
   rows("matrix", state.services.map((service) => make("tr", "",
@@ -98,10 +104,11 @@ function matrix(state) {
 
 function steers(state) {
   at("names").hidden = state.steers.length === 0;
-  head("steers", ["Name", "TTL", ...state.datacenters.map((dc) => dc.name)]);
+  widen("steers", state.datacenters.length);
+  head("steers", ["Name", ...state.datacenters.map((dc) => dc.name)]);
   rows("steers", state.steers.map((steer) => make("tr", "",
-    make("td", "", make("strong", "", steer.name), steer.all_down ? make("span", "small bad", "every datacenter has failed") : null),
-    tight(steer.ttl_s + "s"),
+    make("td", "", make("strong", "", steer.name), make("span", "small", "TTL " + steer.ttl_s + "s"),
+      steer.all_down ? make("span", "small bad", "every datacenter has failed") : null),
     ...state.datacenters.map((dc) => {
       const candidate = steer.candidates.find((c) => c.datacenter === dc.name);
       if (!candidate) return make("td", "empty", "–");
