@@ -4,7 +4,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod client;
 mod docs;
+mod down;
+mod drain;
+mod explain;
+mod fleet;
+mod reload;
+mod status;
+mod table;
+mod tree;
+mod undrain;
+mod weight;
 
 /// Multi-datacenter traffic router: a GSLB name server and an L7 edge on one health core.
 #[derive(Debug, Parser)]
@@ -17,11 +28,35 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Docs(docs::DocsArgs),
+    Down(down::DownArgs),
+    Drain(drain::DrainArgs),
+    Explain(explain::ExplainArgs),
+    Reload(reload::ReloadArgs),
+    Status(status::StatusArgs),
+    #[command(visible_alias = "up")]
+    Undrain(undrain::UndrainArgs),
+    Weight(weight::WeightArgs),
 }
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Docs(args) => args.run(),
+        Command::Down(args) => args.run(),
+        Command::Drain(args) => args.run(),
+        Command::Explain(args) => args.run(),
+        Command::Reload(args) => args.run(),
+        Command::Status(args) => args.run(),
+        Command::Undrain(args) => args.run(),
+        Command::Weight(args) => args.run(),
     }
+}
+
+/// The exit code of a command; where it has failed, why goes to standard error.
+#[expect(clippy::print_stderr, reason = "errors of a command go to standard error")]
+fn finish<E: std::fmt::Display>(result: Result<ExitCode, E>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
 }
