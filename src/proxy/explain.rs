@@ -1,0 +1,240 @@
+//! Why a request would go where it goes: the same decisions as on the data path, with everything that they saw.
+//!
+//! Reads one snapshot and changes nothing. Where the data path draws lots, it draws a thousand times and says who got how
+//! many, because one draw explains nothing. Called by the admin API.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::view::View;
+use crate::base::entropy::Rng;
+use crate::base::hash;
+use crate::base::ids::{BackendId, ServiceId};
+use crate::base::units::show_duration;
+use crate::config::{Action, PathMatch, Route, UserKey};
+use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
+use crate::decide::deadline::deadline;
+use crate::decide::retry;
+use crate::decide::route::{Ask, Considered};
+use crate::decide::tried::Tried;
+use crate::decide::{place, route};
+use crate::snapshot::Snapshot;
+use crate::wire::{host, path};
+
+/// How many times lots are drawn.
+const DRAWS: u32 = 1_000;
+
+/// A request that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Method.
+    pub method: String,
+    /// Host.
+    pub host: String,
+    /// Path, with or without its query.
+    pub path: String,
+    /// Headers; what cannot be a header is left out and said so.
+    pub headers: Vec<(String, String)>,
+    /// Who asks.
+    pub client: IpAddr,
+    /// The user, where it is not to be taken from the request as the route says.
+    pub user: Option<String>,
+    /// Whether it comes over TLS.
+    pub tls: bool,
+}
+
+/// Explains where `question` would go now.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
+    let mut answer = json!({ "generation": snapshot.generation });
+    let asked = match read(question) {
+        Ok(asked) => asked,
+        Err((what, why)) => {
+            answer["refused"] = json!({ "status": 400, "because": format!("{what}: {why}") });
+            return answer;
+        }
+    };
+    answer["request"] = json!({
+        "method": asked.method.as_str(), "host": asked.host, "path": asked.path,
+        "scheme": if question.tls { "https" } else { "http" }, "client": question.client,
+    });
+    let view = View::of(snapshot);
+    let config = &snapshot.topology.config;
+    let ask = Ask { host: &asked.host, path: &asked.path, method: &asked.method, headers: &asked.headers };
+    let (found, considered) = view.routes.trace(&ask);
+    answer["routes"] = config.routes.iter().zip(&considered).map(|(route, fate)| candidate(route, fate)).collect();
+    let Some(found) = found else {
+        let allowed = view.routes.methods_allowed(&ask);
+        let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+        answer["refused"] = if allowed.is_empty() {
+            json!({ "status": 404, "because": "no route matches" })
+        } else {
+            json!({ "status": 405, "because": "no route takes this method", "allow": allowed })
+        };
+        return answer;
+    };
+    let Some(route) = config.routes.get(found.route.index()) else { return answer };
+    answer["route"] = json!({ "name": route.name, "matched": matched(&found) });
+    match &route.action {
+        Action::Respond { status, content_type, .. } => {
+            answer["answers"] = json!({ "status": status, "content_type": content_type });
+        }
+        Action::Forward(service) => forward(snapshot, question, &asked, route, *service, &mut answer),
+    }
+    answer
+}
+
+/// A question with its parts parsed.
+struct Asked {
+    method: Method,
+    host: String,
+    path: String,
+    headers: HeaderMap,
+}
+
+fn read(question: &Question) -> Result<Asked, (&'static str, String)> {
+    let method = Method::from_bytes(question.method.as_bytes()).map_err(|e| ("method", e.to_string()))?;
+    let host = host::parse(&question.host).map_err(|e| ("host", e.to_string()))?.name.to_ascii_lowercase();
+    let bare = question.path.split(['?', '#']).next().unwrap_or_default();
+    let path = path::normalise(bare).map_err(|e| ("path", e.to_string()))?.into_owned();
+    let mut headers = HeaderMap::new();
+    for (name, value) in &question.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| ("header", format!("{name}: {e}")))?;
+        let value = HeaderValue::from_str(value).map_err(|e| ("header", format!("{name}: {e}")))?;
+        headers.append(name, value);
+    }
+    Ok(Asked { method, host, path, headers })
+}
+
+fn candidate(route: &Route, fate: &Considered) -> Value {
+    let (kind, path) = match &route.matches.path {
+        PathMatch::Exact(path) => ("exact", path),
+        PathMatch::Prefix(path) => ("prefix", path),
+    };
+    let mut value = json!({
+        "name": route.name, "host": route.matches.host, "path": path, "path_match": kind, "fate": fate.as_str(),
+    });
+    if let Considered::Header(name) = fate {
+        value["header"] = json!(name);
+    }
+    value
+}
+
+fn matched(found: &route::Found) -> String {
+    let host = match found.host {
+        route::HostRank::Exact => "exact host",
+        route::HostRank::Wildcard(_) => "wildcard host",
+        route::HostRank::Any => "any host",
+    };
+    format!("{host}, {}", if found.path_exact { "exact path" } else { "longest prefix" })
+}
+
+fn forward(
+    snapshot: &Snapshot,
+    question: &Question,
+    asked: &Asked,
+    route: &Route,
+    service: ServiceId,
+    answer: &mut Value,
+) {
+    let policy = snapshot.topology.service(service);
+    let user = match &question.user {
+        Some(name) => Some(user::hash_of(name.as_bytes())),
+        None => user::identify(&route.user, &asked.headers, question.client),
+    };
+    let key = match &route.user {
+        UserKey::Client => "client".to_owned(),
+        UserKey::Header(name) => format!("header:{name}"),
+        UserKey::Cookie(name) => format!("cookie:{name}"),
+    };
+    answer["user"] = json!({ "key": key, "hash": user.map(|hash| format!("{hash:016x}")) });
+    answer["service"] = json!({ "name": policy.name, "class": policy.class, "balance": policy.balance });
+    let local = snapshot.topology.config.node.datacenter;
+    let wanted = Wanted { service, local, user };
+    answer["datacenters"] = datacenters(snapshot, &wanted);
+    let draws = draw(snapshot, &wanted);
+    answer["backends"] = backends(snapshot, &wanted, &draws);
+    answer["pick"] =
+        match balance::choose(snapshot, &wanted, &mut Tried::new(), &mut Turn::new(), snapshot.at, &mut lots()) {
+            Ok(choice) => json!({
+                "backend": snapshot.topology.backend(choice.backend).spec.address,
+                "datacenter": name_of(snapshot, choice.datacenter.index()),
+                "placed": choice.placed.as_str(), "reason": choice.reason.as_str(), "tier": choice.tier.as_str(),
+            }),
+            Err(why) => {
+                let home = if let NoChoice::HomeDown(home) = why { Some(home) } else { None };
+                json!({ "none": why.as_str(), "home": home.map(|id| snapshot.topology.backend(id).spec.address) })
+            }
+        };
+    answer["retry"] = json!({
+        "repeatable": retry::is_repeatable(&asked.method, &asked.headers, route.retry_keyed),
+        "tries": policy.retry.tries, "budget": policy.retry.budget,
+        "per_try": policy.retry.per_try.map_or_else(|| "from observed latency".to_owned(), show_duration),
+    });
+    let limit = deadline(route.deadline, policy.deadline, &asked.headers);
+    answer["deadline"] = json!({ "ms": millis(limit.budget), "by": limit.by.as_str() });
+}
+
+fn datacenters(snapshot: &Snapshot, wanted: &Wanted) -> Value {
+    let shares = place::shares(snapshot, wanted.service, wanted.local, &Tried::new());
+    let ids = snapshot.topology.datacenter_ids();
+    let rows = ids.map(|dc| {
+        let weight = snapshot.weight(wanted.service, dc);
+        let share = shares.iter().find(|part| part.datacenter == dc);
+        json!({
+            "datacenter": name_of(snapshot, dc.index()), "local": Some(dc) == wanted.local,
+            "state": weight.state.as_str(), "health": weight.health, "factor": f64::from(weight.factor) / 1_000.0,
+            "effective": weight.effective as f64 / 1_000.0, "panic": weight.panic,
+            "share": share.map_or(0.0, |part| part.share), "because": share.map(|part| part.reason.as_str()),
+        })
+    });
+    rows.collect()
+}
+
+fn backends(snapshot: &Snapshot, wanted: &Wanted, draws: &[u32]) -> Value {
+    let home = wanted.user.and_then(|user| user::home(snapshot, wanted.service, user));
+    let rows = snapshot.topology.members_anywhere(wanted.service).map(|id| {
+        let (backend, health) = (snapshot.topology.backend(id), snapshot.backend(id));
+        let drawn = draws.get(id.index()).copied().unwrap_or_default();
+        json!({
+            "backend": backend.spec.address, "datacenter": name_of(snapshot, backend.spec.datacenter.index()),
+            "state": health.state.as_str(), "weight": f64::from(health.weight) / 1_000.0,
+            "configured_weight": backend.spec.weight,
+            "latency_ms": backend.load.seen_at().map(|_| backend.load.latency_ns(snapshot.at) / 1e6),
+            "in_flight": backend.load.in_flight(), "excluded": balance::excluded(snapshot, id),
+            "home": home == Some(id), "share": f64::from(drawn) / f64::from(DRAWS),
+        })
+    });
+    rows.collect()
+}
+
+/// Who gets how many of [`DRAWS`] first tries, by backend.
+fn draw(snapshot: &Snapshot, wanted: &Wanted) -> Vec<u32> {
+    let mut drawn = vec![0; snapshot.topology.backends.len()];
+    let (mut turn, mut rng) = (Turn::new(), lots());
+    for _ in 0..DRAWS {
+        let choice = balance::choose(snapshot, wanted, &mut Tried::new(), &mut turn, snapshot.at, &mut rng);
+        if let Some(count) = choice.ok().and_then(|c| drawn.get_mut(BackendId::index(c.backend))) {
+            *count += 1;
+        }
+    }
+    drawn
+}
+
+/// The same lots for every question, so that two explanations differ only where the world does.
+const fn lots() -> Rng {
+    Rng::seeded(hash::bytes(0, b"explain"))
+}
+
+fn name_of(snapshot: &Snapshot, datacenter: usize) -> &str {
+    snapshot.topology.config.datacenters.get(datacenter).map_or("", |dc| dc.name.as_str())
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests;
