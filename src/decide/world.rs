@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Mono;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
 use crate::config::{BackendSpec, Balance, Class, Config, Datacenter, Node, Passive, Protocol, Retry, Route, Service};
+use crate::decide::standing;
 use crate::snapshot::health::BackendState;
 use crate::snapshot::topology::Assets;
 use crate::snapshot::{BackendHealth, DcState, DcWeight, Intents, Snapshot, Topology, Views};
@@ -64,13 +65,8 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
     let topology = Arc::new(Topology::build(Arc::new(config), Assets::default(), None));
     let health = |weight: u32| BackendHealth {
         state: BackendState::Healthy,
-        since: Mono::ZERO,
         weight: weight * 1_000,
-        ejected: None,
-        ejections: 0,
-        slow_windows: 0,
-        ramp_from: None,
-        recent: Vec::new(),
+        ..standing::fresh(Mono::ZERO)
     };
     let mut snapshot = Snapshot {
         generation: 1,

@@ -1,1 +1,353 @@
-//! Tests of `balance`.
+//! Picks: tiers, shares, turns, users and homes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::entropy::Rng;
+use crate::base::hash;
+use crate::decide::world::{NOW, SERVICE, members, set_backend, set_datacenter, set_panic, world};
+use crate::snapshot::Topology;
+use crate::snapshot::load::Outcome;
+use crate::snapshot::topology::Assets;
+
+const DC: DatacenterId = DatacenterId::new(0);
+
+struct Picker {
+    turn: Turn,
+    rng: Rng,
+}
+
+impl Picker {
+    fn new(seed: u64) -> Self {
+        Self { turn: Turn::new(), rng: Rng::seeded(seed) }
+    }
+
+    fn pick(&mut self, snapshot: &Snapshot, tried: &Tried, user: Option<u64>) -> Option<Picked> {
+        pick(snapshot, SERVICE, DC, tried, user, &mut self.turn, NOW, &mut self.rng)
+    }
+
+    fn counts(&mut self, snapshot: &Snapshot, n: u32) -> Vec<u32> {
+        let mut counts = vec![0; snapshot.topology.backends.len()];
+        for _ in 0..n {
+            let picked = self.pick(snapshot, &Tried::new(), None).unwrap();
+            counts[picked.backend.index()] += 1;
+        }
+        counts
+    }
+}
+
+fn seen(snapshot: &Snapshot, id: usize, latency_ms: u64, in_flight: u32) {
+    let load = &snapshot.topology.backends[id].load;
+    load.begin();
+    load.end(Outcome::Ok, Duration::from_millis(latency_ms), Duration::ZERO, NOW);
+    (0..in_flight).for_each(|_| load.begin());
+}
+
+fn near(got: &[u32], want: &[u32], within: u32) {
+    assert!(got.iter().zip(want).all(|(g, w)| g.abs_diff(*w) <= within), "{got:?}, wanted {want:?}");
+}
+
+#[test]
+fn in_the_calm_shares_follow_weights_for_few_and_for_many() {
+    let s = world(Balance::P2c, &[(1, &[1, 2, 1])]);
+    near(&Picker::new(1).counts(&s, 20_000), &[5_000, 10_000, 5_000], 300);
+    (0..3).for_each(|id| seen(&s, id, 5, 0));
+    near(&Picker::new(1).counts(&s, 20_000), &[5_000, 10_000, 5_000], 300);
+    let mut weights = vec![1; 20];
+    weights[7] = 5;
+    let s = world(Balance::P2c, &[(1, &weights)]);
+    let counts = Picker::new(2).counts(&s, 24_000);
+    assert!(counts[7].abs_diff(5_000) < 700, "{counts:?}");
+    assert!(counts.iter().enumerate().all(|(i, n)| i == 7 || n.abs_diff(1_000) < 200), "{counts:?}");
+}
+
+#[test]
+fn the_slow_and_the_busy_get_less() {
+    let s = world(Balance::P2c, &[(1, &[1, 1, 1])]);
+    (0..2).for_each(|id| seen(&s, id, 2, 0));
+    seen(&s, 2, 20, 0);
+    let counts = Picker::new(3).counts(&s, 21_000);
+    assert!(counts[2] < 21_000 / 3 / 5, "ten times slower loses four fifths of its share: {counts:?}");
+    assert!(counts[2] > 100, "and is looked at all the same: {counts:?}");
+
+    let s = world(Balance::P2c, &[(1, &[1, 1, 1])]);
+    (0..2).for_each(|id| seen(&s, id, 2, 1));
+    seen(&s, 2, 2, 10);
+    assert!(Picker::new(4).counts(&s, 10_000)[2] < 20, "a silent one fills up and is left alone");
+}
+
+#[test]
+fn under_load_in_flight_settles_by_weight() {
+    for weights in [&[1, 2, 3][..], &[1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3]] {
+        let s = world(Balance::P2c, &[(1, weights)]);
+        (0..weights.len()).for_each(|id| seen(&s, id, 2, 0));
+        let mut picker = Picker::new(5);
+        let mut open: Vec<BackendId> = Vec::new();
+        let mut counts = vec![0u32; weights.len()];
+        // A closed loop of 40 requests a weight unit: who ends next is drawn at random, so service times are exponential.
+        let slots = 40 * weights.iter().sum::<u32>() as usize;
+        for _ in 0..60_000 {
+            if open.len() == slots {
+                let at = picker.rng.below(slots as u64) as usize;
+                let load = &s.topology.backend(open.swap_remove(at)).load;
+                load.end(Outcome::Cancelled, Duration::ZERO, Duration::ZERO, NOW);
+            }
+            let picked = picker.pick(&s, &Tried::new(), None).unwrap();
+            s.topology.backend(picked.backend).load.begin();
+            open.push(picked.backend);
+            counts[picked.backend.index()] += 1;
+        }
+        let unit = f64::from(counts.iter().sum::<u32>()) / f64::from(weights.iter().sum::<u32>());
+        let off = counts.iter().zip(weights).map(|(n, w)| (f64::from(*n) / (unit * f64::from(*w)) - 1.0).abs());
+        assert!(off.clone().all(|off| off < 0.1), "{counts:?} for {weights:?}");
+    }
+}
+
+#[test]
+fn a_backend_that_came_back_is_not_judged_by_what_it_was() {
+    let mut s = world(Balance::P2c, &[(1, &[1, 1])]);
+    seen(&s, 0, 2, 0);
+    let load = &s.topology.backends[1].load;
+    load.begin();
+    load.end(Outcome::Refused, Duration::ZERO, Duration::from_secs(5), NOW - Duration::from_secs(3));
+    assert!(Picker::new(6).counts(&s, 10_000)[1] < 50, "a fresh failure keeps it away");
+    set_backend(&mut s, BackendId::new(1), BackendState::SlowStart);
+    Arc::make_mut(&mut s.backends)[1].since = NOW - Duration::from_secs(1);
+    near(&Picker::new(6).counts(&s, 10_000), &[5_000, 5_000], 300);
+}
+
+#[test]
+fn a_half_open_one_gets_a_trial_at_a_time() {
+    let mut s = world(Balance::P2c, &[(1, &[1, 1, 1])]);
+    set_backend(&mut s, BackendId::new(2), BackendState::HalfOpen);
+    near(&Picker::new(7).counts(&s, 10_000), &[4_500, 4_500, 1_000], 300);
+    s.topology.backends[2].load.begin();
+    assert_eq!(Picker::new(7).counts(&s, 1_000)[2], 0);
+    assert_eq!(excluded(&s, BackendId::new(2)), Some("half-open and busy with its trial"));
+}
+
+#[test]
+fn tiers_go_from_well_to_drained_and_never_to_what_was_taken_down() {
+    use BackendState::{AdminDown, Down, Drained, Healthy};
+    let mut s = world(Balance::P2c, &[(1, &[1, 1, 1, 1])]);
+    let ids = members(&s, 0);
+    let mut set = |states: [BackendState; 4]| {
+        ids.iter().zip(states).for_each(|(&id, state)| set_backend(&mut s, id, state));
+        s.clone()
+    };
+    let who = |s: &Snapshot, tried: &Tried| Picker::new(8).pick(s, tried, None).map(|p| (p.backend.index(), p.tier));
+    let none = Tried::new();
+    let mut first = Tried::new();
+    first.note(ids[0], DC, Outcome::Refused);
+
+    let s1 = set([Healthy, Down, Drained, AdminDown]);
+    assert_eq!(who(&s1, &none), Some((0, Tier::Fresh)));
+    assert_eq!(who(&s1, &first), Some((0, Tier::Again)), "the well one again, before one that is down");
+    let s2 = set([Down, Down, Drained, AdminDown]);
+    assert_eq!(who(&s2, &first), Some((1, Tier::FailOpen)));
+    assert_eq!(excluded(&s2, ids[1]), Some("down"));
+    let s3 = set([Drained, AdminDown, AdminDown, AdminDown]);
+    assert_eq!(who(&s3, &none), Some((0, Tier::Drained)));
+    let s4 = set([AdminDown; 4]);
+    assert_eq!(who(&s4, &none), None);
+    let mut s5 = set([Healthy, Down, Drained, AdminDown]);
+    set_panic(&mut s5, 0);
+    assert_eq!(who(&s5, &first), Some((1, Tier::Panic)), "panic ignores health, not operators");
+    near(&Picker::new(8).counts(&s5, 10_000), &[5_000, 5_000, 0, 0], 300);
+    let mut s6 = set([Healthy; 4]);
+    set_datacenter(&mut s6, 0, DcState::AdminDown, 0);
+    assert_eq!(who(&s6, &none), None);
+}
+
+#[test]
+fn turns_are_exact_and_smooth() {
+    let s = world(Balance::WeightedRoundRobin, &[(1, &[5, 1, 1])]);
+    let mut picker = Picker::new(9);
+    let order: Vec<usize> = (0..7).map(|_| picker.pick(&s, &Tried::new(), None).unwrap().backend.index()).collect();
+    assert_eq!(order, [0, 0, 1, 0, 2, 0, 0], "nginx's own example");
+    assert_eq!(picker.counts(&s, 7_000), [5_000, 1_000, 1_000]);
+}
+
+#[test]
+fn a_turn_outlives_a_change_of_weights() {
+    let mut s = world(Balance::WeightedRoundRobin, &[(1, &[1_000_000, 1])]);
+    let mut picker = Picker::new(10);
+    picker.counts(&s, 10);
+    Arc::make_mut(&mut s.backends)[0].weight = 1;
+    Arc::make_mut(&mut s.backends)[1].weight = 1;
+    let counts = picker.counts(&s, 1_000);
+    assert!(counts[0].abs_diff(500) <= 2, "old debts don't last: {counts:?}");
+}
+
+proptest! {
+    #[test]
+    fn turns_stay_within_one_of_their_share(weights in prop::collection::vec(1u32..50, 1..9), n in 1u32..500) {
+        let s = world(Balance::WeightedRoundRobin, &[(1, &weights)]);
+        let counts = Picker::new(0).counts(&s, n);
+        let total: u32 = weights.iter().sum();
+        for (count, weight) in counts.iter().zip(&weights) {
+            let share = f64::from(n) * f64::from(*weight) / f64::from(total);
+            // nginx's algorithm is not a perfect apportionment: its deviation grows with the number of backends.
+            prop_assert!((f64::from(*count) - share).abs() <= weights.len() as f64 / 2.0 + 1.0, "{:?} of {:?}", counts, weights);
+        }
+        let whole = Picker::new(0).counts(&s, total);
+        prop_assert_eq!(whole, weights, "exact after a whole round");
+    }
+
+    #[test]
+    fn nobody_unusable_is_picked_while_somebody_usable_is_there(
+        states in prop::collection::vec(0usize..9, 1..14), policy in 0usize..3, user: Option<u64>, seed: u64,
+        failed in prop::collection::vec(0usize..14, 0..3),
+    ) {
+        use BackendState as B;
+        const ALL: [BackendState; 9] =
+            [B::Unknown, B::Healthy, B::Suspect, B::Ejected, B::HalfOpen, B::SlowStart, B::Down, B::Drained, B::AdminDown];
+        let policy = [Balance::P2c, Balance::WeightedRoundRobin, Balance::UserHash][policy];
+        let mut s = world(policy, &[(1, &vec![1; states.len()])]);
+        for (i, state) in states.iter().enumerate() {
+            set_backend(&mut s, BackendId::new(i), ALL[*state]);
+        }
+        let mut tried = Tried::new();
+        for id in failed.into_iter().filter(|&i| i < states.len()) {
+            tried.note(BackendId::new(id), DC, Outcome::Refused);
+        }
+        let state_of = |id: usize| ALL[states[id]];
+        let picked = Picker::new(seed).pick(&s, &tried, user);
+        prop_assert_eq!(picked.is_none(), (0..states.len()).all(|i| state_of(i) == B::AdminDown));
+        if let Some(Picked { backend, tier, .. }) = picked {
+            let state = state_of(backend.index());
+            prop_assert!(state != B::AdminDown);
+            prop_assert!(state.usable() || (0..states.len()).all(|i| !state_of(i).usable() || state_of(i) == B::HalfOpen && tried.contains(BackendId::new(i))), "{:?}", state);
+            let fresh = (0..states.len()).any(|i| state_of(i).usable() && !tried.contains(BackendId::new(i)));
+            prop_assert_eq!(fresh, tier == Tier::Fresh);
+            prop_assert!(!fresh || !tried.contains(backend), "picked twice while others remain");
+        }
+    }
+
+    #[test]
+    fn a_user_stays_whatever_the_order_of_the_file(weights in prop::collection::vec(1u32..9, 2..9), user: u64) {
+        let s = world(Balance::UserHash, &[(1, &weights)]);
+        let one = Picker::new(1).pick(&s, &Tried::new(), Some(user)).unwrap();
+        let mut topology = Topology::build(Arc::clone(&s.topology.config), Assets::default(), None);
+        topology.backends.reverse();
+        let mut turned = s.clone();
+        turned.topology = Arc::new(topology);
+        Arc::make_mut(&mut turned.backends).reverse();
+        let two = Picker::new(2).pick(&turned, &Tried::new(), Some(user)).unwrap();
+        prop_assert_eq!(s.topology.backend(one.backend).seat, turned.topology.backend(two.backend).seat);
+    }
+}
+
+#[test]
+fn users_move_only_when_theirs_fails() {
+    let s = world(Balance::UserHash, &[(1, &[1, 1, 2])]);
+    let mut out = s.clone();
+    set_backend(&mut out, BackendId::new(2), BackendState::Ejected);
+    let mut counts = [0u32; 3];
+    for user in 0..20_000u64 {
+        let user = Some(hash::mix(user));
+        let before = Picker::new(1).pick(&s, &Tried::new(), user).unwrap();
+        let after = Picker::new(2).pick(&out, &Tried::new(), user).unwrap();
+        counts[before.backend.index()] += 1;
+        assert!(before.backend == after.backend || before.backend == BackendId::new(2));
+    }
+    near(&counts, &[5_000, 5_000, 10_000], 300);
+}
+
+#[test]
+fn a_home_stands_whatever_happens_to_it() {
+    let s = world(Balance::UserHome, &[(40, &[1, 1]), (20, &[1, 1]), (40, &[1, 2])]);
+    let mut shaken = s.clone();
+    let states = [BackendState::Down, BackendState::Drained, BackendState::Ejected, BackendState::HalfOpen];
+    for (id, state) in states.into_iter().enumerate() {
+        set_backend(&mut shaken, BackendId::new(id), state);
+    }
+    set_datacenter(&mut shaken, 0, DcState::Failed, 0);
+    set_datacenter(&mut shaken, 1, DcState::Drained, 0);
+    let mut homes: HashMap<usize, u32> = HashMap::new();
+    for user in 0..14_000u64 {
+        let user = hash::mix(user);
+        let home = user::home(&s, SERVICE, user).unwrap();
+        assert_eq!(user::home(&shaken, SERVICE, user), Some(home));
+        assert!(!user::is_home_down(&shaken, home));
+        *homes.entry(home.index()).or_default() += 1;
+        let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(user) };
+        let mut tried = Tried::new();
+        tried.note(home, s.topology.backend(home).spec.datacenter, Outcome::Refused);
+        let choice = choose(&shaken, &wanted, &mut tried, &mut Turn::new(), NOW, &mut Rng::seeded(1)).unwrap();
+        assert_eq!((choice.backend, choice.reason), (home, Reason::Home), "even after it has failed");
+    }
+    let counts: Vec<u32> = (0..6).map(|i| homes[&i]).collect();
+    near(&counts, &[2_000, 2_000, 2_000, 2_000, 2_000, 4_000], 200);
+}
+
+#[test]
+fn only_an_operator_closes_a_home() {
+    let mut s = world(Balance::UserHome, &[(1, &[1]), (1, &[1])]);
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(7) };
+    let go = |s: &Snapshot, wanted| choose(s, wanted, &mut Tried::new(), &mut Turn::new(), NOW, &mut Rng::seeded(1));
+    let home = go(&s, &wanted).unwrap();
+    let mut closed = s.clone();
+    set_backend(&mut closed, home.backend, BackendState::AdminDown);
+    assert_eq!(go(&closed, &wanted), Err(NoChoice::HomeDown(home.backend)));
+    set_datacenter(&mut s, home.datacenter.index(), DcState::AdminDown, 0);
+    assert_eq!(go(&s, &wanted), Err(NoChoice::HomeDown(home.backend)));
+    assert_eq!(go(&s, &Wanted { user: None, ..wanted }), Err(NoChoice::NoUser));
+}
+
+#[test]
+fn who_the_user_is_depends_on_nothing_but_the_name() {
+    use crate::config::UserKey;
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-user-id", "42".parse().unwrap());
+    headers.insert("cookie", "sid=42; empty=".parse().unwrap());
+    let client: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    let who = |key| user::identify(&key, &headers, client);
+    let named = Some(user::hash_of(b"42"));
+    assert_eq!(who(UserKey::Header("x-user-id".into())), named);
+    assert_eq!(who(UserKey::Cookie("sid".into())), named);
+    assert_eq!(who(UserKey::Header("x-other".into())), None);
+    assert_eq!(who(UserKey::Cookie("empty".into())), None);
+    let mapped = "::ffff:192.0.2.1".parse().unwrap();
+    assert_eq!(user::identify(&UserKey::Client, &headers, mapped), who(UserKey::Client));
+    assert_eq!(user::hash_of(b"42"), 9_734_850_259_436_003_884, "pinned: users' homes must not move with a release");
+}
+
+#[test]
+fn a_choice_looks_elsewhere_when_a_datacenter_has_nobody() {
+    let mut s = world(Balance::P2c, &[(1, &[1, 1]), (1, &[1])]);
+    for id in members(&s, 0) {
+        set_backend(&mut s, id, BackendState::AdminDown);
+    }
+    // The weights have not caught up: the first datacenter still counts as serving.
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None };
+    let mut tried = Tried::new();
+    let choice = choose(&s, &wanted, &mut tried, &mut Turn::new(), NOW, &mut Rng::seeded(1)).unwrap();
+    assert_eq!((choice.datacenter.index(), choice.reason), (1, Reason::Only));
+    assert!(tried.is_exhausted(DC));
+    set_backend(&mut s, BackendId::new(2), BackendState::AdminDown);
+    let none = choose(&s, &wanted, &mut Tried::new(), &mut Turn::new(), NOW, &mut Rng::seeded(1));
+    assert_eq!(none, Err(NoChoice::NoBackend));
+}
+
+#[test]
+fn three_tries_leave_a_datacenter_that_died_a_moment_ago() {
+    let s = world(Balance::P2c, &[(40, &[1; 12]), (40, &[1; 12]), (20, &[1; 12])]);
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None };
+    let (mut turn, mut rng) = (Turn::new(), Rng::seeded(3));
+    for _ in 0..1_000 {
+        let mut tried = Tried::new();
+        for _ in 0..2 {
+            let choice = choose(&s, &wanted, &mut tried, &mut turn, NOW, &mut rng).unwrap();
+            assert!(choice.datacenter == DC && !tried.contains(choice.backend));
+            tried.note(choice.backend, choice.datacenter, Outcome::Refused);
+        }
+        let last = choose(&s, &wanted, &mut tried, &mut turn, NOW, &mut rng).unwrap();
+        assert_ne!(last.datacenter, DC);
+        assert_eq!(last.placed, place::Reason::Retry);
+    }
+}
