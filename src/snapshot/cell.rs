@@ -33,9 +33,10 @@ impl Published {
     }
 
     /// Replaces the current snapshot; wakes who waits for a generation if that has moved.
-    pub fn publish(&self, next: Snapshot) {
+    pub fn publish(&self, next: impl Into<Arc<Snapshot>>) {
+        let next = next.into();
         let generation = next.generation;
-        self.current.store(Arc::new(next));
+        self.current.store(next);
         self.generation.send_if_modified(|g| std::mem::replace(g, generation) != generation);
     }
 

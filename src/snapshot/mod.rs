@@ -6,6 +6,7 @@
 
 pub mod alarm;
 pub mod cell;
+pub mod diff;
 pub mod health;
 pub mod intent;
 pub mod load;

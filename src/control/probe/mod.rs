@@ -82,6 +82,16 @@ pub async fn ask(prober: &dyn Prober, target: &Target, assets: &Assets) -> Optio
     }
 }
 
+/// The word for a kind of probe in metrics.
+pub const fn kind_word(kind: &ProbeKind) -> &'static str {
+    match kind {
+        ProbeKind::Tcp => "tcp",
+        ProbeKind::Tls { .. } => "tls",
+        ProbeKind::Http { .. } => "http",
+        ProbeKind::Grpc { .. } => "grpc",
+    }
+}
+
 /// The word for an outcome in metrics; `None` is a target that could not be asked.
 pub const fn outcome_word(outcome: Option<ProbeOutcome>) -> &'static str {
     match outcome {

@@ -113,6 +113,11 @@ impl Schedule {
         self.queue.peek().map(|&Reverse((at, _))| at)
     }
 
+    /// The serial of the topology whose targets it knows.
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// Probes in the air.
     pub const fn in_flight(&self) -> usize {
         self.in_flight
