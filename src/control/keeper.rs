@@ -88,10 +88,13 @@ impl Keeper {
         let Some(job) = self.job.take() else { return };
         let result = job.await.unwrap_or_else(|error| Err(error.to_string()));
         self.counters[usize::from(result.is_err())].increment(1);
-        match result {
+        match &result {
             Ok(()) if self.failing => tracing::info!("the last-known-good is on disk again"),
             Err(error) if !self.failing => {
-                tracing::warn!(error, "the last-known-good cannot be written: a restart would begin with older knowledge");
+                tracing::warn!(
+                    error,
+                    "the last-known-good cannot be written: a restart would begin with older knowledge"
+                );
             }
             _ => {}
         }

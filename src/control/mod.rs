@@ -4,6 +4,11 @@ pub mod assess;
 pub mod carry;
 pub mod event;
 pub mod intent;
+mod keeper;
 pub mod memory;
 pub mod probe;
+mod report;
+mod run;
 pub mod step;
+
+pub use run::{Handle, Running, StartError, Stopped, start, start_with};

@@ -1,5 +1,6 @@
 //! What the control loop lets be seen of its work: gauges, counters, and a line of log for each change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
@@ -28,8 +29,7 @@ const STATES: [BackendState; 9] = [
 ];
 const VERDICTS: [Verdict; 3] = [Verdict::Unknown, Verdict::Up, Verdict::Down];
 const KINDS: [&str; 4] = ["tcp", "tls", "http", "grpc"];
-const OUTCOMES: [&str; 9] =
-    ["ok", "refused", "reset", "timeout", "unreachable", "tls", "status", "garbage", "unasked"];
+const OUTCOMES: [&str; 9] = ["ok", "refused", "reset", "timeout", "unreachable", "tls", "status", "garbage", "unasked"];
 const EVENTS: [&str; 6] = ["probed", "sampled", "tick", "reload", "wish", "revoke"];
 
 /// Handles of all that is shown.
@@ -45,8 +45,9 @@ pub(super) struct Report {
     targets: [Gauge; VERDICTS.len()],
     isolated: Gauge,
     intents: Gauge,
-    serial: u64,
     cells: Vec<Cell>,
+    /// What has been told.
+    told: Arc<Snapshot>,
 }
 
 /// Gauges of one service in one datacenter.
@@ -58,8 +59,8 @@ struct Cell {
 }
 
 impl Report {
-    pub(super) fn new(first: &Snapshot) -> Self {
-        let mut report = Self {
+    pub(super) fn new(first: &Arc<Snapshot>) -> Self {
+        let report = Self {
             generation: names::GENERATION.gauge(&[]),
             published_at: names::PUBLISHED_AT.gauge(&[]),
             turn_seconds: names::TURN_SECONDS.histogram(&[]),
@@ -71,8 +72,8 @@ impl Report {
             targets: VERDICTS.map(|verdict| names::TARGETS.gauge(&[verdict.as_str()])),
             isolated: names::ISOLATED.gauge(&[]),
             intents: names::INTENTS.gauge(&[]),
-            serial: first.topology.serial,
             cells: cells(&first.topology),
+            told: Arc::clone(first),
         };
         report.show(first);
         report
@@ -120,24 +121,28 @@ impl Report {
         self.turn_seconds.record(took);
     }
 
-    /// The generation has moved: tells what has changed.
-    pub(super) fn moved(&mut self, old: &Snapshot, new: &Snapshot) {
-        let changes = diff(old, new);
+    /// Tells what has changed since the last time.
+    pub(super) fn moved(&mut self, new: &Arc<Snapshot>) {
+        let changes = diff(&self.told, new);
         for change in changes.iter().take(LINES) {
             tell(change, new.generation);
         }
         if let Some(more) = changes.len().checked_sub(LINES).filter(|&more| more > 0) {
             tracing::warn!(generation = new.generation, more, "and more changes than are worth a line each");
         }
-        self.show(new);
-    }
-
-    fn show(&mut self, new: &Snapshot) {
-        if self.serial != new.topology.serial {
+        let serial = self.told.topology.serial;
+        if serial != new.topology.serial {
             // A series can't be taken back; what has gone stands at zero.
             self.cells.iter().for_each(|cell| cell.show(&[0; STATES.len()], 0.0, 0.0, false));
-            (self.serial, self.cells) = (new.topology.serial, cells(&new.topology));
+            self.cells = cells(&new.topology);
         }
+        if !changes.is_empty() || serial != new.topology.serial {
+            self.show(new);
+        }
+        self.told = Arc::clone(new);
+    }
+
+    fn show(&self, new: &Snapshot) {
         self.generation.set(new.generation as f64);
         self.isolated.set(f64::from(u8::from(new.isolated_since.is_some())));
         self.intents.set(new.intents.entries.len() as f64);

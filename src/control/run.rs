@@ -130,11 +130,7 @@ impl Drop for Running {
 
 /// Starts the health core for `topology`, from what `state_dir` remembers if there is one. A first snapshot is published
 /// when it returns. Install the metrics recorder before: handles that are made without one stay silent.
-pub fn start(
-    topology: Topology,
-    state_dir: Option<PathBuf>,
-    clock: Arc<dyn Clock>,
-) -> Result<Running, StartError> {
+pub fn start(topology: Topology, state_dir: Option<PathBuf>, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
     start_with(topology, state_dir, clock, Arc::new(Sockets))
 }
 
@@ -147,7 +143,7 @@ pub fn start_with(
 ) -> Result<Running, StartError> {
     let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let runtime = runtime.map_err(|source| StartError::Thread { source })?;
-    let memory = state_dir.as_deref().map(Memory::load).unwrap_or_else(|| Ok(None)).unwrap_or_else(|error| {
+    let memory = state_dir.as_deref().map_or(Ok(None), Memory::load).unwrap_or_else(|error| {
         tracing::warn!(%error, "starting without memory");
         None
     });
@@ -239,7 +235,7 @@ impl Loop {
             self.take(turn, began);
             self.launch(began);
             self.keeper.turn(&self.current, began, self.clock.wall()).await;
-            self.report.turned(&self.current, self.clock.wall(), self.clock.mono().since(began));
+            self.report.turned(self.clock.wall(), self.clock.mono().since(began));
         }
         let last = self.keeper.last(&self.current, self.clock.mono(), self.clock.wall());
         if tokio::time::timeout(LAST_WRITE, last).await.is_err() {
@@ -319,8 +315,9 @@ impl Loop {
             }
             let before = std::mem::replace(&mut self.current, Arc::new(next));
             self.published.publish(Arc::clone(&self.current));
-            if before.generation != self.current.generation {
-                self.report.moved(&before, &self.current);
+            // Evidence alone moves no generation; what it has turned is told with the next tick.
+            if touched.all || before.generation != self.current.generation {
+                self.report.moved(&self.current);
             }
         }
         for flush in turn.flushes {

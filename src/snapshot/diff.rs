@@ -1,13 +1,13 @@
 //! What has changed from one snapshot to the next, as a list: the source of the log's lines.
 //!
 //! Pure, and silent about evidence: only what an edge acts on or an operator said. Things are matched by what they are,
-//! not by their ids, so that a reload reports what it changed and nothing else. The control loop calls it when the
-//! generation has moved.
+//! not by their ids, so that a reload reports what it changed and nothing else. Tables that both share cost nothing.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -103,7 +103,7 @@ pub enum Change {
 /// How much a change matters to who reads the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gravity {
-    /// A step on the way: a weight that ramps.
+    /// A step on the way: a weight that ramps, a first good probe, a second look.
     Step,
     /// Something is other than before, and not worse.
     News,
@@ -168,6 +168,9 @@ fn intents(old: &Intents, new: &Intents, into: &mut Vec<Change>) {
 }
 
 fn targets(old: &Snapshot, new: &Snapshot, into: &mut Vec<Change>) {
+    if Arc::ptr_eq(&old.targets, &new.targets) {
+        return;
+    }
     let pairs = Pairs::of(&old.topology, &new.topology, |t| t.targets.iter().collect::<Vec<&Target>>());
     for (i, (target, health)) in new.topology.targets.iter().zip(new.targets.iter()).enumerate() {
         let Some(before) = pairs.old(i).and_then(|i| old.targets.get(i)) else { continue };
@@ -179,6 +182,9 @@ fn targets(old: &Snapshot, new: &Snapshot, into: &mut Vec<Change>) {
 }
 
 fn backends(old: &Snapshot, new: &Snapshot, into: &mut Vec<Change>) {
+    if Arc::ptr_eq(&old.backends, &new.backends) {
+        return;
+    }
     let topology = &new.topology;
     let seats = |t: &Topology| t.backends.iter().map(|b| (b.seat, b.spec.address)).collect::<Vec<_>>();
     let pairs = Pairs::of(&old.topology, topology, seats);
@@ -211,6 +217,9 @@ fn cells(topology: &Topology) -> Vec<(&str, &str)> {
 }
 
 fn weights(old: &Snapshot, new: &Snapshot, into: &mut Vec<Change>) {
+    if Arc::ptr_eq(&old.weights, &new.weights) {
+        return;
+    }
     let pairs = Pairs::of(&old.topology, &new.topology, cells);
     let width = new.topology.config.datacenters.len();
     for (i, weight) in new.weights.iter().enumerate() {
@@ -239,7 +248,7 @@ fn steers(old: &Snapshot, new: &Snapshot, into: &mut Vec<Change>) {
     if old.steers.iter().map(|s| s.all_down).eq(new.steers.iter().map(|s| s.all_down)) {
         return;
     }
-    let pairs = Pairs::of(&old.topology, &new.topology, |t| names(t));
+    let pairs = Pairs::of(&old.topology, &new.topology, names);
     for ((i, steer), name) in new.steers.iter().enumerate().zip(names(&new.topology)) {
         if pairs.old(i).and_then(|i| old.steers.get(i)).is_some_and(|before| before.all_down != steer.all_down) {
             into.push(Change::Steer { name, all_down: steer.all_down });
@@ -266,8 +275,9 @@ impl Change {
         let bad = match self {
             Self::Reloaded { .. } | Self::Intent { .. } => false,
             Self::Isolation { isolated: bad } | Self::Steer { all_down: bad, .. } => *bad,
+            Self::Target { from: Verdict::Unknown, to: Verdict::Up, .. } => return Gravity::Step,
             Self::Target { to, .. } => *to == Verdict::Down,
-            Self::Backend { from, to, .. } if from == to => return Gravity::Step,
+            Self::Backend { from, to, .. } if from == to || (plain(*from) && plain(*to)) => return Gravity::Step,
             Self::Backend { to, .. } => matches!(to, BackendState::Ejected | BackendState::Down),
             Self::Datacenter { from, to, panic, panic_turned, ramping, .. } => {
                 if from == to && !panic_turned && *ramping {
@@ -278,6 +288,11 @@ impl Change {
         };
         if bad { Gravity::Bad } else { Gravity::News }
     }
+}
+
+/// Used as ever: not known yet, looked at twice, or neither.
+const fn plain(state: BackendState) -> bool {
+    matches!(state, BackendState::Unknown | BackendState::Healthy | BackendState::Suspect)
 }
 
 impl fmt::Display for Change {
