@@ -5,6 +5,7 @@
 //! from the snapshot of that moment, so a reload needs no new listener. It refuses keys that don't fit, names the file
 //! and says what to do about it.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ use crate::config::{ListenerTls, Protocol, UpstreamTls};
 use crate::snapshot::Published;
 use crate::snapshot::topology::Certificate;
 use crate::wire::x509;
+
+/// When to warn: what renews itself does so a month ahead (Let's Encrypt's advice), so two weeks before it is overdue.
+pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
 /// Certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,10 +133,36 @@ fn load_pair(chain_path: &Path, key_path: &Path) -> Result<Certificate, TlsError
     Ok(Certificate { names: facts.names, key: Arc::new(certified) })
 }
 
-/// How long a certificate is still good at `now`; zero when it is over. What to warn about is the caller's choice.
-pub fn remaining(certificate: &Certificate, now: Wall) -> Duration {
-    let facts = certificate.key.cert.first().and_then(|own| x509::facts(own));
-    facts.map_or(Duration::ZERO, |facts| facts.not_after.since(now))
+/// A certificate that is over, or soon will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// The first of its names.
+    pub name: String,
+    /// What is left; zero when it is over.
+    pub remaining: Duration,
+}
+
+impl fmt::Display for Expiring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, remaining } = self;
+        match remaining.as_secs() / 86_400 {
+            _ if remaining.is_zero() => write!(f, "the certificate for {name} has expired; clients refuse it"),
+            0 => write!(f, "the certificate for {name} expires within a day"),
+            days => write!(f, "the certificate for {name} expires in {days} days"),
+        }?;
+        f.write_str(": put a new one in its file, then reload")
+    }
+}
+
+/// Those of `certificates` that expire within [`EXPIRES_SOON`] of `now`. Still served: late is better than nothing.
+pub fn expiring(certificates: &[Certificate], now: Wall) -> Vec<Expiring> {
+    let left = |certificate: &Certificate| {
+        let facts = x509::facts(certificate.key.cert.first()?)?;
+        let remaining = facts.not_after.since(now);
+        let name = facts.names.first().cloned().unwrap_or_default();
+        (remaining < EXPIRES_SOON).then_some(Expiring { name, remaining })
+    };
+    certificates.iter().filter_map(left).collect()
 }
 
 /// The server side of listener `listener`: certificates by SNI from the snapshot of the moment, HTTP/2 before HTTP/1.1,
