@@ -280,7 +280,12 @@ fn wished(snapshot: &Snapshot, id: BackendId, wall: Wall) -> String {
     let verb = if intent.wish == Wish::Drain { "drained" } else { "taken down" };
     let left = intent.until.map(|until| format!(", {} left", ago(until.since(wall)))).unwrap_or_default();
     let reason = if intent.reason.is_empty() { String::new() } else { format!(": {}", intent.reason) };
-    format!("{verb} by {} ({}){left}{reason}", intent.by, intent.subject)
+    // How far a drain has come: requests of this node alone, for each node counts its own.
+    let open = match snapshot.topology.backend(id).load.in_flight() {
+        0 => String::new(),
+        open => format!("; {open} under way here"),
+    };
+    format!("{verb} by {} ({}){left}{reason}{open}", intent.by, intent.subject)
 }
 
 /// The intent that takes a backend out; `down` before `drain`, for it is the stronger.

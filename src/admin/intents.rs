@@ -20,20 +20,15 @@ use super::refusal::Refusal;
 use super::report::{self, IntentReport};
 use crate::base::units;
 use crate::control::event::Event;
-use crate::snapshot::intent::{Intent, Subject, Wish};
-use crate::snapshot::{Snapshot, Topology};
+use crate::control::intent::{self, IntentError};
+use crate::snapshot::intent::{Intent, Subject, SubjectError, Wish};
 
 /// How long the control loop may take to put an intent in force. It does so in microseconds; this is for when it is gone.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
-/// Intents in force at a time.
-const AT_MOST: usize = 1_024;
 /// Longest name of an author, longest reason, in characters: both end up in logs and tables.
 const LONGEST: (usize, usize) = (64, 256);
 /// Longest that an intent with an end may last.
 const LASTS_AT_MOST: Duration = Duration::from_hours(24 * 365);
-const MAX_WEIGHT: u32 = 1_000_000;
-/// Names that are offered to who asked for one that is not.
-const OFFERED: usize = 12;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +64,7 @@ pub struct Recall {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     /// The generation that has it in force.
     pub generation: u64,
@@ -77,21 +72,19 @@ pub struct Applied {
     pub changed: bool,
     /// What is in force for the subject now.
     pub intents: Vec<IntentReport>,
+    /// Services that lose something by it, with what is left in per cent of what served before.
+    pub left: Vec<(String, f64)>,
 }
 
 /// `POST /v1/intents`
 pub(super) async fn wish(State(shared): Site, body: Result<Bytes, BytesRejection>) -> Result<Json<Applied>, Refusal> {
     let order: Order = read(body, r#"{"subject": "shanghai", "wish": "drain", "for": "10m", "reason": "new kernel"}"#)?;
-    let before = shared.context.published.full();
-    let subject = subject(&order.subject)?;
-    let intent = accept(&shared, subject, order.wish, &order)?;
-    known(&before.topology, &intent.subject)?;
-    if before.intents.entries.len() >= AT_MOST {
-        return Err(refused("1024 intents are in force", "take back what is no longer wanted: springtide undrain"));
-    }
-    (shared.context.check_intent)(&before, &intent, order.force).map_err(|why| {
-        Refusal::new(StatusCode::CONFLICT, why, "if that is what you want, say so: \"force\": true, or --force")
-    })?;
+    let intent = mean(&shared, &order)?;
+    let left = match intent::check(&shared.context.published.full(), &intent, shared.now(), intent.since) {
+        Ok(effect) => effect.left,
+        Err(IntentError::NothingLeft { .. }) if order.force => Vec::new(),
+        Err(error) => return Err(objection(&error)),
+    };
     tracing::info!(
         target: "springtide::audit",
         subject = %intent.subject, wish = %intent.wish, by = intent.by, reason = intent.reason,
@@ -99,7 +92,7 @@ pub(super) async fn wish(State(shared): Site, body: Result<Bytes, BytesRejection
     );
     let subject = intent.subject.clone();
     apply(&shared, Event::Wish(intent)).await?;
-    Ok(Json(applied(&shared, &subject, true)))
+    Ok(Json(Applied { left, ..applied(&shared, &subject, true) }))
 }
 
 /// `DELETE /v1/intents`
@@ -107,10 +100,7 @@ pub(super) async fn revoke(State(shared): Site, body: Result<Bytes, BytesRejecti
     let recall: Recall = read(body, r#"{"subject": "shanghai"}"#)?;
     let by = line("by", &recall.by, LONGEST.0)?;
     let subject = subject(&recall.subject)?;
-    let before = shared.context.published.full();
-    if in_force(&before, &subject).next().is_none() {
-        // An intent outlives the reload that took its subject away, so only what is in no intent must exist.
-        known(&before.topology, &subject)?;
+    if !shared.context.published.load().intents.entries.iter().any(|i| i.subject == subject) {
         return Ok(Json(applied(&shared, &subject, false)));
     }
     tracing::info!(target: "springtide::audit", %subject, by, "an operator's intent is taken back");
@@ -129,15 +119,12 @@ fn refused(error: impl Into<String>, hint: impl Into<String>) -> Refusal {
 }
 
 fn subject(text: &str) -> Result<Subject, Refusal> {
-    text.parse().map_err(|e: crate::snapshot::intent::SubjectError| {
-        refused(e.to_string(), "GET /v1/state lists datacenters and services, /v1/health lists backends")
+    text.parse().map_err(|e: SubjectError| {
+        refused(e.to_string(), "springtide status lists datacenters and services, GET /v1/health every backend")
     })
 }
 
-fn accept(shared: &Shared, subject: Subject, wish: Wish, order: &Order) -> Result<Intent, Refusal> {
-    if matches!(wish, Wish::Weight(weight) if weight > MAX_WEIGHT) {
-        return Err(refused("a weight is at most 1000000", "weights are shares beside each other: 0 to 1000000"));
-    }
+fn mean(shared: &Shared, order: &Order) -> Result<Intent, Refusal> {
     let since = shared.context.clock.wall();
     let lasting = match order.lasting.as_deref().map(units::duration) {
         None => None,
@@ -148,8 +135,8 @@ fn accept(shared: &Shared, subject: Subject, wish: Wish, order: &Order) -> Resul
         Some(Err(e)) => return Err(refused(format!("`for`: {e}"), "without `for` it lasts until taken back")),
     };
     Ok(Intent {
-        subject,
-        wish,
+        subject: subject(&order.subject)?,
+        wish: order.wish,
         since,
         until: lasting.map(|lasting| since + lasting),
         by: line("by", if order.by.is_empty() { "unknown" } else { &order.by }, LONGEST.0)?,
@@ -167,39 +154,21 @@ fn line(field: &str, text: &str, longest: usize) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// Whether what `subject` names exists.
-fn known(topology: &Topology, subject: &Subject) -> Result<(), Refusal> {
-    let config = &topology.config;
-    let datacenter = |name: &str| exists("datacenter", name, config.datacenters.iter().map(|dc| dc.name.as_str()));
-    let service = |name: &str| exists("service", name, config.services.iter().map(|s| s.name.as_str()));
-    match subject {
-        Subject::Datacenter(name) => datacenter(name),
-        Subject::Service { service: s, datacenter: d } => service(s).and_then(|()| datacenter(d)),
-        Subject::Backend { address, service: None } => {
-            let all: Vec<String> = topology.backends.iter().map(|b| b.spec.address.to_string()).collect();
-            exists("backend", address, all.iter().map(String::as_str))
+/// What the health core objects to, as a status and what to do about it.
+fn objection(error: &IntentError) -> Refusal {
+    let (status, hint) = match error {
+        IntentError::UnknownDatacenter { .. }
+        | IntentError::UnknownService { .. }
+        | IntentError::UnknownBackend { .. } => {
+            (StatusCode::NOT_FOUND, "springtide status lists datacenters and services, GET /v1/health every backend")
         }
-        Subject::Backend { address, service: Some(of) } => {
-            service(of)?;
-            let members = topology.backends.iter().filter(|b| topology.service(b.service).name == *of);
-            let all: Vec<String> = members.map(|b| b.spec.address.to_string()).collect();
-            exists(&format!("{of} backend"), address, all.iter().map(String::as_str))
+        IntentError::NothingLeft { .. } => {
+            (StatusCode::CONFLICT, "if that is what you want, say so: \"force\": true, or --force")
         }
-    }
-}
-
-/// Whether `name` is among `all`; says what is, where it is not.
-fn exists<'a>(what: &str, name: &str, all: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
-    let mut all: Vec<&str> = all.collect();
-    if all.contains(&name) {
-        return Ok(());
-    }
-    all.sort_unstable();
-    all.dedup();
-    let more = if all.len() > OFFERED { ", ..." } else { "" };
-    all.truncate(OFFERED);
-    let hint = format!("there are: {}{more}", all.join(", "));
-    Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no {what} `{name}`"), hint))
+        IntentError::TooMany => (StatusCode::CONFLICT, "take back what is no longer wanted: springtide undrain"),
+        _ => (StatusCode::UNPROCESSABLE_ENTITY, "say something else"),
+    };
+    Refusal::new(status, error.to_string(), hint)
 }
 
 /// Hands `event` to the control loop and waits until what follows from it is published.
@@ -221,12 +190,9 @@ async fn apply(shared: &Arc<Shared>, event: Event) -> Result<(), Refusal> {
     }
 }
 
-fn in_force<'a>(snapshot: &'a Snapshot, subject: &'a Subject) -> impl Iterator<Item = &'a Intent> {
-    snapshot.intents.entries.iter().filter(move |i| i.subject == *subject)
-}
-
 fn applied(shared: &Shared, subject: &Subject, changed: bool) -> Applied {
     let (snapshot, wall) = (shared.context.published.load(), shared.context.clock.wall());
-    let intents = in_force(&snapshot, subject).map(|i| report::intent(i, wall)).collect();
-    Applied { generation: snapshot.generation, changed, intents }
+    let of_it = snapshot.intents.entries.iter().filter(|i| i.subject == *subject);
+    let intents = of_it.map(|i| report::intent(i, wall)).collect();
+    Applied { generation: snapshot.generation, changed, intents, left: Vec::new() }
 }

@@ -18,7 +18,7 @@ use crate::base::clock::{Clock, Mono};
 use crate::base::task::{self, Task};
 use crate::control::event::Event;
 use crate::net::listen::{self, ListenError, Share};
-use crate::snapshot::{Intent, Published, Snapshot};
+use crate::snapshot::{Published, Snapshot};
 
 mod api;
 mod assets;
@@ -44,8 +44,6 @@ pub use report::Edge;
 pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
 /// Explains where a request would go.
 pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value + Send + Sync>;
-/// Says why an intent should not be (it would leave nothing to serve, say), unless it is forced (`true`).
-pub type CheckIntent = Box<dyn Fn(&Snapshot, &Intent, bool) -> Result<(), String> + Send + Sync>;
 /// What a reload comes to: the new generation, or every finding, rendered.
 pub type Reloaded = Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>;
 /// Loads the configuration anew and puts it in force.
@@ -84,8 +82,6 @@ pub struct Context {
     pub explain_dns: ExplainDns,
     /// How the proxy explains itself.
     pub explain_http: ExplainHttp,
-    /// What objects to an intent.
-    pub check_intent: CheckIntent,
     /// How to load the configuration anew.
     pub reload: Reload,
     /// What the edges are doing.
@@ -147,6 +143,10 @@ impl Shared {
     fn new(context: Context, address: SocketAddr, shutdown: CancellationToken) -> Self {
         let (started, live) = (context.clock.mono(), live::Live::new());
         Self { context, address, started, live, reloading: Mutex::new(()), shutdown }
+    }
+
+    fn now(&self) -> Mono {
+        self.context.clock.mono()
     }
 
     /// Admin addresses of the fleet without doubles; this node's own where none are configured.

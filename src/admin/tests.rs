@@ -110,26 +110,36 @@ async fn an_intent_is_answered_once_it_is_in_force_and_goes_as_it_came() {
 async fn an_intent_that_makes_no_sense_is_refused_with_what_would() {
     let world = open(Wanted::default());
     for (order, status, hint) in [
-        (json!({"subject": "shangai", "wish": "drain"}), 404, "shanghai, shenzhen, tianjin"),
-        (json!({"subject": "gifts@shanghai", "wish": "drain"}), 404, "claim, gift-list"),
-        (json!({"subject": "10.9.9.9:1", "wish": "down"}), 404, "10.1.0.11:7000"),
-        (json!({"subject": "", "wish": "down"}), 422, "/v1/state"),
+        (json!({"subject": "shangai", "wish": "drain"}), 404, "there are: shenzhen, shanghai, tianjin"),
+        (json!({"subject": "gifts@shanghai", "wish": "drain"}), 404, "there are: gift-list, claim"),
+        (json!({"subject": "10.9.9.9:1", "wish": "down"}), 404, "GET /v1/health"),
+        (json!({"subject": "", "wish": "down"}), 422, "springtide status"),
         (json!({"subject": "shanghai", "wish": "drain", "for": "10"}), 422, "taken back"),
         (json!({"subject": "shanghai", "wish": "drain", "for": "0s"}), 422, "taken back"),
         (json!({"subject": "shanghai", "wish": {"weight": 1_000_001}}), 422, "1000000"),
         (json!({"subject": "shanghai", "wish": "drain", "reason": "a\nb"}), 422, "shorter"),
         (json!({"subject": "shanghai", "wish": "fly"}), 400, "\"wish\": \"drain\""),
         (json!({"subject": "shanghai", "wish": "drain", "fro": "10m"}), 400, "\"for\": \"10m\""),
-        (json!({"subject": "shanghai", "wish": "down"}), 409, "--force"),
     ] {
         let refused = ask(&world, "POST", "/v1/intents", &order).await;
         assert_eq!(refused.status, status, "{order}: {}", refused.body);
-        let hint_given = refused.json()["hint"].as_str().unwrap().to_owned();
-        assert!(hint_given.contains(hint), "{order}: {hint_given}");
+        let problem: super::Problem = serde_json::from_str(&refused.body).unwrap();
+        let said = format!("{} {}", problem.error, problem.hint);
+        assert!(said.contains(hint), "{order}: {said}");
     }
     assert_eq!(world.published.load().generation, 12, "nothing reached the control loop");
-    let forced = json!({"subject": "shanghai", "wish": "down", "force": true});
-    assert_eq!(ask(&world, "POST", "/v1/intents", &forced).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_last_that_serves_goes_only_by_force() {
+    let world = open(Wanted::default());
+    let drained = ask(&world, "POST", "/v1/intents", &json!({"subject": "shenzhen", "wish": "drain"})).await;
+    assert_eq!(drained.json()["left"][1], json!(["claim", 60.0]), "what an operator should know");
+    let down = |force: bool| json!({"subject": "gift-list@shanghai", "wish": "down", "force": force});
+    let refused = ask(&world, "POST", "/v1/intents", &down(false)).await;
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert!(refused.json()["hint"].as_str().unwrap().contains("--force"));
+    assert_eq!(ask(&world, "POST", "/v1/intents", &down(true)).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! A small world for tests: three datacenters, two services, a hand-turned clock, a control loop of thirty lines.
+//! A small world for tests: three datacenters, two services, a hand-turned clock, and the real step in a loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use crate::config::{
     Service, Steer,
 };
 use crate::control::event::Event;
+use crate::control::step::step;
 use crate::snapshot::health::{BackendState, Candidate, EjectReason, ProbeFailure, ProbeOutcome, Verdict};
-use crate::snapshot::intent::Wish;
 use crate::snapshot::load::Sample;
 use crate::snapshot::topology::Assets;
 use crate::snapshot::{
@@ -221,10 +221,6 @@ pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::S
             json!({"method": asked.method, "host": asked.host, "path": asked.path, "user": asked.user,
                    "client": asked.client, "headers": asked.headers, "tls": asked.tls})
         }),
-        check_intent: Box::new(|_, intent, force| match (&intent.wish, force) {
-            (Wish::Down, false) => Err("nothing would be left to serve gift-list".into()),
-            _ => Ok(()),
-        }),
         reload: Arc::new(|| Box::pin(async { Err("springtide.toml:3:1: unknown key `wieght`".to_owned()) })),
         edges: Box::new(|| {
             let edge = |name: &str, at: &str| Edge {
@@ -250,28 +246,14 @@ pub(crate) fn open(wanted: Wanted) -> World {
     let at = Arc::clone(&published);
     let control = task::spawn("control", async move {
         while let Some(event) = arriving.recv().await {
-            step(&at, event);
+            match event {
+                Event::Flush(tell) => tell.send(at.load().generation).unwrap(),
+                event => {
+                    let next = step(&at.load(), event, NOW, WALL);
+                    at.publish(next);
+                }
+            }
         }
     });
     World { server, published, shutdown, _control: control }
-}
-
-/// What the control loop does with intents, and with nothing else.
-fn step(published: &Published, event: Event) {
-    let before = published.full();
-    let mut intents = Intents::clone(&before.intents);
-    match event {
-        Event::Wish(intent) => {
-            intents.entries.retain(|i| i.subject != intent.subject);
-            intents.entries.push(intent);
-        }
-        Event::Revoke(subject) => intents.entries.retain(|i| i.subject != subject),
-        Event::Flush(tell) => return tell.send(before.generation).unwrap(),
-        _ => return,
-    }
-    published.publish(Snapshot {
-        generation: before.generation + 1,
-        intents: Arc::new(intents),
-        ..Snapshot::clone(&before)
-    });
 }

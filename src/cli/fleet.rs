@@ -1,5 +1,6 @@
 //! One thing done on every node of a fleet, and a table of what came of it.
 
+use std::cell::Cell;
 use std::process::ExitCode;
 
 use http::Method;
@@ -106,26 +107,36 @@ fn wished(subject: &Subject, wish: Wish, terms: Terms) -> (Ask, impl Fn(&Applied
     let subject = subject.to_string();
     let Terms { lasting, reason, by, force } = terms;
     let order = Order { subject: subject.clone(), wish, lasting, by, reason, force };
-    let done = move |applied: &Applied| Done {
-        text: format!("{subject}: {wish}"),
-        tone: Tone::Good,
-        generation: applied.generation,
+    let done = move |applied: &Applied| {
+        let left: Vec<String> = applied.left.iter().map(|(service, left)| format!("{left:.0}% of {service}")).collect();
+        let leaves = if left.is_empty() { String::new() } else { format!(", leaves {}", left.join(", ")) };
+        Done { text: format!("{subject}: {wish}{leaves}"), tone: Tone::Good, generation: applied.generation }
     };
     (Ask::send(Method::POST, "/v1/intents", &order), done)
 }
 
 /// Takes back every intent for a subject on every node.
+///
+/// Where it was in force nowhere, that is a mistake in the subject more likely than not, and so a failure.
 pub(super) fn recall(nodes: &Nodes, subject: &Subject, by: String) -> ExitCode {
     let (ask, judge) = recalled(subject, by);
-    nodes.each(&ask, judge)
+    let changed = Cell::new(false);
+    let code = nodes.each(&ask, |applied: &Applied| {
+        changed.set(changed.get() || applied.changed);
+        judge(applied)
+    });
+    if changed.get() { code } else { ExitCode::FAILURE }
 }
 
 fn recalled(subject: &Subject, by: String) -> (Ask, impl Fn(&Applied) -> Done + use<>) {
     let subject = subject.to_string();
     let recall = Recall { subject: subject.clone(), by };
     let done = move |applied: &Applied| {
-        let (text, tone) =
-            if applied.changed { ("as configured", Tone::Good) } else { ("nothing was in force", Tone::Soft) };
+        let (text, tone) = if applied.changed {
+            ("as configured", Tone::Good)
+        } else {
+            ("nothing was in force (see springtide status)", Tone::Watch)
+        };
         Done { text: format!("{subject}: {text}"), tone, generation: applied.generation }
     };
     (Ask::send(Method::DELETE, "/v1/intents", &recall), done)
@@ -174,8 +185,8 @@ mod tests {
         let named =
             came.into_iter().zip(["127.0.0.2:9900", "127.0.0.3:9900"]).map(|((_, done), name)| (name.into(), done));
         insta::assert_snapshot!(render(&named.collect::<Vec<_>>(), Paint(false)), @r#"
-        NODE            RESULT           GENERATION
-        127.0.0.2:9900  shanghai: drain  13
+        NODE            RESULT                                                  GENERATION
+        127.0.0.2:9900  shanghai: drain, leaves 74% of gift-list, 60% of claim  13
         127.0.0.3:9900  failed: connection refused
         failed on 1 of 2 nodes: say it again once they can do it
         "#);
@@ -188,14 +199,14 @@ mod tests {
     fn only_one_node_where_that_is_wanted_and_an_objection_is_said_once() {
         let (_runtime, first, _second) = nodes();
         let Line { nodes, terms } = line(&first.server.address().to_string(), &["--only"]);
-        let (ask, judge) = wished(&"shanghai".parse().unwrap(), Wish::Down, terms);
+        let (ask, judge) = wished(&"gifts@shanghai".parse().unwrap(), Wish::Down, terms);
         let mut came = nodes.came(&ask, judge).unwrap();
         assert_eq!(came.len(), 1);
         came[0].0 = "127.0.0.1:9900".into();
         insta::assert_snapshot!(render(&came, Paint(false)), @r#"
         NODE            RESULT  GENERATION
-        127.0.0.1:9900  failed: nothing would be left to serve gift-list
-        hint: if that is what you want, say so: "force": true, or --force
+        127.0.0.1:9900  failed: there is no service "gifts"; there are: gift-list, claim
+        hint: springtide status lists datacenters and services, GET /v1/health every backend
         "#);
     }
 
