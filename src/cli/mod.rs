@@ -15,6 +15,7 @@ mod status;
 mod table;
 mod tree;
 mod undrain;
+mod upstream;
 mod weight;
 
 /// Multi-datacenter traffic router: a GSLB name server and an L7 edge on one health core.
@@ -35,6 +36,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "up")]
     Undrain(undrain::UndrainArgs),
+    Upstream(Box<upstream::UpstreamArgs>),
     Weight(weight::WeightArgs),
 }
 
@@ -48,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Undrain(args) => args.run(),
+        Command::Upstream(args) => args.run(),
         Command::Weight(args) => args.run(),
     }
 }

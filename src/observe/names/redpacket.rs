@@ -1,6 +1,33 @@
 //! Metrics of the `redpacket` area.
 
-#[allow(unused_imports, reason = "an area may have one kind only")]
 use super::{Kind, SECONDS, table};
 
-table! {}
+/// Sizes of batches: powers of two up to the largest batch.
+const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+table! {
+    CLAIMS_TOTAL: Kind::Counter, "springtide_redpacket_claims_total", ["code"],
+        "Claims answered, by reply code.";
+    CLAIM_DURATION_SECONDS: Kind::Histogram(SECONDS), "springtide_redpacket_claim_duration_seconds", [],
+        "From a claim's arrival to its answer, commit included.";
+    COMMIT_BATCH_SIZE: Kind::Histogram(BATCHES), "springtide_redpacket_commit_batch_size", ["store"],
+        "Operations that shared one commit.";
+    COMMIT_DURATION_SECONDS: Kind::Histogram(SECONDS), "springtide_redpacket_commit_duration_seconds", ["store"],
+        "One transaction, from its begin to its fsync.";
+    COMMIT_FAILURES_TOTAL: Kind::Counter, "springtide_redpacket_commit_failures_total", ["store"],
+        "Transactions that could not be written; the store refuses claims meanwhile.";
+    DELIVERIES_TOTAL: Kind::Counter, "springtide_redpacket_deliveries_total", ["result"],
+        "Attempts at delivery, by what came of them: delivered, or why not.";
+    ORDERS: Kind::Gauge, "springtide_redpacket_orders", ["state"],
+        "Orders in the store, by state.";
+    PENDING_AGE_SECONDS: Kind::Gauge, "springtide_redpacket_pending_age_seconds", [],
+        "Age of the oldest order that is still to be delivered; the promise is 48 h.";
+    STOCK_LEFT: Kind::Gauge, "springtide_redpacket_stock_left", ["gift"],
+        "What this process may still give of a gift.";
+    DEGRADED_TOTAL: Kind::Counter, "springtide_redpacket_degraded_total", ["service", "reason"],
+        "Answers that made do without a dependency, by why it was not used.";
+    OVERLOADED_TOTAL: Kind::Counter, "springtide_redpacket_overloaded_total", ["service"],
+        "Requests refused because the service had its limit in work.";
+    REQUESTS_TOTAL: Kind::Counter, "springtide_redpacket_requests_total", ["service", "class"],
+        "Requests answered, by class of status: 2xx, 3xx, 4xx, 5xx.";
+}

@@ -1,0 +1,116 @@
+//! The ledger as a plain value: the laws of [`Store`](super::Store) without IO, locks or clocks.
+//!
+//! The memory store is a book behind a lock; a store of one's own may be a book and a log of what was written into it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Claimed, Ruling, Stats, Stock, judge};
+use crate::base::clock::Wall;
+use crate::redpacket::model::{Claim, GiftId, IdempotencyKey, Order, OrderNo, Settled, Settlement, State, UserId};
+
+/// Orders, stock, keys and the delivery queue.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    orders: HashMap<OrderNo, Order>,
+    keys: HashMap<(UserId, IdempotencyKey), OrderNo>,
+    /// Open orders by when they are due.
+    due: BTreeSet<(Wall, OrderNo)>,
+    /// Open orders by when they were accepted.
+    open: BTreeSet<(Wall, OrderNo)>,
+    stock: BTreeMap<GiftId, Stock>,
+    states: BTreeMap<State, u64>,
+}
+
+impl Book {
+    /// See [`Store::provision`](super::Store::provision).
+    pub fn provision(&mut self, gift: GiftId, total: u64) {
+        self.stock.entry(gift).or_default().total = total;
+    }
+
+    /// See [`Store::claim`](super::Store::claim).
+    pub fn claim(&mut self, claim: Claim, now: Wall) -> Claimed {
+        let under_number = self.orders.get(&claim.number());
+        let key = claim.idempotency_key.clone().map(|key| (claim.user_id.clone(), key));
+        let under_key = key.as_ref().and_then(|key| self.keys.get(key)).copied();
+        let left = self.stock.get(&claim.gift_id).map(|s| s.left());
+        match (judge(&claim, under_number, under_key, left), under_number) {
+            (Ruling::Same, Some(order)) => Claimed::Already(order.clone()),
+            (Ruling::Take, _) => {
+                let order = Order::accept(claim, now);
+                self.restore(order.clone());
+                Claimed::Accepted(order)
+            }
+            (Ruling::Conflict | Ruling::Same, _) => Claimed::KeyConflict,
+            (Ruling::SoldOut, _) => Claimed::SoldOut,
+            (Ruling::NoSuchGift, _) => Claimed::NoSuchGift,
+        }
+    }
+
+    /// See [`Store::find`](super::Store::find).
+    pub fn find(&self, order_no: OrderNo) -> Option<&Order> {
+        self.orders.get(&order_no)
+    }
+
+    /// See [`Store::lease`](super::Store::lease).
+    pub fn lease(&mut self, limit: usize, until: Wall, now: Wall) -> Vec<Order> {
+        let due: Vec<OrderNo> =
+            self.due.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, no)| *no).collect();
+        let mut leased = Vec::with_capacity(due.len());
+        for order_no in due {
+            if let Some(order) = self.orders.get(&order_no).and_then(|order| order.lease(until, now)) {
+                self.restore(order.clone());
+                leased.push(order);
+            }
+        }
+        leased
+    }
+
+    /// See [`Store::settle`](super::Store::settle).
+    pub fn settle(&mut self, word: Settlement, now: Wall) -> Settled {
+        let moved = self.orders.get(&word.order_no).and_then(|order| order.settle(word.attempt, word.verdict, now));
+        moved.map_or(Settled::Stale, |order| {
+            let state = order.state;
+            self.restore(order);
+            Settled::Moved(state)
+        })
+    }
+
+    /// See [`Store::stats`](super::Store::stats).
+    pub fn stats(&self) -> Stats {
+        let count = |state| self.states.get(&state).copied().unwrap_or_default();
+        Stats {
+            accepted: count(State::Accepted),
+            delivering: count(State::Delivering),
+            retry_wait: count(State::RetryWait),
+            delivered: count(State::Delivered),
+            dead: count(State::Dead),
+            oldest_open: self.open.first().map(|(at, _)| *at),
+            stock: self.stock.iter().map(|(gift, stock)| (gift.clone(), *stock)).collect(),
+        }
+    }
+
+    /// Puts `order` as it stands now in the place of what was known of it; for reading a log back, the last entry of an
+    /// order last. An order that was not known counts as issued.
+    pub fn restore(&mut self, order: Order) {
+        let place = (order.due, order.order_no);
+        let birth = (order.created, order.order_no);
+        *self.states.entry(order.state).or_default() += 1;
+        if let Some(key) = &order.claim.idempotency_key {
+            self.keys.insert((order.claim.user_id.clone(), key.clone()), order.order_no);
+        }
+        let (state, gift) = (order.state, order.claim.gift_id.clone());
+        if let Some(old) = self.orders.insert(order.order_no, order) {
+            self.due.remove(&(old.due, old.order_no));
+            self.open.remove(&(old.created, old.order_no));
+            if let Some(count) = self.states.get_mut(&old.state) {
+                *count = count.saturating_sub(1);
+            }
+        } else {
+            self.stock.entry(gift).or_default().issued += 1;
+        }
+        if state.open() {
+            self.due.insert(place);
+            self.open.insert(birth);
+        }
+    }
+}

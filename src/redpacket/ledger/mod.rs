@@ -1,0 +1,244 @@
+//! The ledger: what every store of orders must do, whatever it keeps them in.
+//!
+//! [`Store`] is the trait, its laws stand beside it, [`conformance`] checks them on any implementation, [`judge`] is the
+//! one decision that all of them make, and [`Book`] is the whole thing as a plain value, for stores that keep everything
+//! in memory (and perhaps a log beside it).
+
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{Claim, Code, GiftId, Order, OrderNo, Settled, Settlement};
+use crate::base::clock::Wall;
+
+mod book;
+pub mod conformance;
+
+pub use book::Book;
+
+/// What a store's methods return.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Keeps orders, stock and what is to be delivered. The laws (RED_PACKET 2.4), which [`conformance`] checks:
+///
+/// - **I1** A gift never gives more than its total: `total == left + issued` at every commit.
+/// - **I2** At most one order for each (activity, packet, user). The same claim again gets the same order; the same key
+///   with another body is a conflict; nothing of either changes the stock.
+/// - **I4** When [`Store::claim`] answers [`Claimed::Accepted`], the order, the stock and the entry for delivery are
+///   durable, all three in one commit. An error means that they are not, except [`StoreError::Unknown`].
+/// - **I5** An order is in at most one worker's lease at a time, is leased again when that ends without a word, and
+///   leaves the queue for good once it is delivered or dead. Late words change nothing but for the better.
+/// - **I7** [`Store::stats`] adds up: orders by state = orders issued by all gifts.
+///
+/// No method blocks the caller's thread on IO or waits without a bound: a store with too much to do refuses with
+/// [`StoreError::Overloaded`]. Time comes in as an argument.
+pub trait Store: Send + Sync {
+    /// What it is, for logs: `redb`, `memory`.
+    fn name(&self) -> &'static str;
+
+    /// Lets `gift` give `total` in all, counting what it gave already. A total below that stops it from giving more.
+    fn provision(&self, gift: GiftId, total: u64) -> Answer<'_, ()>;
+
+    /// Makes the order that `claim` asks for, or finds the one that it made before.
+    fn claim(&self, claim: Claim, now: Wall) -> Answer<'_, Claimed>;
+
+    /// The order with this number.
+    fn find(&self, order_no: OrderNo) -> Answer<'_, Option<Order>>;
+
+    /// Takes up to `limit` orders that are due, the longest due first, until `until`.
+    fn lease(&self, limit: usize, until: Wall, now: Wall) -> Answer<'_, Vec<Order>>;
+
+    /// Takes workers' words, in order; each gets its answer.
+    fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>>;
+
+    /// What is in it.
+    fn stats(&self) -> Answer<'_, Stats>;
+
+    /// Whether claims can be taken now, as far as it is known. Cheap; for health checks.
+    fn writable(&self) -> bool;
+}
+
+/// What came of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// A new order.
+    Accepted(Order),
+    /// The order of the same claim, made before.
+    Already(Order),
+    /// The key belongs to a different claim.
+    KeyConflict,
+    /// The gift has given all it had.
+    SoldOut,
+    /// The store knows no such gift.
+    NoSuchGift,
+}
+
+impl Claimed {
+    /// The code that a client gets for it.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Accepted(_) => Code::Accepted,
+            Self::Already(_) => Code::AlreadyClaimed,
+            Self::KeyConflict => Code::KeyConflict,
+            Self::SoldOut => Code::SoldOut,
+            Self::NoSuchGift => Code::NotEligible,
+        }
+    }
+}
+
+/// The decision about a claim, before anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Make the order and take one from the stock.
+    Take,
+    /// Answer with the order that stands under the number.
+    Same,
+    /// Refuse: the key belongs to a different claim.
+    Conflict,
+    /// Refuse: nothing left.
+    SoldOut,
+    /// Refuse: no such gift.
+    NoSuchGift,
+}
+
+/// Rules on `claim`, given the order under its number, the number under its idempotency key, and what its gift has left.
+pub fn judge(claim: &Claim, under_number: Option<&Order>, under_key: Option<OrderNo>, left: Option<u64>) -> Ruling {
+    if under_key.is_some_and(|no| no != claim.number()) {
+        return Ruling::Conflict;
+    }
+    match (under_number, left) {
+        (Some(order), _) => {
+            let old = &order.claim;
+            let same_name = old.activity_id == claim.activity_id
+                && old.packet_id == claim.packet_id
+                && old.user_id == claim.user_id;
+            // A collision of the hash, or the same key with another wish. A new key with another wish is told of the
+            // order that stands: one packet, one gift.
+            let changed = old.idempotency_key == claim.idempotency_key && !old.same_body(claim);
+            if !same_name || changed { Ruling::Conflict } else { Ruling::Same }
+        }
+        (None, None) => Ruling::NoSuchGift,
+        (None, Some(0)) => Ruling::SoldOut,
+        (None, Some(_)) => Ruling::Take,
+    }
+}
+
+/// What a gift has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// May be given in all.
+    pub total: u64,
+    /// Given.
+    pub issued: u64,
+}
+
+impl Stock {
+    /// Still to be given; nothing where the total was cut below what was given.
+    pub const fn left(self) -> u64 {
+        self.total.saturating_sub(self.issued)
+    }
+}
+
+/// What is in a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Orders accepted and never tried.
+    pub accepted: u64,
+    /// Orders in a worker's hands.
+    pub delivering: u64,
+    /// Orders that wait for another try.
+    pub retry_wait: u64,
+    /// Orders delivered.
+    pub delivered: u64,
+    /// Orders given up.
+    pub dead: u64,
+    /// When the oldest order that is still open was accepted.
+    pub oldest_open: Option<Wall>,
+    /// Every gift's stock, by gift.
+    pub stock: Vec<(GiftId, Stock)>,
+}
+
+impl Stats {
+    /// Orders that are still to be delivered.
+    pub const fn open(&self) -> u64 {
+        self.accepted + self.delivering + self.retry_wait
+    }
+
+    /// All orders.
+    pub const fn orders(&self) -> u64 {
+        self.open() + self.delivered + self.dead
+    }
+}
+
+/// Why a store did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Its queue is full. Nothing was done.
+    #[error("the store's queue is full")]
+    Overloaded,
+    /// It cannot write: disk full, IO error. Nothing was done.
+    #[error("the store cannot write: {reason}")]
+    Unwritable {
+        /// What the engine said.
+        reason: String,
+    },
+    /// The commit failed half way: it may or may not be durable. The same claim again tells.
+    #[error("the store does not know whether the commit is durable: {reason}")]
+    Unknown {
+        /// What the engine said.
+        reason: String,
+    },
+    /// It cannot read.
+    #[error("the store cannot read: {reason}")]
+    Unreadable {
+        /// What the engine said.
+        reason: String,
+    },
+    /// A record is not what was written.
+    #[error("the record of order {order_no} is damaged")]
+    Damaged {
+        /// Whose.
+        order_no: OrderNo,
+    },
+    /// It has stopped.
+    #[error("the store has stopped")]
+    Stopped,
+}
+
+impl StoreError {
+    /// The code that a client gets for it.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Overloaded => Code::Overloaded,
+            Self::Unknown { .. } => Code::Deadline,
+            Self::Unwritable { .. } | Self::Unreadable { .. } | Self::Damaged { .. } | Self::Stopped => {
+                Code::Unavailable
+            }
+        }
+    }
+}
+
+/// A claim process's part of a gift's stock: `part` of `of` parts of `total`. The parts add up to the total exactly.
+pub const fn share(total: u64, part: u32, of: u32) -> u64 {
+    let (total, part, of) = (total as u128, part as u128, of as u128);
+    if of == 0 || part >= of { 0 } else { (total * (part + 1) / of - total * part / of) as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_of_a_stock_add_up(total: u64, of in 1u32..50) {
+            let parts: Vec<u64> = (0..of).map(|part| share(total, part, of)).collect();
+            prop_assert_eq!(parts.iter().map(|p| u128::from(*p)).sum::<u128>(), u128::from(total));
+            prop_assert!(parts.iter().max().unwrap() - parts.iter().min().unwrap() <= 1);
+            prop_assert_eq!(share(total, of, of), 0);
+        }
+    }
+}

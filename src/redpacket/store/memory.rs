@@ -1,0 +1,84 @@
+//! A store that forgets when its process ends: for tests, for play, and as the simplest reading of the laws.
+
+use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::base::clock::Wall;
+use crate::redpacket::ledger::{Answer, Book, Claimed, Stats, Store};
+use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Settled, Settlement};
+
+/// A [`Book`] behind a lock. Unbounded by design, as stock bounds the orders and nothing else is kept.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<Book>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A book is never left half written: every change is one call that does not panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn done<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
+    Box::pin(ready(Ok(value)))
+}
+
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn provision(&self, gift: GiftId, total: u64) -> Answer<'_, ()> {
+        self.book().provision(gift, total);
+        done(())
+    }
+
+    fn claim(&self, claim: Claim, now: Wall) -> Answer<'_, Claimed> {
+        done(self.book().claim(claim, now))
+    }
+
+    fn find(&self, order_no: OrderNo) -> Answer<'_, Option<Order>> {
+        done(self.book().find(order_no).cloned())
+    }
+
+    fn lease(&self, limit: usize, until: Wall, now: Wall) -> Answer<'_, Vec<Order>> {
+        done(self.book().lease(limit, until, now))
+    }
+
+    fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>> {
+        let mut book = self.book();
+        done(words.into_iter().map(|word| book.settle(word, now)).collect())
+    }
+
+    fn stats(&self) -> Answer<'_, Stats> {
+        done(self.book().stats())
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::redpacket::ledger::conformance::{Subject, run};
+
+    struct Memory;
+    impl Subject for Memory {
+        fn fresh(&self) -> Result<Arc<dyn Store>, String> {
+            Ok(Arc::new(MemoryStore::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn it_keeps_the_laws() {
+        assert_eq!(run(&Memory).await.unwrap().len(), 6);
+    }
+}
