@@ -232,7 +232,8 @@ pub struct Budgets {
 impl Budgets {
     /// The budget of `service` under topology `serial`, for one of `workers` workers.
     pub fn of(&mut self, serial: u64, service: ServiceId, workers: usize) -> &mut Budget {
-        if self.serial != serial {
+        // Only ever forward: a request that began before a reload must not hand out a fresh allowance again and again.
+        if serial > self.serial {
             *self = Self { serial, by_service: Vec::new() };
         }
         if self.by_service.len() <= service.index() {

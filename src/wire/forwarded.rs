@@ -3,7 +3,9 @@
 //! What an untrusted peer says about others is replaced, what a trusted one says is continued. The values that hold for a
 //! whole connection are made once, in [`Peer`].
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use http::header::{HeaderName, HeaderValue, VIA};
 use http::{HeaderMap, Version};
@@ -33,6 +35,16 @@ pub struct Peer {
     /// Whether it speaks TLS.
     pub tls: bool,
     text: HeaderValue,
+    /// Values for the first host that was asked for here; hardly any connection ever asks for a second one.
+    first: OnceLock<Named>,
+}
+
+/// What is said of a peer and the host it asked for.
+#[derive(Clone, Debug)]
+struct Named {
+    said: Box<str>,
+    host: Option<HeaderValue>,
+    element: Option<HeaderValue>,
 }
 
 impl Peer {
@@ -40,12 +52,22 @@ impl Peer {
     pub fn new(address: IpAddr, tls: bool, trusted: &[IpNet]) -> Self {
         let address = address.to_canonical();
         let text = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, trusted: trusted.iter().any(|net| net.contains(&address)), tls, text }
+        Self { address, trusted: trusted.iter().any(|net| net.contains(&address)), tls, text, first: OnceLock::new() }
     }
 
     /// `http` or `https`.
     pub const fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
+    }
+
+    fn named(&self, said: &str) -> Cow<'_, Named> {
+        let make = || Named {
+            said: said.into(),
+            host: HeaderValue::from_str(said).ok().filter(|_| !said.is_empty()),
+            element: HeaderValue::try_from(element(self, said)).ok(),
+        };
+        let first = self.first.get_or_init(make);
+        if *first.said == *said { Cow::Borrowed(first) } else { Cow::Owned(make()) }
     }
 
     /// Who the client is: the peer, or where that is trusted, the last one in `X-Forwarded-For` that is not.
@@ -71,19 +93,19 @@ impl Peer {
 /// Writes this hop into a request's `headers`, from which `head::strip` has already removed what `peer` may not say.
 /// `host` is what the client asked for, as it said it; `version` is the client's.
 pub fn stamp(headers: &mut HeaderMap, peer: &Peer, host: &str, version: Version) {
-    let host_value = HeaderValue::from_str(host).ok().filter(|_| !host.is_empty());
+    let named = peer.named(host);
     continue_list(headers, &X_FORWARDED_FOR, &peer.text);
     // A trusted hop before us knows better what the client itself spoke.
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
     }
-    if let Some(value) = host_value
+    if let Some(host) = &named.host
         && !headers.contains_key(X_FORWARDED_HOST)
     {
-        headers.insert(X_FORWARDED_HOST, value);
+        headers.insert(X_FORWARDED_HOST, host.clone());
     }
-    if let Ok(element) = HeaderValue::try_from(element(peer, host)) {
-        continue_list(headers, &FORWARDED_NAME, &element);
+    if let Some(element) = &named.element {
+        continue_list(headers, &FORWARDED_NAME, element);
     }
     via(headers, version);
 }
@@ -184,6 +206,11 @@ mod tests {
         assert_eq!(text(&map, "x-forwarded-host"), "www.hongbao.test:8443");
         assert_eq!(text(&map, "forwarded"), "for=\"[2001:db8::7]\";host=\"www.hongbao.test:8443\";proto=https");
         assert_eq!(text(&map, "via"), "2 springtide");
+        for host in ["other.test", "www.hongbao.test:8443"] {
+            let mut map = HeaderMap::new();
+            stamp(&mut map, &peer, host, Version::HTTP_2);
+            assert_eq!(text(&map, "x-forwarded-host"), host, "another host on the same connection");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod p2c;
 pub mod user;
 pub mod wrr;
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 pub use self::wrr::Turn;
@@ -17,12 +19,14 @@ use crate::base::clock::Mono;
 use crate::base::entropy::Rng;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
 use crate::config::Balance;
-use crate::snapshot::health::BackendState;
+use crate::snapshot::health::{BackendState, ProbeFailure, ProbeOutcome};
 use crate::snapshot::topology::Backend;
 use crate::snapshot::{DcState, Snapshot};
 
 /// Every so many picks one may try a half-open backend, while it is idle (V3: at most 1 in 10).
 const TRIAL: f64 = 0.1;
+/// How long a failure shuts a backend out where health is ignored (EDGE 3b: 2 s).
+const JUST: Duration = Duration::from_secs(2);
 
 /// Why a backend was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -208,7 +212,7 @@ pub fn pick(
     now: Mono,
     rng: &mut Rng,
 ) -> Option<Picked> {
-    let Gathered { tier, mut candidates, trials } = gather(snapshot, service, datacenter, tried)?;
+    let Gathered { tier, mut candidates, trials } = gather(snapshot, service, datacenter, tried, now)?;
     let is_by_user = user.is_some() && snapshot.topology.service(service).balance == Balance::UserHash;
     if is_by_user {
         // A trial is part of the rendezvous: the users who live there try it, nobody else.
@@ -251,7 +255,13 @@ struct Gathered<'a> {
 }
 
 /// The candidates of the best tier that has any.
-fn gather<'a>(snapshot: &'a Snapshot, service: ServiceId, dc: DatacenterId, tried: &Tried) -> Option<Gathered<'a>> {
+fn gather<'a>(
+    snapshot: &'a Snapshot,
+    service: ServiceId,
+    dc: DatacenterId,
+    tried: &Tried,
+    now: Mono,
+) -> Option<Gathered<'a>> {
     let topology = &*snapshot.topology;
     let row = snapshot.weight(service, dc);
     if row.state == DcState::AdminDown {
@@ -293,7 +303,10 @@ fn gather<'a>(snapshot: &'a Snapshot, service: ServiceId, dc: DatacenterId, trie
     let found = |tier, candidates: Candidates<'a>| {
         (!candidates.is_empty()).then_some(Gathered { tier, candidates, trials: SmallVec::new() })
     };
-    let untried = || whatever(&|id, state| is_left_in(state) && !tried.contains(id));
+    let untried = || {
+        let able = whatever(&|id, state| is_left_in(state) && !tried.contains(id) && !just_failed(snapshot, id, now));
+        if able.is_empty() { whatever(&|id, state| is_left_in(state) && !tried.contains(id)) } else { able }
+    };
     if row.panic
         && let Some(panic) = found(Tier::Panic, untried())
     {
@@ -303,6 +316,16 @@ fn gather<'a>(snapshot: &'a Snapshot, service: ServiceId, dc: DatacenterId, trie
         .or_else(|| found(Tier::FailOpen, untried()))
         .or_else(|| found(Tier::FailOpen, whatever(&|_, state| is_left_in(state))))
         .or_else(|| found(Tier::Drained, whatever(&|_, state| state == BackendState::Drained)))
+}
+
+/// Whether nobody answered there a moment ago, by live traffic or by a probe. Where health is ignored, this is not: a port
+/// that refuses connections cannot serve, whatever share of its peers is healthy.
+fn just_failed(snapshot: &Snapshot, id: BackendId, now: Mono) -> bool {
+    let is_fresh = |at: Mono| now.since(at) < JUST;
+    let traffic = snapshot.backend(id).recent.last();
+    let probe = snapshot.topology.backend(id).target.and_then(|target| snapshot.targets.get(target.index())?.last);
+    traffic.is_some_and(|(at, sample)| is_fresh(*at) && sample.failures() > 0 && sample.ok == 0)
+        || matches!(probe, Some((at, ProbeOutcome::Failed(ProbeFailure::Refused), _)) if is_fresh(at))
 }
 
 #[cfg(test)]

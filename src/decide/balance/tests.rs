@@ -11,7 +11,7 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::decide::world::{NOW, SERVICE, members, set_backend, set_datacenter, set_panic, world};
 use crate::snapshot::Topology;
-use crate::snapshot::load::Outcome;
+use crate::snapshot::load::{Outcome, Sample};
 use crate::snapshot::topology::Assets;
 
 const DC: DatacenterId = DatacenterId::new(0);
@@ -161,6 +161,24 @@ fn tiers_go_from_well_to_drained_and_never_to_what_was_taken_down() {
     let mut s6 = set([Healthy; 4]);
     set_datacenter(&mut s6, 0, DcState::AdminDown, 0);
     assert_eq!(who(&s6, &none), None);
+}
+
+#[test]
+fn panic_ignores_health_but_not_a_closed_door() {
+    let mut s = world(Balance::WeightedRoundRobin, &[(1, &[1, 1, 1])]);
+    set_panic(&mut s, 0);
+    for id in [0, 1] {
+        set_backend(&mut s, BackendId::new(id), BackendState::Down);
+    }
+    let refused = Sample { refused: 3, ..Sample::default() };
+    Arc::make_mut(&mut s.backends)[0].recent.push((NOW - Duration::from_secs(1), refused.clone()));
+    near(&Picker::new(1).counts(&s, 1_000), &[0, 500, 500], 1);
+    for id in [1, 2] {
+        Arc::make_mut(&mut s.backends)[id].recent.push((NOW, refused.clone()));
+    }
+    near(&Picker::new(1).counts(&s, 900), &[300, 300, 300], 1);
+    Arc::make_mut(&mut s.backends)[0].recent[0].0 = NOW - Duration::from_secs(2);
+    near(&Picker::new(1).counts(&s, 900), &[900, 0, 0], 0);
 }
 
 #[test]

@@ -20,7 +20,8 @@ impl Turn {
     }
 
     pub(crate) fn next(&mut self, serial: u64, candidates: &Candidates<'_>) -> Option<BackendId> {
-        if self.serial != serial {
+        // Only ever forward: a request that began before a reload must not throw away what is kept for those after it.
+        if serial > self.serial {
             *self = Self { serial, accounts: Vec::new() };
         }
         let highest = candidates.iter().map(|c| c.id.index()).max()?;

@@ -137,7 +137,9 @@ fn budgets_belong_to_a_topology() {
     assert!(budgets.of(1, ServiceId::new(2), 1).spend(now));
     assert_eq!(budgets.of(1, ServiceId::new(2), 1).left(), 99_000);
     assert_eq!(budgets.of(1, ServiceId::new(0), 1).left(), 100_000);
-    assert_eq!(budgets.of(2, ServiceId::new(2), 1).left(), 100_000);
+    assert!(budgets.of(2, ServiceId::new(2), 1).spend(now));
+    assert_eq!(budgets.of(1, ServiceId::new(2), 1).left(), 99_000, "a request from before the reload changes nothing");
+    assert_eq!(budgets.of(2, ServiceId::new(2), 1).left(), 99_000);
 }
 
 proptest! {
