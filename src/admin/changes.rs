@@ -132,3 +132,84 @@ fn backends(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall, changes:
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::admin::world::{NOW, WALL, snapshot};
+    use crate::snapshot::health::BackendState;
+    use crate::snapshot::topology::Assets;
+    use crate::snapshot::{Intents, Topology};
+
+    fn said(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+        let line = |c: Change| format!("{}: {} -> {} ({})", c.subject, c.from, c.to, c.why);
+        between(before, after, NOW, WALL).into_iter().map(line).collect()
+    }
+
+    fn intent(wish: Wish, minutes: Option<u64>) -> Intent {
+        Intent {
+            subject: "shanghai".parse().unwrap(),
+            wish,
+            since: WALL,
+            until: minutes.map(|m| WALL + Duration::from_mins(m)),
+            by: "alice".into(),
+            reason: String::new(),
+        }
+    }
+
+    fn with(entries: Vec<Intent>) -> Snapshot {
+        Snapshot { intents: Arc::new(Intents { entries }), ..snapshot() }
+    }
+
+    #[test]
+    fn states_are_told_and_weights_are_not() {
+        let (before, mut after) = (snapshot(), snapshot());
+        Arc::make_mut(&mut after.weights)[0].effective -= 1;
+        assert_eq!(said(&before, &after), [""; 0]);
+        Arc::make_mut(&mut after.weights)[2].state = DcState::Returning;
+        Arc::make_mut(&mut after.backends)[4].state = BackendState::Healthy;
+        assert_eq!(
+            said(&before, &after),
+            [
+                "gift-list@tianjin: failed -> returning (1 of 2 backends usable)",
+                "gift-list/10.3.0.11:7000: down -> healthy (probe: refused, 6 in a row, last 200ms ago)"
+            ]
+        );
+    }
+
+    #[test]
+    fn intents_come_are_replaced_and_go() {
+        let drain = || intent(Wish::Drain, Some(10));
+        assert_eq!(said(&with(vec![]), &with(vec![drain()])), ["shanghai:  -> drain for 600s (by alice)"]);
+        let both = [drain(), intent(Wish::Weight(5), None)];
+        assert_eq!(said(&with(vec![drain()]), &with(both.to_vec())), ["shanghai:  -> weight 5 (by alice)"]);
+        let down = intent(Wish::Down, None);
+        assert_eq!(said(&with(vec![drain()]), &with(vec![down])), ["shanghai:  -> down (by alice)"], "told once");
+        assert_eq!(said(&with(vec![drain()]), &with(vec![])), ["shanghai: drain -> as configured (taken back)"]);
+        let over = with(vec![intent(Wish::Drain, Some(0))]);
+        assert_eq!(said(&over, &with(vec![])), ["shanghai: drain -> as configured (it has expired)"]);
+    }
+
+    #[test]
+    fn a_reload_is_one_line_and_a_landslide_is_cut() {
+        let before = snapshot();
+        let topology = Topology::build(Arc::clone(&before.topology.config), Assets::default(), Some(&before.topology));
+        let after = Snapshot { topology: Arc::new(topology), ..before.clone() };
+        assert_eq!(
+            said(&before, &after),
+            ["configuration: 2 services, 12 backends -> 2 services, 12 backends (reloaded)"]
+        );
+        let many = (0..100).map(|n| Intent { subject: format!("dc{n}").parse().unwrap(), ..intent(Wish::Drain, None) });
+        let told = said(&before, &with(many.collect()));
+        assert_eq!((told.len(), told[64].as_str()), (65, "…:  -> and 36 more ()"));
+    }
+
+    #[test]
+    fn isolation_is_told_first() {
+        let after = Snapshot { isolated_since: Some(NOW), ..with(vec![intent(Wish::Drain, None)]) };
+        assert!(said(&snapshot(), &after)[0].starts_with("node: connected -> isolated"));
+    }
+}

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::task;
 
 /// Connections at a time: a dashboard or two, scrapers, operators.
-const CONNECTIONS: usize = 128;
+pub(super) const CONNECTIONS: usize = 128;
 /// How long a connection may take to send the head of a request, the first and every further one.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// How long the kernel waits for a peer that takes nothing.

@@ -204,6 +204,27 @@ async fn the_rim_holds() {
 }
 
 #[tokio::test]
+async fn beyond_its_seats_a_connection_waits_until_one_is_free() {
+    let world = open(Wanted::default());
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut seated = Vec::new();
+    for _ in 0..super::serve::CONNECTIONS {
+        let mut stream = TcpStream::connect(world.server.address()).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        hears(&mut stream, "ok\n").await;
+        seated.push(stream);
+    }
+    let mut waiting = TcpStream::connect(world.server.address()).await.unwrap();
+    waiting.write_all(request).await.unwrap();
+    seated[0].write_all(request).await.unwrap();
+    hears(&mut seated[0], "ok\n").await;
+    let error = waiting.try_read(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "nobody serves it yet");
+    seated.pop();
+    hears(&mut waiting, "ok\n").await;
+}
+
+#[tokio::test]
 async fn a_reload_that_fails_says_all_and_changes_nothing() {
     let world = open(Wanted::default());
     let refused = ask(&world, "POST", "/v1/reload", &Value::Null).await;
@@ -222,6 +243,16 @@ async fn the_page_brings_everything_with_it() {
         assert_eq!(get(&world, asset).await.status, 200, "{asset}");
     }
     assert!(!page.body.contains("http://") && !page.body.contains("https://"), "nothing from elsewhere");
+}
+
+#[test]
+fn every_route_stands_in_the_docs() {
+    let docs = include_str!("../../docs/API.md");
+    let code = include_str!("api.rs");
+    let routes = code.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")?.split('"').next());
+    let missing: Vec<&str> =
+        routes.filter(|r| !r.starts_with("/assets/") && !docs.contains(&format!("`{r}"))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[tokio::test]
