@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::base::hash;
 use crate::base::ids::SteerId;
 use crate::base::prefix::{PrefixMap, truncate};
-use crate::config::{Class, OnAllDown, Policy};
+use crate::config::{OnAllDown, Policy};
 use crate::snapshot::{DcState, Snapshot, SteerHealth};
 
 /// The most datacenters that one answer holds, whatever is configured.
@@ -135,8 +135,6 @@ pub struct Seat {
     pub configured: u32,
     /// Weight in thousandths as health and operators have it.
     pub effective: u64,
-    /// What is left of its health, in thousandths.
-    pub factor: u32,
     /// The weight that counts now; 0 is not answered with.
     pub weight: f64,
 }
@@ -182,20 +180,19 @@ impl Plan {
         let salt = hash::bytes(0, steer.name.as_bytes());
         let unjudged = SteerHealth::default();
         let health = snapshot.steers.get(id.index()).unwrap_or(&unjudged);
-        let critical = |s: &&crate::base::ids::ServiceId| config.services[s.index()].class == Class::Critical;
         let mut seats: Vec<Seat> = steer
             .datacenters
             .iter()
             .enumerate()
             .map(|(i, &(dc, configured))| {
+                let whole = u64::from(configured) * 1_000;
                 let candidate = health.candidates.get(i);
-                let factors = steer.services.iter().filter(critical).map(|&s| snapshot.weight(s, dc).factor);
+                let effective = candidate.map_or(whole, |c| c.effective);
                 Seat {
                     hash: hash::bytes(salt, config.datacenters[dc.index()].name.as_bytes()),
                     state: candidate.map_or(DcState::Serving, |c| c.state),
                     configured,
-                    effective: candidate.map_or(u64::from(configured) * 1_000, |c| c.effective),
-                    factor: factors.min().unwrap_or(1_000).min(1_000),
+                    effective,
                     weight: 0.0,
                 }
             })
@@ -270,6 +267,13 @@ impl Plan {
         self.look(client).near.is_some_and(|near| near.get(index) == Some(&true))
     }
 
+    /// The block of addresses, by network and length, within which everybody has the same datacenters near. `None` where
+    /// `near` does not count.
+    pub fn near_leaf(&self, client: &Client) -> Option<(IpAddr, u8)> {
+        let depth = self.near.as_ref()?.map.find(client.network).depth;
+        Some((truncate(client.network, depth), depth))
+    }
+
     fn look(&self, client: &Client) -> View<'_> {
         let cap = if client.network.is_ipv4() { self.prefix.0 } else { self.prefix.1 };
         // A hash of the network tells apart what `near` does not. Whether it does must not depend on health, or a cache
@@ -280,7 +284,8 @@ impl Plan {
             let leaf = near.map.find(client.network);
             view.scope = view.scope.max(leaf.depth.min(cap));
             view.near = near.classes.get(leaf.value as usize).map(AsRef::as_ref).filter(|_| leaf.value > 0);
-            view.shed = view.near.is_some_and(|near| self.sheds(near, client));
+            // In a fixed order the first serves until it fails: a share of its clients would narrow every scope for little.
+            view.shed = hashed && view.near.is_some_and(|near| self.sheds(near, client));
         }
         view
     }
@@ -290,11 +295,12 @@ impl Plan {
     fn sheds(&self, near: &[bool], client: &Client) -> bool {
         let (mut whole, mut left, mut seat) = (0u64, 0u64, self.salt);
         for (s, _) in self.seats.iter().zip(near).filter(|(_, near)| **near) {
+            // What health or an operator has left of it; more than configured brings nobody here from afar.
             whole += u64::from(s.configured) * 1_000;
-            left += u64::from(s.configured) * u64::from(s.factor);
+            left += s.effective.min(u64::from(s.configured) * 1_000);
             seat = hash::join(seat, s.hash);
         }
-        // All down is served as if healthy; a weight of 0 is out of the choice already.
+        // When all is down, all is served as if healthy.
         self.forced.is_none() && left < whole && hash::unit(hash::join(client.key, seat)) > left as f64 / whole as f64
     }
 

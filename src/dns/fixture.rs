@@ -137,6 +137,13 @@ pub(crate) fn snapshot(zones: Vec<Zone>, steers: Vec<Steer>) -> Snapshot {
     }
 }
 
+/// A node that has no name server.
+pub(crate) fn without_dns() -> Snapshot {
+    let mut snapshot = snapshot(Vec::new(), Vec::new());
+    snapshot.topology = Arc::new(Topology::build(Arc::default(), Assets::default(), None));
+    snapshot
+}
+
 /// The same topology with other health of one steered name.
 pub(crate) fn with_health(snapshot: &Snapshot, id: SteerId, change: impl FnOnce(&mut SteerHealth)) -> Snapshot {
     let mut next = Snapshot { generation: snapshot.generation + 1, views: Arc::default(), ..snapshot.clone() };

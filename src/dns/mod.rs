@@ -14,6 +14,7 @@ use crate::net::listen::{self, ListenError, Share};
 use crate::snapshot::Published;
 
 pub mod answer;
+mod explain;
 #[cfg(test)]
 mod fixture;
 mod index;
@@ -24,6 +25,7 @@ mod tally;
 mod udp;
 pub mod zone;
 
+pub use explain::explain;
 pub use table::prepare;
 
 /// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.

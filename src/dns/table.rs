@@ -306,11 +306,6 @@ impl Fixed {
     fn at<'t>(&'t self, node: &'t Node) -> Found<'t> {
         self.referrals.get(node.referral as usize).map_or(Found::Node(node), |r| Found::Cut(node, r))
     }
-
-    /// How many names there are, empty non-terminals among them.
-    pub(super) fn names(&self) -> usize {
-        self.nodes.len()
-    }
 }
 
 impl Node {

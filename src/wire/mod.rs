@@ -13,5 +13,6 @@ pub mod name;
 pub mod path;
 pub mod rdata;
 pub mod svcb;
+pub mod text;
 pub mod x509;
 pub mod zone;

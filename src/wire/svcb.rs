@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::rdata::{base64, numbered, octets};
+use super::text::{base64 as base64_text, quote};
 
 /// Key numbers (RFC 9460 section 14.3.2, RFC 9461).
 const KEYS: &[(&str, u16)] = &[
@@ -84,6 +85,65 @@ pub fn alpn<'a>(ids: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     ids.filter(|id| (1..=255).contains(&id.len()))
         .flat_map(|id| std::iter::once(id.len() as u8).chain(id.iter().copied()))
         .collect()
+}
+
+/// Parameters in wire format as text, each `key` or `key=value`. `None` where they do not follow their form.
+pub(super) fn show(mut data: &[u8]) -> Option<Vec<String>> {
+    let (mut shown, mut last) = (Vec::new(), None);
+    while let Some((&[k0, k1, l0, l1], rest)) = data.split_first_chunk::<4>() {
+        let key = u16::from_be_bytes([k0, k1]);
+        let (value, after) = rest.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
+        if last.is_some_and(|last| last >= key) {
+            return None;
+        }
+        (data, last) = (after, Some(key));
+        let called = name(key);
+        shown.push(match value_text(key, value)? {
+            text if text.is_empty() => called,
+            text => format!("{called}={text}"),
+        });
+    }
+    data.is_empty().then_some(shown)
+}
+
+fn name(key: u16) -> String {
+    KEYS.iter().find(|k| k.1 == key).map_or_else(|| format!("key{key}"), |k| k.0.to_owned())
+}
+
+fn value_text(key: u16, value: &[u8]) -> Option<String> {
+    match key {
+        0 => {
+            let (keys, rest) = value.as_chunks::<2>();
+            let sorted = keys.is_sorted_by(|a, b| a <= b) && !keys.is_empty() && rest.is_empty();
+            sorted.then(|| keys.iter().map(|k| name(u16::from_be_bytes(*k))).collect::<Vec<_>>().join(","))
+        }
+        ALPN => {
+            let (mut ids, mut rest) = (Vec::new(), value);
+            while let Some((&length, tail)) = rest.split_first() {
+                let (id, after) = tail.split_at_checked(length.into()).filter(|_| length > 0)?;
+                let escaped = id.iter().flat_map(|b| match b {
+                    b',' | b'\\' => vec![b'\\', *b],
+                    _ => vec![*b],
+                });
+                ids.push(escaped.collect::<Vec<u8>>());
+                rest = after;
+            }
+            (!ids.is_empty()).then(|| quote(&ids.join(&b',')))
+        }
+        2 => value.is_empty().then(String::new),
+        3 => value.try_into().ok().map(|port| u16::from_be_bytes(port).to_string()),
+        IPV4HINT => hints(value, |a: [u8; 4]| Ipv4Addr::from(a).to_string()),
+        IPV6HINT => hints(value, |a: [u8; 16]| Ipv6Addr::from(a).to_string()),
+        5 => (!value.is_empty()).then(|| base64_text(value)),
+        _ if value.is_empty() => Some(String::new()),
+        _ => Some(quote(value)),
+    }
+}
+
+fn hints<const N: usize>(value: &[u8], show: impl Fn([u8; N]) -> String) -> Option<String> {
+    let (addresses, rest) = value.as_chunks::<N>();
+    let whole = !addresses.is_empty() && rest.is_empty();
+    whole.then(|| addresses.iter().map(|a| show(*a)).collect::<Vec<_>>().join(","))
 }
 
 fn number(key: &str) -> Option<u16> {

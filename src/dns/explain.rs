@@ -1,0 +1,225 @@
+//! Why a name is answered as it is: every candidate, its rank or what keeps it out, the scope, the TTL, the answer itself.
+//!
+//! The answer is made by the same [`answer`] from the same table as for a real query of a resolver that passes the client's
+//! network on; the ranking is the same plan's. Nothing is decided here.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::answer::{Meta, Outcome, Transport, answer};
+use super::steered::Steered;
+use super::table::{Found, Table};
+use crate::base::ids::SteerId;
+use crate::config::{OnAllDown, Steer};
+use crate::decide::steer::{Client, Plan, Seat};
+use crate::snapshot::{DcState, Snapshot};
+use crate::wire::dns::{MAX_TCP, rtype};
+use crate::wire::{ecs, name, rdata, text};
+
+/// Explains what `client` gets when it asks for `rtype` of `name`; a relative name is taken as ending with a dot. What can't
+/// be asked is said in the member `error`.
+pub fn explain(snapshot: &Snapshot, name: &str, rtype: &str, client: IpAddr) -> Value {
+    let dotted = if name.ends_with('.') { name.to_owned() } else { format!("{name}.") };
+    let Some(wanted) = rdata::type_of(rtype) else {
+        return json!({ "error": format!("`{rtype}` is no type: expected A, AAAA, HTTPS, TXT or another, or TYPE123") });
+    };
+    let wire = match name::parse(&dotted, None) {
+        Ok(wire) => wire,
+        Err(error) => return json!({ "error": format!("`{name}` is no name: {error}") }),
+    };
+    let Some(dns) = &snapshot.topology.config.dns else {
+        return json!({ "error": "this node has no name server" });
+    };
+    let Some(table) = Table::of(snapshot) else {
+        return json!({ "error": "the table could not be made" });
+    };
+    let seen = Client::new(client, dns.client_prefix);
+    let found = table.find(&name::lower(&wire));
+    let (what, steer) = match found {
+        Found::Outside => ("not in our zones", None),
+        Found::Missing(_) => ("no such name", None),
+        Found::Cut(..) => ("delegated", None),
+        Found::Node(node) => match table.steered(node) {
+            Some((id, steered)) if steered.has(wanted) => ("steered", Some((id, steered))),
+            _ => ("static", None),
+        },
+    };
+    json!({
+        "name": dotted,
+        "type": rdata::type_name(wanted),
+        "client": { "address": client, "network": seen.network, "passed_on_by_resolver": dns.ecs },
+        "generation": snapshot.generation,
+        "found": what,
+        "steering": steer.and_then(|(id, steered)| Some(steering(snapshot, dns.steers.get(id.index())?, id, steered, &seen))),
+        "answer": answered(&table, &wire, wanted, client, dns.ecs, dns.client_prefix),
+    })
+}
+
+fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, client: &Client) -> Value {
+    let Some(plan) = steered.plan() else { return Value::Null };
+    let health = snapshot.steers.get(id.index());
+    let choice = plan.choose(client);
+    let on_all_down = match &steer.on_all_down {
+        OnAllDown::ServeAll => json!("serve-all"),
+        OnAllDown::LastResort(addresses) => json!({ "last-resort": addresses }),
+        OnAllDown::Nodata => json!("nodata"),
+        OnAllDown::Servfail => json!("servfail"),
+    };
+    json!({
+        "policy": steer.policy,
+        "reason": choice.reason,
+        "answers": steer.answers,
+        "near_leaf": plan.near_leaf(client).map(|(network, length)| format!("{network}/{length}")),
+        "scope": choice.scope,
+        "all_down": health.is_some_and(|h| h.all_down),
+        "on_all_down": on_all_down,
+        "ttl": {
+            "seconds": steered.ttl,
+            "base": steer.ttl_base.as_secs(),
+            "min": steer.ttl_min.as_secs(),
+            "why": if u64::from(steered.ttl) < steer.ttl_base.as_secs() { "a change may be near" } else { "calm" },
+        },
+        "candidates": candidates(snapshot, steer, id, plan, client),
+    })
+}
+
+fn candidates(snapshot: &Snapshot, steer: &Steer, id: SteerId, plan: &Plan, client: &Client) -> Vec<Value> {
+    let config = &snapshot.topology.config;
+    let ranking = plan.ranking(client);
+    let picks = plan.choose(client);
+    let one = |(index, (seat, (dc, _))): (usize, (&Seat, &(crate::base::ids::DatacenterId, u32)))| {
+        let rank = ranking.iter().position(|r| usize::from(r.index) == index);
+        let chosen = picks.picks().iter().any(|p| usize::from(*p) == index);
+        let candidate = snapshot.steers.get(id.index()).and_then(|s| s.candidates.get(index));
+        let held_by = candidate.and_then(|c| c.held_by).and_then(|s| config.services.get(s.index()));
+        json!({
+            "datacenter": config.datacenters.get(dc.index()).map(|d| &d.name),
+            "addresses": config.datacenters.get(dc.index()).map(|d| &d.addresses),
+            "weight": seat.configured,
+            "effective": seat.effective as f64 / 1_000.0,
+            "state": seat.state,
+            "held_by": held_by.map(|s| &s.name),
+            "near": plan.is_near(index, client),
+            "group": rank.and_then(|r| ranking.get(r)).map(|r| match r.group { 0 => "first", 1 => "rest", _ => "shed" }),
+            "score": rank.and_then(|r| ranking.get(r)).map(|r| r.score),
+            "rank": rank.map(|r| r + 1),
+            "chosen": chosen,
+            "excluded": if chosen { None } else { Some(excluded(seat, rank.is_some())) },
+        })
+    };
+    plan.seats().iter().zip(&steer.datacenters).enumerate().map(one).collect()
+}
+
+/// Why a candidate is not in the answer.
+const fn excluded(seat: &Seat, ranked: bool) -> &'static str {
+    if ranked {
+        return "others rank before it";
+    }
+    match seat.state {
+        DcState::AdminDown => "an operator took it down",
+        DcState::Drained => "an operator drains it",
+        DcState::Failed => "too little of it is healthy",
+        DcState::Absent => "the service has no backend there",
+        DcState::Serving | DcState::Returning if seat.configured == 0 => "its weight is 0",
+        DcState::Serving | DcState::Returning => "no weight is left of it",
+    }
+}
+
+fn answered(table: &Table, name: &[u8], wanted: u16, client: IpAddr, ecs: bool, prefix: (u8, u8)) -> Value {
+    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(ecs)];
+    query.extend(name);
+    query.extend(wanted.to_be_bytes());
+    query.extend([0, 1]);
+    if ecs {
+        let option = subnet(client, prefix);
+        query.extend([0, 0, rtype::OPT as u8, 0x04, 0xd0, 0, 0, 0, 0, 0, option.len() as u8]);
+        query.extend(option);
+    }
+    let mut out = vec![0; MAX_TCP];
+    let meta = Meta { client, transport: Transport::Tcp };
+    let Outcome::Send(sent) = answer(table, &query, &meta, &mut out) else { return Value::Null };
+    let Some(message) = out.get(..sent.length).and_then(text::message) else { return Value::Null };
+    let [answers, authority, additional] =
+        message.sections.map(|s| s.iter().map(ToString::to_string).collect::<Vec<_>>());
+    json!({
+        "rcode": sent.rcode.as_str(),
+        "flags": message.flags,
+        "answer": answers,
+        "authority": authority,
+        "additional": additional,
+        "client_subnet": message.subnet.map(|(source, scope)| json!({ "source": source, "scope": scope })),
+        "octets": sent.length,
+    })
+}
+
+/// The client subnet option of a resolver that passes on as much as we use.
+fn subnet(client: IpAddr, prefix: (u8, u8)) -> Vec<u8> {
+    let (family, length, octets) = match Client::new(client, prefix).network {
+        IpAddr::V4(a) => (1, prefix.0.min(32), a.octets().to_vec()),
+        IpAddr::V6(a) => (2, prefix.1.min(128), a.octets().to_vec()),
+    };
+    let address = octets.get(..usize::from(length).div_ceil(8)).unwrap_or_default();
+    let head = [0, ecs::CODE as u8, 0, 4 + address.len() as u8, 0, family, length, 0];
+    [&head, address].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::fixture::{self, with_health, world};
+
+    #[test]
+    fn a_steered_name_shows_every_candidate_and_the_answer_that_a_resolver_gets() {
+        let snapshot = with_health(&world(), SteerId::new(1), |health| {
+            health.candidates[2].state = DcState::Drained;
+            health.candidates[2].effective = 0;
+            health.ttl = 5;
+        });
+        let said = explain(&snapshot, "NEAR.example.test", "aaaa", "10.1.200.9".parse().unwrap());
+        assert_eq!((said["found"].as_str(), said["type"].as_str()), (Some("steered"), Some("AAAA")));
+        assert_eq!(said["client"]["network"], "10.1.200.0");
+        let steering = &said["steering"];
+        assert_eq!(
+            (steering["reason"].as_str(), steering["near_leaf"].as_str()),
+            (Some("near"), Some("10.1.192.0/18"))
+        );
+        assert_eq!(
+            (steering["ttl"]["seconds"].as_u64(), steering["ttl"]["why"].as_str()),
+            (Some(5), Some("a change may be near"))
+        );
+        let of = |i: usize, member: &str| steering["candidates"][i][member].clone();
+        assert_eq!((of(0, "rank"), of(0, "near"), of(0, "chosen")), (json!(1), json!(true), json!(true)));
+        assert_eq!((of(1, "rank"), of(1, "near"), of(1, "chosen")), (json!(2), json!(false), json!(true)));
+        assert_eq!((of(2, "rank"), of(2, "excluded")), (Value::Null, json!("an operator drains it")));
+        assert_eq!(
+            said["answer"]["answer"],
+            json!(["NEAR.example.test. 5 IN AAAA 2001:db8:1::1", "NEAR.example.test. 5 IN AAAA 2001:db8:2::1"])
+        );
+        assert_eq!(said["answer"]["client_subnet"], json!({ "source": 24, "scope": 24 }));
+    }
+
+    #[test]
+    fn what_is_not_steered_is_explained_too() {
+        let snapshot = world();
+        let ask = |name: &str, rtype: &str| explain(&snapshot, name, rtype, "10.1.200.9".parse().unwrap());
+        for (name, found, rcode) in [
+            ("host.example.test", "static", "noerror"),
+            ("x.child.example.test", "delegated", "noerror"),
+            ("nope.example.test", "no such name", "nxdomain"),
+            ("elsewhere.net", "not in our zones", "refused"),
+        ] {
+            let said = ask(name, "A");
+            assert_eq!(
+                (said["found"].as_str(), said["answer"]["rcode"].as_str()),
+                (Some(found), Some(rcode)),
+                "{name}"
+            );
+            assert!(said["steering"].is_null());
+        }
+        assert!(ask("a..b", "A")["error"].as_str().unwrap().contains("empty label"));
+        assert!(ask("a", "NOPE")["error"].as_str().unwrap().contains("no type"));
+        let none = fixture::without_dns();
+        assert_eq!(explain(&none, "a", "A", [10, 0, 0, 1].into())["error"], "this node has no name server");
+    }
+}
