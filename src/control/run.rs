@@ -306,13 +306,12 @@ impl Loop {
         let wall = self.clock.wall();
         let mut touched = Touched::default();
         if !turn.events.is_empty() {
-            let mut next = Snapshot::clone(&self.current);
-            for event in turn.events {
-                self.report.event(&event);
-                self.keeper.audit(&event, next.generation, wall);
-                touched.add(&event, &next.topology);
-                next = step::step(&next, event, now, wall);
+            for event in &turn.events {
+                self.report.event(event);
+                self.keeper.audit(event, self.current.generation, wall);
+                touched.add(event, &self.current.topology);
             }
+            let next = step::steps(&self.current, turn.events, now, wall);
             let before = std::mem::replace(&mut self.current, Arc::new(next));
             self.published.publish(Arc::clone(&self.current));
             // Evidence alone moves no generation; what it has turned is told with the next tick.

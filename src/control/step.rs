@@ -17,6 +17,7 @@ use crate::base::ids::{BackendId, TargetId};
 use crate::decide::{eject, guard, standing, verdict};
 use crate::snapshot::health::{BackendState, DcState, DcWeight, ProbeOutcome, TargetHealth, Verdict};
 use crate::snapshot::load::Sample;
+use crate::snapshot::topology::Target;
 use crate::snapshot::{Intents, Snapshot, Topology};
 
 /// The first snapshot of a process: from what was known when the last one ended, or from nothing. What is unknown is used.
@@ -46,37 +47,82 @@ pub fn first(topology: Topology, known: Option<&Memory>, now: Mono, wall: Wall) 
 /// The next snapshot. Its generation is one more if an edge would act otherwise than before, else the same, with the same
 /// views. An event of another topology changes nothing.
 pub fn step(before: &Snapshot, event: Event, now: Mono, wall: Wall) -> Snapshot {
+    steps(before, [event], now, wall)
+}
+
+/// What several events of one moment make of it, in their order, as one generation. What follows from probes is derived
+/// once for all that stand together: a thousand of them cost little more than one, and nobody acts on half a moment.
+pub fn steps(before: &Snapshot, events: impl IntoIterator<Item = Event>, now: Mono, wall: Wall) -> Snapshot {
     let mut next = Snapshot { at: now, ..before.clone() };
-    let current = |serial: u64| serial == before.topology.serial;
-    let look = match event {
-        Event::Probed { target, outcome, took, serial } if current(serial) => {
-            probed(&mut next, target, outcome, took, now)
-        }
-        Event::Sampled { samples, serial } if current(serial) => Some(sampled(&mut next, &samples, now)),
-        Event::Tick => Some(tick(&mut next, now, wall)),
-        Event::Reload(topology) => {
-            carry::reload(&mut next, *topology, now);
-            Some(Look::Again)
-        }
-        Event::Wish(wish) => {
-            next.intents = Arc::new(intent::with(&next.intents, wish));
-            Some(Look::Again)
-        }
-        Event::Revoke(subject) => {
-            next.intents = Arc::new(intent::without(&next.intents, &subject));
-            Some(Look::Again)
-        }
-        // The loop answers a flush; the rest speaks of a topology that has gone.
-        Event::Flush(_) | Event::Probed { .. } | Event::Sampled { .. } => None,
-    };
-    if let Some(look) = look {
+    let (mut probes, mut looked) = (Probes::default(), false);
+    for event in events {
+        let serial = next.topology.serial;
+        let look = match event {
+            Event::Probed { target, outcome, took, serial: s } if s == serial => {
+                probes = probes.and(probed(&mut next, target, outcome, took, now));
+                continue;
+            }
+            // The loop answers a flush; the rest speaks of a topology that has gone.
+            Event::Flush(_) | Event::Probed { .. } => continue,
+            Event::Sampled { serial: s, .. } if s != serial => continue,
+            other => {
+                settle(&mut next, std::mem::take(&mut probes), now, wall);
+                absorb(&mut next, other, now, wall)
+            }
+        };
         assess::assess(&mut next, look, now, wall);
-        if assess::moved(before, &next) {
-            next.generation = before.generation + 1;
-            next.views = Arc::default();
-        }
+        looked = true;
+    }
+    looked |= settle(&mut next, probes, now, wall);
+    if looked && assess::moved(before, &next) {
+        next.generation = before.generation + 1;
+        next.views = Arc::default();
     }
     next
+}
+
+/// What probes that stand together ask for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Probes {
+    /// One of them failed: this node may be the one cut off.
+    failed: bool,
+    /// One of them may have moved something.
+    again: bool,
+}
+
+impl Probes {
+    const fn and(self, other: Self) -> Self {
+        Self { failed: self.failed || other.failed, again: self.again || other.again }
+    }
+}
+
+/// Draws the conclusion from probes; false where there is none to draw.
+fn settle(next: &mut Snapshot, probes: Probes, now: Mono, wall: Wall) -> bool {
+    let look = if probes.failed && next.isolated_since.is_none() && guard::isolated(&next.topology, &next.targets, now)
+    {
+        let targets = Arc::make_mut(&mut next.targets);
+        guard::freeze(&next.topology, targets, now);
+        next.isolated_since = Some(now);
+        Look::Undo { round: guard::round(&next.topology) }
+    } else if probes.again {
+        Look::Again
+    } else {
+        return false;
+    };
+    assess::assess(next, look, now, wall);
+    true
+}
+
+fn absorb(next: &mut Snapshot, event: Event, now: Mono, wall: Wall) -> Look {
+    match event {
+        Event::Sampled { samples, .. } => return sampled(next, &samples, now),
+        Event::Tick => return tick(next, now, wall),
+        Event::Reload(topology) => carry::reload(next, *topology, now),
+        Event::Wish(wish) => next.intents = Arc::new(intent::with(&next.intents, wish)),
+        Event::Revoke(subject) => next.intents = Arc::new(intent::without(&next.intents, &subject)),
+        Event::Probed { .. } | Event::Flush(_) => {}
+    }
+    Look::Again
 }
 
 /// What seeds the jitter of a target: differs by node, so that a fleet does not probe in step.
@@ -86,11 +132,11 @@ pub(super) fn seed(topology: &Topology, target: TargetId) -> u64 {
     hash::join(hash::bytes(node, address.as_bytes()), target.index() as u64)
 }
 
-fn probed(next: &mut Snapshot, target: TargetId, outcome: ProbeOutcome, took: Duration, now: Mono) -> Option<Look> {
+fn probed(next: &mut Snapshot, target: TargetId, outcome: ProbeOutcome, took: Duration, now: Mono) -> Probes {
     let topology = Arc::clone(&next.topology);
-    let probe = &topology.targets.get(target.index())?.probe;
+    let known = topology.targets.get(target.index()).zip(next.targets.get(target.index()).cloned());
+    let Some((Target { probe, .. }, before)) = known else { return Probes::default() };
     let seed = seed(&topology, target);
-    let before = next.targets.get(target.index())?.clone();
     let ok = outcome == ProbeOutcome::Ok;
     if next.isolated_since.is_some() {
         let thaws = ok && guard::thaws(&topology, &next.targets, target);
@@ -100,23 +146,22 @@ fn probed(next: &mut Snapshot, target: TargetId, outcome: ProbeOutcome, took: Du
             next.isolated_since = None;
             guard::thaw(targets, now);
         }
-        return Some(Look::Again);
+        return Probes { failed: false, again: true };
     }
     let after = verdict::judge(&before, outcome, took, probe, now, seed);
-    let quiet = calm(&before) && calm(&after);
-    let targets = Arc::make_mut(&mut next.targets);
-    targets[target.index()] = after;
-    if !ok && guard::isolated(&topology, targets, now) {
-        guard::freeze(&topology, targets, now);
-        next.isolated_since = Some(now);
-        return Some(Look::Undo { round: guard::round(&topology) });
-    }
-    (!quiet).then_some(Look::Again)
+    let quiet = (calm(&before) && calm(&after)) || (lost(&before) && lost(&after));
+    Arc::make_mut(&mut next.targets)[target.index()] = after;
+    Probes { failed: !ok, again: !quiet }
 }
 
 /// Up, and nothing that points to a change: one more good probe moves nothing.
 fn calm(health: &TargetHealth) -> bool {
     health.verdict == Verdict::Up && health.streak_failed == 0 && health.leaky == 0
+}
+
+/// Down, and no sign of life: one more failure moves nothing.
+const fn lost(health: &TargetHealth) -> bool {
+    matches!(health.verdict, Verdict::Down) && health.streak_ok == 0
 }
 
 fn sampled(next: &mut Snapshot, samples: &[(BackendId, Sample)], now: Mono) -> Look {

@@ -12,7 +12,7 @@ use crate::base::ids::DatacenterId;
 use crate::base::task::{self, Task};
 use crate::config::{BackendSpec, Config, Datacenter, Health, Passive, Probe, ProbeKind, Protocol, Retry, Service};
 use crate::control::probe::{Asking, Trouble};
-use crate::snapshot::health::{BackendState, DcState, Verdict};
+use crate::snapshot::health::{BackendState, DcState, ProbeFailure, Verdict};
 use crate::snapshot::intent::{Intent, Subject, Wish};
 use crate::snapshot::load::Outcome;
 use crate::snapshot::topology::{Assets, Target};
@@ -115,7 +115,6 @@ async fn until(handle: &Handle, what: impl Fn(&Snapshot) -> bool) -> Duration {
     let began = SystemClock.mono();
     let waiting = async {
         while !what(&handle.published.load()) {
-            handle.apply(Event::Tick).await.unwrap();
             tokio::time::sleep(MS).await;
         }
     };
@@ -348,4 +347,49 @@ async fn stopping_is_prompt_whatever_is_in_the_air() {
     let began = SystemClock.mono();
     drop(running);
     assert!(SystemClock.mono().since(began) < DEADLINE / 4);
+}
+
+/// Answers at once, and counts.
+struct Counting {
+    asked: Vec<AtomicUsize>,
+    dead_from: AtomicUsize,
+}
+
+impl Prober for Counting {
+    fn ask<'a>(&'a self, target: &'a Target, _: &'a Assets) -> Asking<'a> {
+        let which = usize::from(target.address.port());
+        self.asked[which].fetch_add(1, SeqCst);
+        let dead = which >= self.dead_from.load(SeqCst);
+        Box::pin(async move { if dead { Err(Trouble::Failed(ProbeFailure::Refused)) } else { Ok(()) } })
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_targets_are_each_asked_in_their_turn() {
+    const N: usize = 10_000;
+    let prober = Arc::new(Counting {
+        asked: (0..=N).map(|_| AtomicUsize::new(0)).collect(),
+        dead_from: AtomicUsize::new(N + 1),
+    });
+    let all: Vec<SocketAddr> = (1..=N).map(|port| SocketAddr::from(([127, 0, 0, 1], port as u16))).collect();
+    let (a, b) = all.split_at(N / 2);
+    let topology = topology(config(&[a, b], http()), None);
+    let clock = Arc::new(SystemClock);
+    let began = clock.mono();
+    let running = start_with(topology, None, clock, Arc::clone(&prober) as _).unwrap();
+    let handle = running.handle();
+    until(&handle, all_up).await;
+    println!("10,000 targets up after {:?}", SystemClock.mono().since(began));
+    until(&handle, |s| s.targets.iter().all(|t| t.round >= 2)).await;
+    let took = SystemClock.mono().since(began);
+    let asked: Vec<usize> = prober.asked[1..].iter().map(|n| n.load(SeqCst)).collect();
+    println!("2 rounds after {took:?}; asked {} to {} times", asked.iter().min().unwrap(), asked.iter().max().unwrap());
+    let most = 2 + (took.as_secs_f64() / 0.9) as usize;
+    assert!(asked.iter().all(|&n| n <= most), "nobody more often than the interval allows");
+
+    prober.dead_from.store(N / 2 + 1, SeqCst);
+    let took = until(&handle, |s| s.weights[1].effective == 0).await;
+    println!("half of them dead: failed after {took:?}");
+    let took = until(&handle, |s| s.targets[N / 2..].iter().all(|t| t.verdict == Verdict::Down)).await;
+    println!("and the last of them {took:?} later");
 }

@@ -354,3 +354,66 @@ fn a_slow_node_is_ejected_after_three_slow_seconds_and_pressure_never_is() {
     );
     assert_eq!((world.state(3), world.snapshot.backends[3].weight), (BackendState::Healthy, 650));
 }
+
+mod moments {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn probes(world: &World, targets: &[(usize, bool)]) -> Vec<Event> {
+        let serial = world.snapshot.topology.serial;
+        let one = |&(target, ok): &(usize, bool)| {
+            let outcome = if ok { ProbeOutcome::Ok } else { REFUSED };
+            Event::Probed { target: TargetId::new(target), outcome, took: MS, serial }
+        };
+        targets.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_moment_is_one_generation_and_half_of_it_moves_nothing() {
+        let mut world = World::up(config(3, 2));
+        let before = world.snapshot.generation;
+        let fallen = probes(&world, &[(0, false), (0, false), (1, false), (1, false), (2, true)]);
+        world.snapshot = steps(&world.snapshot, fallen, world.now, wall(world.now));
+        assert_eq!(world.snapshot.generation, before + 1);
+        assert_eq!((world.dc(0).state, world.dc(1).state), (DcState::Failed, DcState::Serving));
+
+        let mut world = World::up(config(3, 2));
+        let all: Vec<_> = (0..6).chain(0..6).map(|target| (target, false)).collect();
+        let fallen = probes(&world, &all);
+        let before = world.snapshot.generation;
+        world.snapshot = steps(&world.snapshot, fallen, world.now, wall(world.now));
+        assert!(world.snapshot.isolated_since.is_some() && (0..3).all(|dc| world.dc(dc).effective == 10_000));
+        assert_eq!(world.snapshot.generation, before + 1);
+    }
+
+    proptest! {
+        /// A moment and its events one by one agree on all evidence, and on everything that follows where nothing in
+        /// between was acted on: a flicker within one moment counts for nothing.
+        #[test]
+        fn a_moment_is_the_sum_of_its_events(script in proptest::collection::vec(
+            proptest::collection::btree_map(0usize..6, any::<bool>(), 0..6), 1..40)
+        ) {
+            let (mut one, mut all) = (World::up(config(3, 2)), World::up(config(3, 2)));
+            for moment in script {
+                let moment: Vec<_> = moment.into_iter().collect();
+                let mut isolated_between = false;
+                for event in probes(&one, &moment) {
+                    one.event(event);
+                    isolated_between |= one.snapshot.isolated_since.is_some();
+                }
+                let before = all.snapshot.generation;
+                all.snapshot = steps(&all.snapshot, probes(&all, &moment), all.now, wall(all.now));
+                prop_assert!(all.snapshot.generation <= before + 1);
+                if isolated_between || all.snapshot.isolated_since.is_some() {
+                    return Ok(());
+                }
+                prop_assert_eq!(&one.snapshot.targets, &all.snapshot.targets);
+                prop_assert_eq!(&one.snapshot.backends, &all.snapshot.backends);
+                for world in [&mut one, &mut all] {
+                    world.pass(200);
+                }
+            }
+        }
+    }
+}
