@@ -104,7 +104,7 @@ pub(super) async fn revoke(State(shared): Site, body: Result<Bytes, BytesRejecti
         return Ok(Json(applied(&shared, &subject, false)));
     }
     tracing::info!(target: "springtide::audit", %subject, by, "an operator's intent is taken back");
-    apply(&shared, Event::Revoke(subject.clone())).await?;
+    apply(&shared, Event::Revoke { subject: subject.clone(), by }).await?;
     Ok(Json(applied(&shared, &subject, true)))
 }
 

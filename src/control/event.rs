@@ -43,7 +43,12 @@ pub enum Event {
     /// An operator wants something.
     Wish(Intent),
     /// An operator takes back what was wanted of a subject.
-    Revoke(Subject),
+    Revoke {
+        /// Of what.
+        subject: Subject,
+        /// Who takes it back.
+        by: String,
+    },
     /// Answers when all events before it have been published: `kill`, `drain` and tests wait on it.
     Flush(oneshot::Sender<u64>),
 }

@@ -47,7 +47,7 @@ impl Keeper {
     pub(super) fn audit(&mut self, event: &Event, generation: u64, wall: Wall) {
         let act = match event {
             Event::Wish(intent) => Act::Wish(intent.clone()),
-            Event::Revoke(subject) => Act::Revoke { subject: subject.clone(), by: String::new() },
+            Event::Revoke { subject, by } => Act::Revoke { subject: subject.clone(), by: by.clone() },
             _ => return,
         };
         self.urgent = true;

@@ -87,7 +87,7 @@ impl Report {
             Event::Tick => 2,
             Event::Reload(_) => 3,
             Event::Wish(_) => 4,
-            Event::Revoke(_) => 5,
+            Event::Revoke { .. } => 5,
             Event::Flush(_) => return,
         };
         self.events[kind].increment(1);

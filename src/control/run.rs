@@ -401,7 +401,7 @@ impl Touched {
                 let backends = samples.iter().filter_map(|(id, _)| topology.backends.get(id.index()));
                 self.some.extend(backends.filter_map(|backend| backend.target));
             }
-            Event::Tick | Event::Reload(_) | Event::Wish(_) | Event::Revoke(_) | Event::Flush(_) => self.all = true,
+            Event::Tick | Event::Reload(_) | Event::Wish(_) | Event::Revoke { .. } | Event::Flush(_) => self.all = true,
         }
     }
 }

@@ -119,7 +119,7 @@ fn absorb(next: &mut Snapshot, event: Event, now: Mono, wall: Wall) -> Look {
         Event::Tick => return tick(next, now, wall),
         Event::Reload(topology) => carry::reload(next, *topology, now),
         Event::Wish(wish) => next.intents = Arc::new(intent::with(&next.intents, wish)),
-        Event::Revoke(subject) => next.intents = Arc::new(intent::without(&next.intents, &subject)),
+        Event::Revoke { subject, .. } => next.intents = Arc::new(intent::without(&next.intents, &subject)),
         Event::Probed { .. } | Event::Flush(_) => {}
     }
     Look::Again

@@ -197,7 +197,7 @@ fn drained_is_drained_until_it_ends_and_down_is_never_served() {
     assert!(steer.all_down && steer.candidates[1].state == DcState::AdminDown);
     world.pass(1_200);
     assert_eq!((world.dc(0).state, world.dc(1).state), (DcState::Returning, DcState::AdminDown));
-    world.event(Event::Revoke(Subject::Datacenter("dc1".into())));
+    world.event(Event::Revoke { subject: Subject::Datacenter("dc1".into()), by: "test".into() });
     assert_eq!(world.dc(1).state, DcState::Returning);
 }
 
