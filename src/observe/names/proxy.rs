@@ -1,6 +1,30 @@
-//! Metrics of the `proxy` area.
+//! Metrics of the edge.
 
-#[allow(unused_imports, reason = "an area may have one kind only")]
 use super::{Kind, SECONDS, table};
 
-table! {}
+table! {
+    REQUESTS: Kind::Counter, "springtide_proxy_requests_total", ["route", "class"],
+        "Requests answered, by route and class of the status. A client that left counts as 4xx.";
+    REQUEST_DURATION: Kind::Histogram(SECONDS), "springtide_proxy_request_duration_seconds", ["route"],
+        "From the head of a request to the end of its response.";
+    REFUSED: Kind::Counter, "springtide_proxy_refused_total", ["reason"],
+        "Requests that no backend answered (or not to the end), by reason.";
+    TRIES: Kind::Counter, "springtide_proxy_upstream_tries_total", ["service", "outcome"],
+        "Tries at backends, by how they ended.";
+    RETRIES: Kind::Counter, "springtide_proxy_retries_total", ["service", "failure"],
+        "Further tries, by the failure that they followed.";
+    SPILLS: Kind::Counter, "springtide_proxy_spills_total", ["service", "datacenter"],
+        "Tries that went to another datacenter than this node's, by where they went.";
+    CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
+        "Connections of clients that are open.";
+    HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],
+        "Connections that never got as far as a request: broken, refused or late TLS handshakes, and silence.";
+    POOL_HITS: Kind::Counter, "springtide_proxy_pool_hits_total", ["service"],
+        "Tries that found a connection ready.";
+    POOL_DIALS: Kind::Counter, "springtide_proxy_pool_dials_total", ["service"],
+        "Connections made to backends.";
+    TUNNELS: Kind::Gauge, "springtide_proxy_tunnels", [],
+        "Upgraded connections (WebSocket) that are open.";
+    TUNNEL_BYTES: Kind::Counter, "springtide_proxy_tunnel_bytes_total", [],
+        "Bytes carried by upgraded connections, both ways.";
+}

@@ -1,0 +1,161 @@
+//! Who is let in: places for connections, the protocol that a client speaks, and handshakes with an end.
+//!
+//! All of this happens once a connection and before any request. Limits on requests (by user, by route, by load) will be
+//! stages of their own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Connections of clients at a time, over all workers (ours).
+const CONNECTIONS: usize = 100_000;
+/// TLS handshakes at a time on one worker. A full one costs some 300 us of CPU: more at once only makes all of them late.
+const HANDSHAKES: usize = 64;
+/// How long a client may take until it is clear what it speaks: its first byte, and its TLS handshake with the wait for it
+/// (EDGE 4, gap 9).
+const OPENING: Duration = Duration::from_secs(5);
+/// What HTTP/2 begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Pause after an accept that failed for a lack of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// HTTP/1.1 or 1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// The places for connections.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(CONNECTIONS)))
+    }
+}
+
+impl Places {
+    /// A place, as soon as there is one. Until then nobody is accepted: clients wait in the kernel's queue, which costs
+    /// us nothing. `None` only when the edge is gone.
+    pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
+}
+
+/// Handshakes under way on one worker.
+#[derive(Debug)]
+pub(super) struct Handshakes(Semaphore);
+
+impl Default for Handshakes {
+    fn default() -> Self {
+        Self(Semaphore::new(HANDSHAKES))
+    }
+}
+
+impl Handshakes {
+    /// Completes the TLS handshake and tells what is spoken inside. `None`: it failed, or took too long.
+    pub(super) async fn shake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Spoken)> {
+        let shake = async {
+            // Who has sent nothing yet takes no place.
+            tcp.readable().await.ok()?;
+            let _place = self.0.acquire().await.ok()?;
+            acceptor.accept(tcp).await.ok()
+        };
+        let tls = tokio::time::timeout(OPENING, shake).await.ok()??;
+        let spoken = if tls.get_ref().1.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
+        Some((tls, spoken))
+    }
+}
+
+/// What is spoken on `tcp` in plaintext, by its first bytes. `None`: it was closed, or stayed silent for too long.
+pub(super) async fn sniff(tcp: &TcpStream) -> Option<Spoken> {
+    let look = async {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let mut seen = [0; PREFACE.len()];
+            let n = tcp.peek(&mut seen).await.ok()?;
+            match seen.get(..n)? {
+                [] => return None,
+                whole if whole == PREFACE => return Some(Spoken::Http2),
+                part if PREFACE.starts_with(part) => {
+                    // A prefix of it and nothing more yet; peeking again at once would give the same.
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                _ => return Some(Spoken::Http1),
+            }
+        }
+    };
+    tokio::time::timeout(OPENING, look).await.ok()?
+}
+
+/// How long to wait after an accept that failed with `error`: not at all where it was that one client's fault.
+pub(super) fn pause_after(error: &io::Error) -> Duration {
+    match error.kind() {
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {
+            Duration::ZERO
+        }
+        _ => ACCEPT_PAUSE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::net::listen::{Share, tcp};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tcp("127.0.0.1:0".parse().unwrap(), Share::Alone).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn first_bytes_tell_what_is_spoken() {
+        for (bytes, spoken) in [
+            (b"GET / HTTP/1.1\r\n".as_slice(), Some(Spoken::Http1)),
+            (b"P", None),
+            (b"PUT", Some(Spoken::Http1)),
+            (PREFACE, Some(Spoken::Http2)),
+            (b"\x16\x03\x01", Some(Spoken::Http1)),
+            (b"", None),
+        ] {
+            let (mut client, server) = pair().await;
+            client.write_all(bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+            if bytes != b"P" {
+                assert_eq!(sniff(&server).await, spoken, "{bytes:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_preface_may_come_in_pieces() {
+        let (mut client, server) = pair().await;
+        let (first, rest) = PREFACE.split_at(5);
+        client.write_all(first).await.unwrap();
+        let looking = tokio::join!(sniff(&server), async {
+            tokio::task::yield_now().await;
+            client.write_all(rest).await.unwrap();
+        });
+        assert_eq!(looking.0, Some(Spoken::Http2));
+    }
+
+    #[test]
+    fn a_shortage_of_ours_makes_accepting_pause() {
+        assert_eq!(pause_after(&io::Error::from_raw_os_error(libc::EMFILE)), ACCEPT_PAUSE);
+        assert_eq!(pause_after(&io::Error::from_raw_os_error(libc::ECONNABORTED)), Duration::ZERO);
+    }
+}

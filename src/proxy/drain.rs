@@ -1,0 +1,305 @@
+//! Every open connection of a worker, watched once a second: who dawdles is closed, and on shutdown all are told.
+//!
+//! A connection has no timer of its own. It notes in [`Pulse`] what it is doing (plain stores, no clock), and the sweep
+//! counts for how many of its rounds that has not changed. So limits are kept to a second, and a request pays nothing.
+//!
+//! ```text
+//!   idle --first byte--> head --whole head--> busy --response written--> idle
+//!   60 s: closed         10 s: closed         30 s without a byte that the client should take: closed
+//! ```
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Time between two rounds of the sweep.
+pub(super) const ROUND: Duration = Duration::from_secs(1);
+/// Rounds that a connection may be idle between requests (EDGE 4, gap 9).
+const IDLE_ROUNDS: u32 = 60;
+/// Rounds from the first byte of a head to its last (EDGE 4, gap 9).
+const HEAD_ROUNDS: u32 = 10;
+/// Rounds that a client may refuse to take what we have for it (ours).
+const BLOCKED_ROUNDS: u32 = 30;
+
+/// What one connection is doing.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    running: AtomicU32,
+    is_in_head: AtomicBool,
+    is_blocked: AtomicBool,
+    turn: AtomicU32,
+    order: AtomicU8,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Go on.
+    None = 0,
+    /// Finish what runs, begin nothing new.
+    Drain = 1,
+    /// Close now.
+    Close = 2,
+}
+
+impl Pulse {
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.running.fetch_add(1, Relaxed);
+        self.is_in_head.store(false, Relaxed);
+        self.turn.fetch_add(1, Relaxed);
+    }
+
+    /// A request has ended.
+    pub(super) fn end(&self) {
+        self.running.fetch_sub(1, Relaxed);
+        self.turn.fetch_add(1, Relaxed);
+    }
+
+    /// What it was told.
+    pub(super) fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            0 => Order::None,
+            1 => Order::Drain,
+            _ => Order::Close,
+        }
+    }
+
+    /// Tells it; an order is never taken back.
+    pub(super) fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Relaxed);
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task to wake when there is an order. A task keeps its waker for life, so once is enough.
+    pub(super) fn listen(&self, waker: &Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
+    /// Rounds without a change after which it is closed, by what it is doing.
+    fn patience(&self) -> Option<u32> {
+        if self.is_blocked.load(Relaxed) {
+            Some(BLOCKED_ROUNDS)
+        } else if self.running.load(Relaxed) > 0 {
+            None
+        } else if self.is_in_head.load(Relaxed) {
+            Some(HEAD_ROUNDS)
+        } else {
+            Some(IDLE_ROUNDS)
+        }
+    }
+
+    fn heard(&self) {
+        if self.running.load(Relaxed) == 0 && !self.is_in_head.load(Relaxed) {
+            self.is_in_head.store(true, Relaxed);
+            self.turn.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn wrote(&self, is_pending: bool) {
+        if self.is_blocked.load(Relaxed) || is_pending {
+            self.is_blocked.store(is_pending, Relaxed);
+            if !is_pending {
+                self.turn.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// A client's connection that notes what passes.
+#[derive(Debug)]
+pub(super) struct Pulsed<T> {
+    inner: T,
+    pulse: Arc<Pulse>,
+    has_heads: bool,
+}
+
+impl<T> Pulsed<T> {
+    /// `has_heads`: bytes that come while nothing runs begin a head (HTTP/1). In HTTP/2 they may be anything.
+    pub(super) const fn new(inner: T, pulse: Arc<Pulse>, has_heads: bool) -> Self {
+        Self { inner, pulse, has_heads }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Pulsed<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if self.has_heads && buf.filled().len() > before {
+            self.pulse.heard();
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Pulsed<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.pulse.wrote(polled.is_pending());
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.pulse.wrote(polled.is_pending());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        if polled.is_pending() {
+            self.pulse.wrote(true);
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// The open connections of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    watched: Mutex<Vec<Watched>>,
+    told: AtomicU8,
+}
+
+#[derive(Debug)]
+struct Watched {
+    pulse: Weak<Pulse>,
+    turn: u32,
+    rounds: u32,
+}
+
+impl Open {
+    /// A connection has been opened.
+    pub(super) fn watch(&self, pulse: &Arc<Pulse>) {
+        let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0 };
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        if self.told.load(Relaxed) > 0 {
+            pulse.tell(Order::Drain);
+        }
+    }
+
+    /// One round: closes who has dawdled too long. Returns how many are open.
+    pub(super) fn sweep(&self) -> usize {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain_mut(|w| {
+            let Some(pulse) = w.pulse.upgrade() else { return false };
+            let turn = pulse.turn.load(Relaxed);
+            w.rounds = if w.turn == turn { w.rounds + 1 } else { 0 };
+            w.turn = turn;
+            if pulse.patience().is_some_and(|patience| w.rounds >= patience) {
+                pulse.tell(Order::Close);
+            }
+            true
+        });
+        watched.len()
+    }
+
+    /// Tells all that are open, and all that will be.
+    pub(super) fn tell(&self, order: Order) {
+        self.told.fetch_max(order as u8, Relaxed);
+        for watched in &*self.watched.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(pulse) = watched.pulse.upgrade() {
+                pulse.tell(order);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds until `pulse` is told to close, at most a hundred.
+    fn rounds_left(open: &Open, pulse: &Pulse) -> u32 {
+        (1..=100)
+            .find(|_| {
+                open.sweep();
+                pulse.order() == Order::Close
+            })
+            .unwrap_or(u32::MAX)
+    }
+
+    #[test]
+    fn each_phase_has_its_own_patience() {
+        type Step = fn(&Pulse);
+        let table: [(&str, Step, u32); 5] = [
+            ("idle", |_| {}, IDLE_ROUNDS),
+            ("in a head", Pulse::heard, HEAD_ROUNDS),
+            ("busy", Pulse::begin, u32::MAX),
+            (
+                "done",
+                |p| {
+                    p.heard();
+                    p.begin();
+                    p.end();
+                },
+                IDLE_ROUNDS,
+            ),
+            (
+                "blocked",
+                |p| {
+                    p.begin();
+                    p.wrote(true);
+                },
+                BLOCKED_ROUNDS,
+            ),
+        ];
+        for (name, step, rounds) in table {
+            let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+            open.watch(&pulse);
+            open.sweep();
+            step(&pulse);
+            open.sweep();
+            let expected = if name == "idle" { rounds - 2 } else { rounds };
+            assert_eq!(rounds_left(&open, &pulse), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn progress_starts_the_count_anew() {
+        let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+        open.watch(&pulse);
+        pulse.begin();
+        pulse.wrote(true);
+        (0..BLOCKED_ROUNDS - 1).for_each(|_| {
+            open.sweep();
+        });
+        pulse.wrote(false);
+        pulse.wrote(true);
+        open.sweep();
+        assert_eq!(rounds_left(&open, &pulse), BLOCKED_ROUNDS);
+    }
+
+    #[test]
+    fn who_comes_while_draining_is_told_and_who_left_is_forgotten() {
+        let open = Open::default();
+        let early = Arc::new(Pulse::default());
+        open.watch(&early);
+        open.tell(Order::Drain);
+        let late = Arc::new(Pulse::default());
+        open.watch(&late);
+        assert_eq!((early.order(), late.order(), open.sweep()), (Order::Drain, Order::Drain, 2));
+        drop(early);
+        assert_eq!(open.sweep(), 1);
+    }
+}

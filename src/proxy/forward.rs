@@ -1,0 +1,427 @@
+//! Forwarding: a backend is chosen, asked, and if that fails, perhaps another one.
+//!
+//! All that is decided is decided in `decide`: where to go, how long to wait, whether to try again. Here it is done, and
+//! its end is counted, exactly once a try. The deadline runs from the head of a request to the head of its response; a
+//! body that is still on its way to the backend stops the clock as long as it moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use super::download::{self, Line, Out};
+use super::pool::h1::Failure as LineFailure;
+use super::pool::{NoLine, Pool};
+use super::reply::Reason;
+use super::tally::{Entry, Try};
+use super::upload::{Inbound, Progress, STALL, Source, Upload};
+use super::worker::{Sight, Worker};
+use super::{Caller, upgrade};
+use crate::base::clock::Mono;
+use crate::base::ids::{BackendId, DatacenterId, ServiceId};
+use crate::config::{Balance, Route, Service};
+use crate::decide::balance::{self, NoChoice, Wanted, user};
+use crate::decide::deadline::{self, By, Deadline};
+use crate::decide::retry::{self, Case, Failure};
+use crate::decide::tried::Tried;
+use crate::net::stage::{Next, Stage};
+use crate::snapshot::load::Outcome;
+use crate::wire::head::{self, Upgrade, Way};
+use crate::wire::{forwarded, host};
+
+/// How long connecting may take, TLS and all, within this node's datacenter and to another one (EDGE 3h has 100 ms and
+/// 500 ms for TCP alone; below 1 s each means that the first SYN has to be answered).
+const CONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(750));
+
+/// Forwards a request to `service`.
+///
+/// # Errors
+/// The reason why no backend has answered.
+pub(super) async fn forward(
+    entry: &mut Entry,
+    mut head: Parts,
+    inbound: Inbound,
+    route: &Route,
+    service: ServiceId,
+) -> Result<Response<Out>, Reason> {
+    let sight = Arc::clone(&entry.sight);
+    let spec = sight.snapshot.topology.service(service);
+    let deadline = deadline::deadline(route.deadline, spec.deadline, &head.headers);
+    let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::UserHome);
+    let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
+    let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
+    let upgrading = match head::upgrade(&head.method, head.version, &head.headers) {
+        Some(Upgrade::WebSocket) => head.extensions.remove::<OnUpgrade>(),
+        // A server may go on as if it had not been asked (RFC 9110 section 7.8).
+        Some(Upgrade::Unknown) | None => None,
+    };
+    rewrite(&mut head, entry, upgrading.is_some())?;
+    if let Some(upstream) = &sight.kit(service).upstream {
+        return within(&**upstream, entry, head, inbound, route.max_body, deadline.budget).await;
+    }
+    let source = Source::of(inbound, route.max_body).await?;
+    let began = if matches!(source, Source::Empty) { entry.began } else { entry.client.worker.now() };
+    let mut errand = Errand {
+        worker: Arc::clone(&entry.client.worker),
+        sight,
+        service,
+        head,
+        source,
+        deadline,
+        until: began + deadline.budget,
+        is_repeatable,
+        upgrading,
+    };
+    let answered = errand.run(entry, user).await;
+    entry.has_unread_body = errand.source.progress() != Progress::Sent;
+    answered
+}
+
+/// Makes a client's head ours: without what belonged to its hop, with what belongs to this one.
+fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool) -> Result<(), Reason> {
+    let peer = &entry.client.peer;
+    let said = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?.said.to_owned();
+    head::strip(&mut head.headers, Way::Request { trusted: peer.trusted }, is_upgrading);
+    forwarded::stamp(&mut head.headers, peer, &said, head.version);
+    if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
+        let host = HeaderValue::from_str(&said).map_err(|_| Reason::BadRequest)?;
+        head.headers.insert(HOST, host);
+        let path = head.uri.path_and_query().cloned();
+        head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    head.version = Version::HTTP_11;
+    Ok(())
+}
+
+/// Lets an upstream in this process answer.
+async fn within(
+    upstream: &dyn Stage,
+    entry: &Entry,
+    mut head: Parts,
+    inbound: Inbound,
+    limit: u64,
+    budget: Duration,
+) -> Result<Response<Out>, Reason> {
+    if inbound.size_hint().lower() > limit {
+        return Err(Reason::BodyTooLarge);
+    }
+    let peer = &entry.client.peer;
+    head.extensions.insert(Caller { client: entry.from, request_id: entry.id.clone(), is_tls: peer.tls });
+    deadline::pass_on(&mut head.headers, budget);
+    let request = Request::from_parts(head, inbound.into_limited_body(limit));
+    let answered = tokio::time::timeout(budget, upstream.handle(request, Next::end())).await;
+    let (mut head, body) = answered.map_err(|_| Reason::Timeout)?.into_parts();
+    head::strip(&mut head.headers, Way::Response, false);
+    Ok(Response::from_parts(head, Out::boxed(body)))
+}
+
+/// A request on its way, for as many tries as it takes.
+struct Errand {
+    worker: Arc<Worker>,
+    sight: Arc<Sight>,
+    service: ServiceId,
+    head: Parts,
+    source: Source,
+    deadline: Deadline,
+    until: Mono,
+    is_repeatable: bool,
+    upgrading: Option<OnUpgrade>,
+}
+
+/// Where a try goes.
+struct Leg<'a> {
+    backend: BackendId,
+    datacenter: DatacenterId,
+    pool: &'a Arc<Pool>,
+    /// How long to wait for a connection.
+    connect: Duration,
+    /// How long to wait for the head of the response.
+    patience: Duration,
+}
+
+/// How a try failed, for everybody who wants to know.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    /// What the client is told if it was the last one.
+    reason: Reason,
+    /// What the backend's counters are told.
+    outcome: Outcome,
+    /// What may come next; `None`: nothing, it was not the backend's fault.
+    failure: Option<Failure>,
+}
+
+impl Fault {
+    const fn of_backend(reason: Reason, outcome: Outcome, failure: Failure) -> Self {
+        Self { reason, outcome, failure: Some(failure) }
+    }
+
+    const fn of_others(reason: Reason) -> Self {
+        Self { reason, outcome: Outcome::Cancelled, failure: None }
+    }
+}
+
+impl From<NoLine> for Fault {
+    fn from(no_line: NoLine) -> Self {
+        match no_line {
+            NoLine::Backend(outcome) => Self::of_backend(Reason::Unreachable, outcome, Failure::Connect),
+            NoLine::Exhausted => Self::of_others(Reason::Busy),
+            NoLine::Misconfigured => Self::of_others(Reason::Internal),
+        }
+    }
+}
+
+impl Errand {
+    fn spec(&self) -> &Service {
+        self.sight.snapshot.topology.service(self.service)
+    }
+
+    fn is_home(&self) -> bool {
+        self.spec().balance == Balance::UserHome
+    }
+
+    async fn run(&mut self, entry: &mut Entry, user: Option<u64>) -> Result<Response<Out>, Reason> {
+        let wanted = Wanted { service: self.service, local: self.sight.snapshot.topology.config.node.datacenter, user };
+        let mut tried = Tried::new();
+        let mut last = None;
+        loop {
+            let now = self.worker.now();
+            let sight = Arc::clone(&self.sight);
+            let leg = match self.choose(&sight, &wanted, &mut tried, now) {
+                Ok(leg) => leg,
+                Err(reason) => return Err(last.unwrap_or(reason)),
+            };
+            entry.tries += 1;
+            entry.backend = Some(leg.backend);
+            let mut attempt = Try::begin(&entry.client, &sight, leg.backend, now);
+            let fault = match self.attempt(&leg, now).await {
+                Ok((response, line)) => {
+                    let now = self.worker.now();
+                    let (outcome, failure) = retry::classify(response.status(), response.headers());
+                    attempt.answered(outcome, now);
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return self.switch(entry, response, line, attempt);
+                    }
+                    let (mut head, body) = response.into_parts();
+                    match download::carry(body, line, self.source.witness(), leg.pool, &self.worker, attempt, now).await
+                    {
+                        Ok(body) => match failure {
+                            Some(failure) if self.may_retry(&leg, failure, outcome, &mut tried, now).await => {
+                                sight.kit(self.service).retried(failure);
+                                continue;
+                            }
+                            _ => {
+                                head::strip(&mut head.headers, Way::Response, false);
+                                return Ok(Response::from_parts(head, body));
+                            }
+                        },
+                        Err(broken) => {
+                            attempt = broken;
+                            self.fault(&LineFailure::Broken, &leg)
+                        }
+                    }
+                }
+                Err(fault) => fault,
+            };
+            let now = self.worker.now();
+            attempt.fail(fault.outcome, now);
+            let Some(failure) = fault.failure else { return Err(fault.reason) };
+            let reason = if self.is_home() { Reason::HomeDown } else { fault.reason };
+            if !self.may_retry(&leg, failure, fault.outcome, &mut tried, now).await {
+                return Err(reason);
+            }
+            last = Some(reason);
+            sight.kit(self.service).retried(failure);
+        }
+    }
+
+    /// Where the next try goes.
+    fn choose<'a>(&self, sight: &'a Sight, wanted: &Wanted, tried: &mut Tried, now: Mono) -> Result<Leg<'a>, Reason> {
+        let snapshot = &sight.snapshot;
+        let policy = &self.spec().retry;
+        let wits = &mut *self.worker.wits();
+        if tried.is_empty() {
+            wits.budgets.of(snapshot.topology.serial, self.service, self.worker.workers).earn(policy.budget, now);
+        }
+        let choice = balance::choose(snapshot, wanted, tried, &mut wits.turn, now, &mut wits.rng);
+        let choice = choice.map_err(|none| match none {
+            NoChoice::NoBackend => Reason::NoBackend,
+            NoChoice::HomeDown(_) => Reason::HomeDown,
+            NoChoice::NoUser => Reason::NoUser,
+        })?;
+        let is_local = wanted.local.is_none_or(|local| local == choice.datacenter);
+        if !is_local {
+            sight.kit(self.service).spilled(choice.datacenter);
+        }
+        let remaining = self.until.since(now);
+        let has_more =
+            self.is_repeatable && !self.is_home() && tried.count() + 1 < policy.tries && self.source.repeatable();
+        let latency = snapshot.topology.backend(choice.backend).load.latency_ns(now);
+        Ok(Leg {
+            backend: choice.backend,
+            datacenter: choice.datacenter,
+            pool: sight.pool(choice.backend),
+            connect: if is_local { CONNECT.0 } else { CONNECT.1 }.min(remaining),
+            patience: retry::per_try_timeout(policy, latency, has_more, remaining),
+        })
+    }
+
+    /// Whether a failed try is followed by another; if so, it is paid for and due now.
+    async fn may_retry(&self, leg: &Leg<'_>, failure: Failure, outcome: Outcome, tried: &mut Tried, now: Mono) -> bool {
+        tried.note(leg.backend, leg.datacenter, outcome);
+        let remaining = self.until.since(now);
+        let case = Case {
+            failure,
+            tries: tried.count(),
+            repeatable: self.is_repeatable,
+            replayable: self.source.repeatable(),
+            home: self.is_home(),
+            remaining,
+            expected: Duration::ZERO,
+        };
+        if retry::judge(&self.spec().retry, &case).is_err() {
+            return false;
+        }
+        let serial = self.sight.snapshot.topology.serial;
+        let pause = {
+            let wits = &mut *self.worker.wits();
+            if !wits.budgets.of(serial, self.service, self.worker.workers).spend(now) {
+                return false;
+            }
+            // Whether the next one is in the same datacenter is not known yet; it is the first retry that must not wait.
+            retry::pause(tried.count() - 1, true, remaining, &mut wits.rng)
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        true
+    }
+
+    /// One try: a connection, the request, the head of the response.
+    async fn attempt(&mut self, leg: &Leg<'_>, now: Mono) -> Result<(Response<Incoming>, Line), Fault> {
+        if self.upgrading.is_some() {
+            let line = leg.pool.raw(leg.connect).await?;
+            let request = self.request(leg, now)?;
+            let asked = upgrade::ask(line, request, leg.patience).await;
+            return asked.map(|(response, task)| (response, Line::Own(task))).map_err(|f| self.fault(&f, leg));
+        }
+        if leg.pool.is_h2() {
+            let stream = leg.pool.stream(leg.connect, now).await?;
+            let request = self.request(leg, now)?;
+            let until = self.worker.instant(now + leg.patience);
+            let sent = stream.send(request, until, self.late(leg.patience)).await;
+            return sent.map(|(r, timer)| (r, Line::H2 { _stream: stream, timer })).map_err(|f| self.fault(&f, leg));
+        }
+        let mut request = self.request(leg, now)?;
+        let mut may_reuse = true;
+        loop {
+            let idle = if may_reuse { leg.pool.idle(now) } else { None };
+            let was_idle = idle.is_some();
+            let mut line = match idle {
+                Some(line) => line,
+                None => leg.pool.dial(leg.connect, now).await?,
+            };
+            line.arm(self.worker.instant(now + leg.patience));
+            match line.send(request, self.late(leg.patience)).await {
+                Ok(response) => return Ok((response, Line::H1(line))),
+                // It had been closed while it was idle: nothing happened, and it says nothing about the backend.
+                Err(LineFailure::Unsent(same)) if was_idle => request = *same,
+                // It was closed in the same moment in which we wrote. That may be repeated if anything may.
+                Err(LineFailure::Broken) if was_idle && self.is_repeatable && self.source.repeatable() => {
+                    may_reuse = false;
+                    request = self.request(leg, now)?;
+                }
+                Err(failure) => return Err(self.fault(&failure, leg)),
+            }
+        }
+    }
+
+    /// The request for one try.
+    fn request(&self, leg: &Leg<'_>, now: Mono) -> Result<Request<Upload>, Fault> {
+        let body = self.source.upload().ok_or(Fault::of_others(Reason::Broken))?;
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(&self.head.method);
+        request.headers_mut().clone_from(&self.head.headers);
+        deadline::pass_on(request.headers_mut(), self.until.since(now));
+        if leg.pool.is_h2() {
+            *request.uri_mut() = self.absolute().ok_or(Fault::of_others(Reason::BadRequest))?;
+            *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().remove(HOST);
+        } else {
+            request.uri_mut().clone_from(&self.head.uri);
+        }
+        Ok(request)
+    }
+
+    /// The target for HTTP/2, which has no `Host`.
+    fn absolute(&self) -> Option<Uri> {
+        let mut parts = self.head.uri.clone().into_parts();
+        parts.scheme = Some(if self.spec().tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = Some(Authority::try_from(self.head.headers.get(HOST)?.as_bytes()).ok()?);
+        Uri::from_parts(parts).ok()
+    }
+
+    /// Asked when patience has run out: until when to go on waiting. Not for the backend; for a body on its way to it.
+    fn late(&self, patience: Duration) -> impl FnMut() -> Option<tokio::time::Instant> {
+        let (source, worker) = (&self.source, &self.worker);
+        let mut before = (0, worker.now());
+        move || {
+            let now = worker.now();
+            let (bytes, is_ours) = match source.progress() {
+                Progress::Sent => return None,
+                Progress::AtClient(bytes) => (bytes, true),
+                Progress::AtBackend(bytes) => (bytes, false),
+            };
+            if bytes != before.0 {
+                before = (bytes, now);
+            }
+            let allowed = if is_ours { STALL } else { patience };
+            (now.since(before.1) < allowed).then(|| worker.instant(now + patience.min(STALL)))
+        }
+    }
+
+    fn fault(&self, failure: &LineFailure, leg: &Leg<'_>) -> Fault {
+        if let Some(error) = self.source.fault() {
+            return Fault::of_others(error.into());
+        }
+        match failure {
+            LineFailure::Unsent(_) => Fault::of_backend(Reason::Broken, Outcome::Reset, Failure::Unprocessed),
+            LineFailure::Broken => BROKEN,
+            LineFailure::Late if matches!(self.source.progress(), Progress::AtClient(_)) => {
+                Fault::of_others(Reason::BodyStalled)
+            }
+            // A client that gives a backend less time than we would must not be able to shut it out.
+            LineFailure::Late if self.deadline.by == By::Client && leg.patience >= self.deadline.budget / 2 => {
+                Fault { outcome: Outcome::Cancelled, ..LATE }
+            }
+            LineFailure::Late => LATE,
+        }
+    }
+
+    /// The backend has agreed to change protocols.
+    fn switch(
+        &mut self,
+        entry: &Entry,
+        mut response: Response<Incoming>,
+        line: Line,
+        attempt: Try,
+    ) -> Result<Response<Out>, Reason> {
+        let (Some(ours), Line::Own(task)) = (self.upgrading.take(), line) else {
+            // Nobody had asked.
+            attempt.fail(Outcome::Reset, self.worker.now());
+            return Err(Reason::Broken);
+        };
+        let theirs = hyper::upgrade::on(&mut response);
+        let (mut head, _) = response.into_parts();
+        head::strip(&mut head.headers, Way::Response, true);
+        upgrade::join(&entry.client, ours, theirs, task, attempt);
+        Ok(Response::from_parts(head, Out::full(bytes::Bytes::new())))
+    }
+}
+
+const BROKEN: Fault = Fault::of_backend(Reason::Broken, Outcome::Reset, Failure::Reset);
+const LATE: Fault = Fault::of_backend(Reason::Timeout, Outcome::Timeout, Failure::Timeout);

@@ -1,0 +1,290 @@
+//! Connections to one backend, kept by one worker.
+//!
+//! HTTP/1.1: a stack of idle connections, the most recently used first, so that the surplus ages and is closed. HTTP/2:
+//! see [`h2`]. Nothing is shared between workers. A pool outlives a reload if its backend does (same seat, address,
+//! protocol, TLS); otherwise, and while its backend is unusable, it gives up what is idle and lets the rest finish.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use metrics::Counter;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::base::clock::Mono;
+use crate::config::{Protocol, UpstreamTls};
+use crate::net::connect::{self, Broken};
+use crate::proxy::view::Transport;
+use crate::snapshot::load::Outcome;
+
+pub(super) mod h1;
+pub(super) mod h2;
+
+use h1::H1;
+use h2::H2;
+
+/// Idle connections kept for one backend (ours: half of what BASELINE g keeps busy on two backends).
+const IDLE: usize = 1_024;
+/// Connections to one backend at a time.
+const OPEN: u32 = 8_192;
+/// How long a connection may be idle: shorter than the 60 to 75 s after which servers close theirs, so that we are the
+/// first to do so.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How old a connection may get: load balancers between us and a backend, and its own restarts, see new ones.
+const AGE: Duration = Duration::from_mins(10);
+
+/// What a pool is for; as long as this stays the same, so does the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    /// The backend's seat (service, datacenter, address).
+    pub seat: u64,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// TLS, if it is wanted.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// Connections to one backend.
+pub(super) struct Pool {
+    key: Key,
+    transport: Mutex<Transport>,
+    idle: Mutex<Vec<H1>>,
+    shared: Mutex<Vec<Arc<H2>>>,
+    dialing: tokio::sync::Mutex<()>,
+    open: Arc<AtomicU32>,
+    is_closed: AtomicBool,
+    hits: Counter,
+    dials: Counter,
+}
+
+/// One of the connections that a pool may have open; gives its place back when dropped.
+pub(super) struct Slot(Arc<AtomicU32>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// No connection could be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoLine {
+    /// The backend is to blame, in the words of its counters.
+    Backend(Outcome),
+    /// We have too many open already, or have run out of descriptors or ports.
+    Exhausted,
+    /// The configuration of TLS towards it cannot be used.
+    Misconfigured,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// An empty pool for `key`; `hits` and `dials` are counted for its service.
+    pub(super) fn new(key: Key, transport: Transport, hits: Counter, dials: Counter) -> Self {
+        Self {
+            key,
+            transport: Mutex::new(transport),
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            dialing: tokio::sync::Mutex::default(),
+            open: Arc::default(),
+            is_closed: AtomicBool::new(false),
+            hits,
+            dials,
+        }
+    }
+
+    /// New connections are made over `transport`: a reload may have read other authorities.
+    pub(super) fn retarget(&self, transport: Transport) {
+        *lock(&self.transport) = transport;
+    }
+
+    /// What it is for.
+    pub(super) const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether its backend speaks HTTP/2.
+    pub(super) fn is_h2(&self) -> bool {
+        self.key.protocol == Protocol::Http2
+    }
+
+    /// An idle connection, the freshest one.
+    pub(super) fn idle(&self, now: Mono) -> Option<H1> {
+        let line = lock(&self.idle).pop()?;
+        // The stack is sorted by time: if the freshest is too old, the sweep will find all of them.
+        (line.idle_since + IDLE_FOR >= now).then(|| {
+            self.hits.increment(1);
+            line
+        })
+    }
+
+    /// A new connection.
+    pub(super) async fn dial(&self, timeout: Duration, now: Mono) -> Result<H1, NoLine> {
+        let slot = self.slot()?;
+        let speak = async { H1::over(self.line(timeout).await?, slot, now).await.map_err(|_| BROKEN) };
+        within(timeout, speak).await
+    }
+
+    /// A stream of a shared connection, over a new one if need be.
+    pub(super) async fn stream(&self, timeout: Duration, now: Mono) -> Result<h2::Stream, NoLine> {
+        let borrow = || H2::borrow(&mut lock(&self.shared), now - AGE);
+        if let Some(stream) = borrow() {
+            self.hits.increment(1);
+            return Ok(stream);
+        }
+        let dial = async {
+            // One dials, the others wait for what comes of it: a cold start makes one connection, not hundreds.
+            let _turn = self.dialing.lock().await;
+            if let Some(stream) = borrow() {
+                return Ok(stream);
+            }
+            let slot = self.slot()?;
+            let line = H2::over(self.line(timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
+            lock(&self.shared).push(Arc::new(line));
+            borrow().ok_or(BROKEN)
+        };
+        within(timeout, dial).await
+    }
+
+    /// A new connection for somebody who takes it over whole (a tunnel), outside of the pool.
+    pub(super) async fn raw(&self, timeout: Duration) -> Result<(Line, Slot), NoLine> {
+        let slot = self.slot()?;
+        within(timeout, async { Ok((self.line(timeout).await?, slot)) }).await
+    }
+
+    /// Takes a connection back after a response has ended.
+    pub(super) fn rest(&self, mut line: H1, now: Mono) {
+        if self.is_closed.load(Relaxed) || line.born + AGE < now || !line.is_reusable() {
+            return;
+        }
+        line.idle_since = now;
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE {
+            idle.push(line);
+        }
+    }
+
+    /// Gives up what is idle, and everything that is given back, until [`Pool::reopen`].
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Relaxed);
+        let idle = std::mem::take(&mut *lock(&self.idle));
+        let shared = std::mem::take(&mut *lock(&self.shared));
+        drop((idle, shared));
+    }
+
+    /// Keeps connections again.
+    pub(super) fn reopen(&self) {
+        self.is_closed.store(false, Relaxed);
+    }
+
+    /// Drops idle connections that are too old or that the backend has closed.
+    pub(super) fn sweep(&self, now: Mono) {
+        lock(&self.idle)
+            .retain_mut(|line| line.idle_since + IDLE_FOR >= now && line.born + AGE >= now && line.is_alive_idle());
+        lock(&self.shared).retain(|line| line.is_usable(now - AGE));
+    }
+
+    fn slot(&self) -> Result<Slot, NoLine> {
+        let slot = Slot(Arc::clone(&self.open));
+        // Counted first and checked then: the slot gives the count back if there was no place.
+        if self.open.fetch_add(1, Relaxed) >= OPEN { Err(NoLine::Exhausted) } else { Ok(slot) }
+    }
+
+    async fn line(&self, timeout: Duration) -> Result<Line, NoLine> {
+        self.dials.increment(1);
+        let tcp = connect::dial(self.key.address, timeout).await.map_err(|e| match e.broken {
+            Broken::Exhausted => NoLine::Exhausted,
+            Broken::Refused | Broken::Timeout | Broken::Unreachable | Broken::Reset | Broken::Other => {
+                NoLine::Backend(Outcome::Refused)
+            }
+        })?;
+        let transport = lock(&self.transport).clone();
+        match transport {
+            Transport::Plain => Ok(Line::Plain(tcp)),
+            Transport::Tls { config, name } => {
+                let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|_| BROKEN)?;
+                Ok(Line::Tls(Box::new(tls)))
+            }
+            Transport::Unusable => Err(NoLine::Misconfigured),
+        }
+    }
+}
+
+/// The backend took the connection and then would not speak.
+const BROKEN: NoLine = NoLine::Backend(Outcome::Reset);
+
+async fn within<T>(timeout: Duration, dial: impl Future<Output = Result<T, NoLine>>) -> Result<T, NoLine> {
+    tokio::time::timeout(timeout, dial).await.unwrap_or(Err(NoLine::Backend(Outcome::Refused)))
+}
+
+/// A connection to a backend, below HTTP.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// In plaintext.
+    Plain(TcpStream),
+    /// Over TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

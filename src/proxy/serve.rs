@@ -1,0 +1,435 @@
+//! Workers: threads that listen, accept, and speak HTTP with clients until told to stop.
+//!
+//! Each worker has a current-thread runtime, a listening socket of its own for every address (SO_REUSEPORT; the kernel
+//! spreads clients), and its own pools. Nothing that a request does leaves its thread. On shutdown listeners close after
+//! their queues are taken over, connections finish what runs, and whatever is left after [`DRAIN_LIMIT`] is cut.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::admit::{self, Places, Spoken};
+use super::download::Out;
+use super::drain::{Order, Pulse, Pulsed, ROUND};
+use super::worker::Worker;
+use super::{Stages, stages};
+use crate::base::ids::ListenerId;
+use crate::base::task::{self, Task};
+use crate::net::listen::{self, ListenError, Share};
+use crate::net::tls::{self, TlsError};
+use crate::snapshot::Published;
+use crate::wire::forwarded::Peer;
+
+/// How long running requests and tunnels may take to finish on shutdown.
+pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// Largest head of a request, and of its trailers (EDGE 4, gap 11). At most 100 fields, hyper's own limit.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Most that is read from, or buffered for, one HTTP/1 connection.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// Streams of one HTTP/2 connection at a time (nginx's).
+const STREAMS: u32 = 128;
+/// Bytes of one HTTP/2 stream, and of one connection, on their way to us unread.
+const WINDOW: (u32, u32) = (256 * 1024, 1024 * 1024);
+/// Bytes of one HTTP/2 stream on their way to the client unsent.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How often an HTTP/2 client is asked whether it lives, and how long it may think about it.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// The edge could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener's address cannot be had.
+    #[error("listener {listener}: {source}")]
+    Listen {
+        /// The listener.
+        listener: String,
+        /// Why.
+        source: ListenError,
+    },
+    /// A listener's TLS cannot be set up.
+    #[error("listener {listener}: {source}")]
+    Tls {
+        /// The listener.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// A worker's thread or runtime cannot be had.
+    #[error("a worker cannot be started: {source}")]
+    Worker {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The running edge. It stops when the token that it was started with is cancelled.
+#[derive(Debug)]
+pub struct Server {
+    addresses: Vec<(String, Vec<SocketAddr>)>,
+    workers: Vec<oneshot::Receiver<()>>,
+}
+
+impl Server {
+    /// Where it listens, by listener in the order of the configuration; ports that were asked for as 0 are the real ones.
+    pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
+        self.addresses.clone()
+    }
+
+    /// Waits until all workers have drained: at most half a minute after the shutdown was asked for.
+    pub async fn stopped(self) {
+        for worker in self.workers {
+            // A worker that is gone without a word is gone all the same.
+            let _ = worker.await;
+        }
+    }
+}
+
+/// A listening socket of one worker, with what is spoken below HTTP.
+struct Door {
+    listener: std::net::TcpListener,
+    id: ListenerId,
+    acceptor: Option<TlsAcceptor>,
+}
+
+/// Starts the edge of the published configuration: its listeners and `node.workers` threads. Listeners are read once;
+/// everything else follows the published snapshot.
+///
+/// # Errors
+/// An address that is taken (by anybody: it is tried without sharing first), TLS that cannot be set up, or a thread that
+/// the system refuses.
+#[expect(clippy::needless_pass_by_value, reason = "the edge keeps what it is started with")]
+pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationToken) -> Result<Server, StartError> {
+    let config = Arc::clone(&published.load().topology.config);
+    let workers = config.node.workers.max(1);
+    let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let id = ListenerId::new(index);
+        let refused = |source| StartError::Listen { listener: listener.name.clone(), source };
+        let acceptor = match &listener.tls {
+            Some(_) => {
+                let config = tls::server_config(Arc::clone(&published), id);
+                let named = |source| StartError::Tls { listener: listener.name.clone(), source };
+                Some(TlsAcceptor::from(config.map_err(named)?))
+            }
+            None => None,
+        };
+        let mut bound = Vec::new();
+        for &address in &listener.listen {
+            let (address, sockets) = bind(address, workers).map_err(refused)?;
+            bound.push(address);
+            for (worker, socket) in doors.iter_mut().zip(sockets) {
+                worker.push(Door { listener: socket, id, acceptor: acceptor.clone() });
+            }
+        }
+        addresses.push((listener.name.clone(), bound));
+    }
+    let (stages, places) = (Arc::new(stages), Places::default());
+    let mut running = Vec::new();
+    for (index, doors) in doors.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| StartError::Worker { source })?;
+        let (done, ended) = oneshot::channel();
+        let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
+        let places = places.clone();
+        let body = move || {
+            runtime.block_on(async move {
+                let worker = Worker::new(published, stages, workers);
+                work(worker, doors, places, shutdown).await;
+            });
+            let _ = done.send(());
+        };
+        let thread = std::thread::Builder::new().name(format!("edge-{index}")).spawn(body);
+        thread.map_err(|source| StartError::Worker { source })?;
+        running.push(ended);
+    }
+    Ok(Server { addresses, workers: running })
+}
+
+/// One socket a worker on `address`. With shared sockets the kernel would let another process of this user join in
+/// silence, so the address is first opened without sharing; port 0 is whatever the first socket got.
+fn bind(address: SocketAddr, workers: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), ListenError> {
+    let other = |source| ListenError::Other { transport: "TCP", address, source };
+    if address.port() != 0 {
+        drop(listen::tcp(address, Share::Alone)?);
+    }
+    let first = listen::tcp(address, Share::Shared)?;
+    let bound = first.local_addr().map_err(other)?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(listen::tcp(bound, Share::Shared)?);
+    }
+    Ok((bound, sockets))
+}
+
+/// One worker, from its first connection to its last.
+async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: CancellationToken) {
+    let tracker = TaskTracker::new();
+    let hosts: Vec<Task> = doors
+        .into_iter()
+        .filter_map(|door| {
+            // A non-blocking socket in a runtime with IO enabled: there is nothing left to fail.
+            let listener = TcpListener::from_std(door.listener).ok()?;
+            let host = Host {
+                worker: Arc::clone(&worker),
+                places: places.clone(),
+                tracker: tracker.clone(),
+                speaker: Arc::new(Speaker::default()),
+                id: door.id,
+                acceptor: door.acceptor,
+            };
+            Some(task::spawn("accept", host.accept(listener, shutdown.clone())))
+        })
+        .collect();
+    let mut rounds = tokio::time::interval(ROUND);
+    let housekeeping = async {
+        loop {
+            rounds.tick().await;
+            worker.sweep(worker.now());
+        }
+    };
+    tokio::pin!(housekeeping);
+    tokio::select! {
+        () = &mut housekeeping => {}
+        () = shutdown.cancelled() => {}
+    }
+    for host in hosts {
+        host.ended().await;
+    }
+    worker.open.tell(Order::Drain);
+    tracker.close();
+    let drained = async {
+        tokio::select! {
+            () = &mut housekeeping => {}
+            () = tracker.wait() => {}
+        }
+    };
+    if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+        tracing::warn!(limit = ?DRAIN_LIMIT, open = tracker.len(), "connections are cut: they did not finish in time");
+        worker.open.tell(Order::Close);
+    }
+}
+
+/// What all connections of one listener have in common on one worker.
+struct Host {
+    worker: Arc<Worker>,
+    places: Places,
+    tracker: TaskTracker,
+    speaker: Arc<Speaker>,
+    id: ListenerId,
+    acceptor: Option<TlsAcceptor>,
+}
+
+impl Host {
+    async fn accept(self, listener: TcpListener, shutdown: CancellationToken) {
+        let accepting = async {
+            let mut complaints = 0u64;
+            loop {
+                let Some(place) = self.places.take().await else { return };
+                match listener.accept().await {
+                    Ok((tcp, from)) => self.receive(tcp, from, place),
+                    Err(error) => {
+                        let pause = admit::pause_after(&error);
+                        if !pause.is_zero() {
+                            // The first and every hundredth: a shortage must not fill the log as well.
+                            if complaints.is_multiple_of(100) {
+                                tracing::error!(%error, "connections cannot be accepted");
+                            }
+                            complaints += 1;
+                            tokio::time::sleep(pause).await;
+                        }
+                    }
+                }
+            }
+        };
+        shutdown.run_until_cancelled(accepting).await;
+        // Who stands in the kernel's queue by now would be reset when the listener closes.
+        let next = || std::future::poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+        while let Poll::Ready(Ok((tcp, from))) = next().await {
+            let Some(place) = self.places.take().await else { return };
+            self.receive(tcp, from, place);
+        }
+    }
+
+    fn receive(&self, tcp: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
+        let _ = tcp.set_nodelay(true);
+        let topology = &self.worker.sight().snapshot.topology;
+        let trusted = topology.config.listeners.get(self.id.index()).map_or(&[][..], |l| &l.trusted);
+        let client = Arc::new(Client {
+            worker: Arc::clone(&self.worker),
+            peer: Peer::new(from.ip(), self.acceptor.is_some(), trusted),
+            listener: self.id,
+            pulse: Arc::default(),
+            _place: place,
+            _token: self.tracker.token(),
+        });
+        let (speaker, acceptor) = (Arc::clone(&self.speaker), self.acceptor.clone());
+        self.worker.open.watch(&client.pulse);
+        task::spawn("client", async move {
+            client.worker.meters.connections.increment(1.0);
+            converse(&client, &speaker, acceptor, tcp).await;
+        })
+        .detach();
+    }
+}
+
+/// A client's connection, as its requests see it.
+pub(super) struct Client {
+    pub(super) worker: Arc<Worker>,
+    pub(super) peer: Peer,
+    pub(super) listener: ListenerId,
+    pub(super) pulse: Arc<Pulse>,
+    _place: OwnedSemaphorePermit,
+    _token: TaskTrackerToken,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.worker.meters.connections.decrement(1.0);
+    }
+}
+
+async fn converse(client: &Arc<Client>, speaker: &Speaker, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {
+    let pulse = &client.pulse;
+    let opened = match acceptor {
+        Some(acceptor) => match client.worker.handshakes.shake(&acceptor, tcp).await {
+            Some((tls, Spoken::Http1)) => {
+                return speaker.http1(client, Pulsed::new(tls, Arc::clone(pulse), true)).await;
+            }
+            Some((tls, Spoken::Http2)) => {
+                return speaker.http2(client, Pulsed::new(tls, Arc::clone(pulse), false)).await;
+            }
+            None => None,
+        },
+        None => admit::sniff(&tcp).await.map(|spoken| (tcp, spoken)),
+    };
+    match opened {
+        Some((tcp, Spoken::Http1)) => speaker.http1(client, Pulsed::new(tcp, Arc::clone(pulse), true)).await,
+        Some((tcp, Spoken::Http2)) => speaker.http2(client, Pulsed::new(tcp, Arc::clone(pulse), false)).await,
+        None => client.worker.meters.handshakes_failed.increment(1),
+    }
+}
+
+/// Speaks HTTP with clients, within limits.
+struct Speaker {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Default for Speaker {
+    fn default() -> Self {
+        let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+        // Heads, idleness and writes are timed by the sweep, without a timer a connection.
+        http1.max_header_size(HEAD_BYTES).max_buf_size(BUFFER_BYTES).header_read_timeout(None);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .initial_stream_window_size(WINDOW.0)
+            .initial_connection_window_size(WINDOW.1)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1);
+        Self { http1, http2 }
+    }
+}
+
+impl Speaker {
+    async fn http1<T>(&self, client: &Arc<Client>, io: Pulsed<T>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = Pipeline(Arc::clone(client));
+        drive(client, self.http1.serve_connection(TokioIo::new(io), service).with_upgrades()).await;
+    }
+
+    async fn http2<T>(&self, client: &Arc<Client>, io: Pulsed<T>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = Pipeline(Arc::clone(client));
+        drive(client, self.http2.serve_connection(TokioIo::new(io), service)).await;
+    }
+}
+
+/// What hyper calls with each request of a connection.
+struct Pipeline(Arc<Client>);
+
+impl Service<Request<Incoming>> for Pipeline {
+    type Response = Response<Out>;
+    type Error = Infallible;
+    // Boxed, so that an idle connection does not keep room for a request.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Out>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let client = Arc::clone(&self.0);
+        Box::pin(async move { Ok(stages::pass(client, request).await) })
+    }
+}
+
+/// A connection that can be told to finish.
+trait Draining: Future<Output = hyper::Result<()>> {
+    /// Finish what runs, begin nothing new.
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<T> Draining for http1::UpgradeableConnection<T, Pipeline>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<T> Draining for http2::Connection<T, Pipeline, TokioExecutor>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a connection to its end, or to the one that it is told.
+async fn drive(client: &Client, connection: impl Draining) {
+    let mut connection = std::pin::pin!(connection);
+    let mut is_draining = false;
+    client.pulse.listen(&std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
+    std::future::poll_fn(|cx| {
+        match client.pulse.order() {
+            Order::None => {}
+            Order::Drain if is_draining => {}
+            Order::Drain => {
+                is_draining = true;
+                connection.as_mut().drain();
+            }
+            Order::Close => return Poll::Ready(()),
+        }
+        connection.as_mut().poll(cx).map(|ended| {
+            if let Err(error) = ended {
+                tracing::trace!(%error, peer = %client.peer.address, "a client's connection broke");
+            }
+        })
+    })
+    .await;
+}

@@ -1,0 +1,196 @@
+//! What a request passes, in order: the whole pipeline, as plain functions.
+//!
+//! The order matters: what is cheap and refuses comes before what is dear. A stage gives the request on, or ends it with
+//! a [`Reason`]; the friendly reply is made in one place, and so are the metrics and the access line.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::download::Out;
+use super::reply::{Reason, Taste, refuse};
+use super::serve::Client;
+use super::tally::Entry;
+use super::upload::Inbound;
+use super::worker::Answer;
+use super::{Caller, forward};
+use crate::config::Action;
+use crate::decide::route::Ask;
+use crate::net::stage::{Next, Stage};
+use crate::wire::{forwarded, host, path};
+
+/// The stages, in the order in which a request passes them.
+pub const PIPELINE: [(&str, &str); 5] = [
+    ("identify", "takes the snapshot that holds for the whole request; gives the request an id and finds its client"),
+    ("route", "checks host and path, normalises the path, finds the route"),
+    // Further stages go here, in this order: limit (by user and route), shed (by load and class), cache.
+    ("filter", "the embedder's stages, in the order in which they were given"),
+    ("act", "answers by itself, or forwards: chooses a backend, sends, retries, streams"),
+    ("finish", "metrics and the access line, when the response has gone out or broken off"),
+];
+
+/// The id of a request, as it is passed on and as it is accepted from trusted peers.
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that is accepted.
+const ID_BYTES: usize = 128;
+/// A request that has passed so many hops of ours runs in a circle.
+const HOPS: usize = 8;
+
+/// Takes one request through all stages.
+pub(super) async fn pass(client: Arc<Client>, request: Request<Incoming>) -> Response<Out> {
+    let (mut head, body) = request.into_parts();
+    let taste = Taste::of(&head.headers);
+    let mut entry = identify(&client, &mut head);
+    entry.has_unread_body = !hyper::body::Body::is_end_stream(&body);
+    let response = match route(&mut entry, &mut head) {
+        Ok(()) => filter(&mut entry, head, Inbound::Wire(body)).await,
+        Err(reason) => Err(reason),
+    };
+    let response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
+    finish(entry, response)
+}
+
+fn turn_away(entry: &mut Entry, reason: Reason, taste: Taste) -> Response<Out> {
+    entry.reason = Some(reason);
+    refuse(reason, taste, entry.id(), entry.has_unread_body, &mut entry.client.worker.wits().rng)
+}
+
+fn identify(client: &Arc<Client>, head: &mut Parts) -> Entry {
+    let worker = &client.worker;
+    let sight = worker.sight();
+    let accepted = client.peer.trusted.then(|| head.headers.get(X_REQUEST_ID).filter(|id| is_valid_id(id))).flatten();
+    let id = accepted.cloned().unwrap_or_else(|| {
+        let mut wits = worker.wits();
+        let (high, low) = (wits.rng.next_u64(), wits.rng.next_u64());
+        new_id(high, low)
+    });
+    head.headers.insert(X_REQUEST_ID, id.clone());
+    let config = &sight.snapshot.topology.config;
+    let trusted = config.listeners.get(client.listener.index()).map_or(&[][..], |listener| &listener.trusted);
+    let from = client.peer.client(&head.headers, trusted);
+    let mut entry = Entry::new(client, sight, id, from, worker.now());
+    if tracing::enabled!(target: "access", tracing::Level::INFO) {
+        let host = host::of(&head.uri, &head.headers, head.version).map(|h| h.said.to_owned()).unwrap_or_default();
+        entry.line = Some(Box::new((head.method.clone(), head.uri.clone(), host)));
+    }
+    entry
+}
+
+/// Letters, digits and the marks of UUIDs, trace ids and addresses: nothing that a log or JSON would have to escape.
+fn is_valid_id(id: &HeaderValue) -> bool {
+    let is_fine = |&b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b);
+    (1..=ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_fine)
+}
+
+/// 128 random bits in hexadecimal.
+fn new_id(high: u64, low: u64) -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0u8; 32];
+    let bits = (u128::from(high) << 64) | u128::from(low);
+    for (i, digit) in text.iter_mut().enumerate() {
+        *digit = HEX[(bits >> (124 - 4 * i)) as usize & 15];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
+    if head.method == Method::CONNECT {
+        return Err(Reason::Method);
+    }
+    if forwarded::hops(&head.headers) >= HOPS {
+        return Err(Reason::Loop);
+    }
+    let normal = match path::normalise(head.uri.path()) {
+        Ok(std::borrow::Cow::Owned(normal)) => Some(normal),
+        Ok(std::borrow::Cow::Borrowed(_)) => None,
+        Err(_) => return Err(Reason::BadRequest),
+    };
+    if let Some(normal) = normal {
+        set_path(head, &normal)?;
+    }
+    let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;
+    let ask = Ask { host: host.said, path: head.uri.path(), method: &head.method, headers: &head.headers };
+    let found = entry.sight.view.routes.find(&ask).ok_or(Reason::NoRoute)?;
+    entry.route = Some(found.route);
+    Ok(())
+}
+
+/// Replaces the path and keeps the query.
+fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
+    let joined = match head.uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(joined.map_err(|_| Reason::BadRequest)?);
+    head.uri = http::Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+    Ok(())
+}
+
+async fn filter(entry: &mut Entry, mut head: Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
+    let stages = Arc::clone(&entry.client.worker.stages);
+    if stages.filters.is_empty() {
+        return act(entry, head, inbound).await;
+    }
+    let peer = &entry.client.peer;
+    let caller = Caller { client: entry.from, request_id: entry.id.clone(), is_tls: peer.tls };
+    head.extensions.insert(caller);
+    let response = chain(&stages.filters, entry).run(Request::from_parts(head, inbound.into_body())).await;
+    Ok(response.map(Out::boxed))
+}
+
+/// The way through `filters` to the last stage. Filters see friendly replies, not reasons.
+fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
+    match filters.split_first() {
+        Some((first, rest)) => Next::new(move |request| first.handle(request, chain(rest, entry))),
+        None => Next::new(move |request| {
+            Box::pin(async move {
+                let (head, body) = request.into_parts();
+                let taste = Taste::of(&head.headers);
+                let response = act(entry, head, Inbound::Boxed(body)).await;
+                response.unwrap_or_else(|reason| turn_away(entry, reason, taste)).map(Out::into_body)
+            })
+        }),
+    }
+}
+
+async fn act(entry: &mut Entry, head: Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
+    let sight = Arc::clone(&entry.sight);
+    let id = entry.route.ok_or(Reason::NoRoute)?;
+    let route = sight.snapshot.topology.config.routes.get(id.index()).ok_or(Reason::NoRoute)?;
+    match route.action {
+        Action::Forward(service) => forward::forward(entry, head, inbound, route, service).await,
+        Action::Respond { .. } => {
+            sight.route(id).and_then(|kit| kit.answer.as_ref()).map(Answer::response).ok_or(Reason::Internal)
+        }
+    }
+}
+
+fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {
+    entry.status = response.status().as_u16();
+    if let Some(entry) = response.body_mut().watch(entry) {
+        let now = entry.client.worker.now();
+        entry.end(now);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal_and_only_harmless_ones_are_accepted() {
+        assert_eq!(new_id(0x0123_4567_89ab_cdef, 0xf), "0123456789abcdef000000000000000f");
+        for good in ["a", "4bf92f3577b34da6a3ce929d0e0e4736", "01J9-x_y.z:1/2+3=@"] {
+            assert!(is_valid_id(&HeaderValue::from_static(good)), "{good}");
+        }
+        for bad in ["", "a b", "a\"b", "a\\b", "<a>", "{}"] {
+            assert!(!is_valid_id(&HeaderValue::from_static(bad)), "{bad}");
+        }
+        assert!(!is_valid_id(&HeaderValue::from_str(&"a".repeat(ID_BYTES + 1)).unwrap()));
+    }
+}

@@ -1,0 +1,204 @@
+//! Accounts that close themselves: a request and each of its tries are reported exactly once, however they end.
+//!
+//! [`Try`] is what the health core hears of a backend; [`Entry`] is what operators hear of a request: its metrics and its
+//! access line. Both are moved into the body of a response that is streamed, and dropping either is an ending too.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri};
+
+use super::reply::Reason;
+use super::serve::Client;
+use super::worker::Sight;
+use crate::base::clock::Mono;
+use crate::base::ids::{BackendId, RouteId};
+use crate::snapshot::load::Outcome;
+
+/// Least latency that a failure counts as (EDGE 3a).
+const PENALTY_MIN: Duration = Duration::from_secs(1);
+/// Most: beyond it a backend would stay out of favour for minutes.
+const PENALTY_MAX: Duration = Duration::from_secs(10);
+/// A failure counts as this many times the median of its service.
+const PENALTY_FACTOR: f64 = 10.0;
+
+/// nginx's status for a client that left; nobody but the log ever sees it.
+const CLIENT_GONE: u16 = 499;
+
+/// One try at one backend.
+pub(super) struct Try {
+    client: Arc<Client>,
+    sight: Arc<Sight>,
+    backend: BackendId,
+    began: Mono,
+    answered: Option<(Outcome, Duration)>,
+    is_open: bool,
+}
+
+impl Try {
+    /// Begins.
+    pub(super) fn begin(client: &Arc<Client>, sight: &Arc<Sight>, backend: BackendId, now: Mono) -> Self {
+        sight.snapshot.topology.backend(backend).load.begin();
+        let (client, sight) = (Arc::clone(client), Arc::clone(sight));
+        Self { client, sight, backend, began: now, answered: None, is_open: true }
+    }
+
+    /// The head of the response is there, and says `outcome`. From here on the try is under way still, but its latency is
+    /// known: how long a body takes depends on its length and on the client.
+    pub(super) fn answered(&mut self, outcome: Outcome, now: Mono) {
+        self.answered = Some((outcome, now.since(self.began)));
+    }
+
+    /// Ends as the head of the response said.
+    pub(super) fn end(mut self, now: Mono) {
+        let (outcome, took) = self.answered.unwrap_or((Outcome::Cancelled, Duration::ZERO));
+        self.report(outcome, took, now);
+    }
+
+    /// Ends as a failure, before or after the head.
+    pub(super) fn fail(mut self, outcome: Outcome, now: Mono) {
+        let took = now.since(self.began);
+        self.report(outcome, took, now);
+    }
+
+    fn report(&mut self, outcome: Outcome, took: Duration, now: Mono) {
+        self.is_open = false;
+        let backend = self.sight.snapshot.topology.backend(self.backend);
+        let penalty = if outcome == Outcome::Ok { PENALTY_MIN } else { self.penalty(now) };
+        backend.load.end(outcome, took, penalty, now);
+        self.sight.kit(backend.service).tried(outcome);
+        if matches!(outcome, Outcome::Refused | Outcome::Reset | Outcome::Timeout) {
+            self.client.worker.published.alarm().ring();
+        }
+    }
+
+    /// What a failure counts as. Against the median, not the backend's own average: that would grow tenfold with each one.
+    fn penalty(&self, now: Mono) -> Duration {
+        let topology = &self.sight.snapshot.topology;
+        let service = topology.backend(self.backend).service;
+        let mut latencies: Vec<f64> =
+            topology.members_anywhere(service).map(|id| topology.backend(id).load.latency_ns(now)).collect();
+        latencies.sort_by(f64::total_cmp);
+        let median = latencies.get(latencies.len() / 2).copied().unwrap_or_default();
+        Duration::from_nanos((median * PENALTY_FACTOR) as u64).clamp(PENALTY_MIN, PENALTY_MAX)
+    }
+}
+
+impl Drop for Try {
+    fn drop(&mut self) {
+        if self.is_open {
+            // Nobody waits for it any more. What its head said still holds; without a head it says nothing.
+            let (outcome, took) = self.answered.unwrap_or((Outcome::Cancelled, Duration::ZERO));
+            let now = self.client.worker.now();
+            self.report(outcome, took, now);
+        }
+    }
+}
+
+/// One request.
+pub(super) struct Entry {
+    pub(super) client: Arc<Client>,
+    pub(super) sight: Arc<Sight>,
+    /// When its head was read.
+    pub(super) began: Mono,
+    /// Its id, in the log here and at the backend.
+    pub(super) id: HeaderValue,
+    /// Whom it came from.
+    pub(super) from: IpAddr,
+    pub(super) route: Option<RouteId>,
+    pub(super) status: u16,
+    pub(super) reason: Option<Reason>,
+    /// The last backend asked.
+    pub(super) backend: Option<BackendId>,
+    pub(super) tries: u32,
+    /// What the access line says of its head; kept only where somebody listens.
+    pub(super) line: Option<Box<(Method, Uri, String)>>,
+    /// A body that nobody has read stands between this request and the next one on its connection.
+    pub(super) has_unread_body: bool,
+    is_open: bool,
+}
+
+impl Entry {
+    /// Begins.
+    pub(super) fn new(client: &Arc<Client>, sight: Arc<Sight>, id: HeaderValue, from: IpAddr, now: Mono) -> Self {
+        client.pulse.begin();
+        Self {
+            client: Arc::clone(client),
+            sight,
+            began: now,
+            id,
+            from,
+            route: None,
+            status: 0,
+            reason: None,
+            backend: None,
+            tries: 0,
+            line: None,
+            has_unread_body: false,
+            is_open: true,
+        }
+    }
+
+    /// Its id as text.
+    pub(super) fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+
+    /// Its response has gone out, or as much of it as there will be.
+    pub(super) fn end(mut self, now: Mono) {
+        self.report(now);
+    }
+
+    fn report(&mut self, now: Mono) {
+        self.is_open = false;
+        self.client.pulse.end();
+        let took = now.since(self.began);
+        let status = if self.reason == Some(Reason::ClientGone) { CLIENT_GONE } else { self.status };
+        if let Some(reason) = self.reason {
+            self.client.worker.meters.refused(reason);
+        }
+        if let Some(meters) = self.route.and_then(|route| self.sight.route(route)) {
+            if let Some(class) = meters.requests.get(usize::from(status / 100).wrapping_sub(1)) {
+                class.increment(1);
+            }
+            meters.duration.record(took.as_secs_f64());
+        }
+        if let Some(line) = &self.line {
+            self.write(line, status, took);
+        }
+    }
+
+    fn write(&self, (method, uri, host): &(Method, Uri, String), status: u16, took: Duration) {
+        let topology = &self.sight.snapshot.topology;
+        let config = &topology.config;
+        let backend = self.backend.map(|id| topology.backend(id));
+        let route = self.route.and_then(|id| config.routes.get(id.index()));
+        tracing::info!(
+            target: "access",
+            id = self.id(),
+            client = %self.from,
+            method = method.as_str(),
+            host = host.as_str(),
+            path = uri.path(),
+            route = route.map(|r| r.name.as_str()),
+            service = backend.map(|b| topology.service(b.service).name.as_str()),
+            backend = backend.map(|b| tracing::field::display(b.spec.address)),
+            datacenter = backend.and_then(|b| config.datacenters.get(b.spec.datacenter.index())).map(|d| d.name.as_str()),
+            status,
+            reason = self.reason.map(Reason::as_str),
+            tries = self.tries,
+            duration_ms = took.as_secs_f64() * 1_000.0,
+        );
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.reason.get_or_insert(Reason::ClientGone);
+            let now = self.client.worker.now();
+            self.report(now);
+        }
+    }
+}

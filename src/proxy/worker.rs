@@ -1,0 +1,310 @@
+//! What one worker holds: the way it sees the current snapshot, its pools, its accounts, its connections.
+//!
+//! A worker is a thread with a runtime of its own and shares nothing with the others but the snapshot and the backends'
+//! counters. What a request needs is found by index in [`Sight`], which is made once a generation: no hashing, no locks
+//! that anybody else could hold.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use metrics::{Counter, Gauge, Histogram};
+use tokio::time::Instant;
+
+use super::admit::Handshakes;
+use super::download::Out;
+use super::drain::Open;
+use super::pool::{Key, Pool};
+use super::reply::{REASONS, Reason};
+use super::{Stages, view};
+use crate::base::clock::{Clock, Mono, SystemClock};
+use crate::base::entropy::Rng;
+use crate::base::ids::{BackendId, DatacenterId, RouteId, ServiceId};
+use crate::config::Action;
+use crate::decide::balance::Turn;
+use crate::decide::retry::{Budgets, Failure};
+use crate::net::stage::Stage;
+use crate::observe::names::proxy as names;
+use crate::snapshot::load::Outcome;
+use crate::snapshot::{Published, Snapshot, Topology};
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) published: Arc<Published>,
+    pub(super) stages: Arc<Stages>,
+    /// How many workers there are: budgets are divided by it.
+    pub(super) workers: usize,
+    pub(super) open: Open,
+    pub(super) handshakes: Handshakes,
+    pub(super) meters: Meters,
+    wits: Mutex<Wits>,
+    sight: Mutex<Arc<Sight>>,
+    zero: (Instant, Mono),
+}
+
+/// What a worker's decisions keep from one request to the next.
+pub(super) struct Wits {
+    pub(super) rng: Rng,
+    pub(super) turn: Turn,
+    pub(super) budgets: Budgets,
+}
+
+/// Handles of metrics that depend on nothing.
+pub(super) struct Meters {
+    pub(super) connections: Gauge,
+    pub(super) tunnels: Gauge,
+    pub(super) tunnel_bytes: Counter,
+    pub(super) handshakes_failed: Counter,
+    reasons: [Counter; REASONS.len()],
+}
+
+impl Meters {
+    /// Counts a refusal.
+    pub(super) fn refused(&self, reason: Reason) {
+        if let Some(counter) = self.reasons.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+}
+
+/// The world of one generation, as one worker sees it.
+pub(super) struct Sight {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) view: Arc<view::View>,
+    fixture: Arc<Fixture>,
+}
+
+/// What goes with a topology rather than with a generation.
+struct Fixture {
+    serial: u64,
+    routes: Vec<RouteKit>,
+    services: Vec<ServiceKit>,
+    pools: Vec<Arc<Pool>>,
+}
+
+/// What belongs to a route.
+pub(super) struct RouteKit {
+    /// What it answers by itself.
+    pub(super) answer: Option<Answer>,
+    /// By first digit of the status: 1xx to 5xx.
+    pub(super) requests: [Counter; 5],
+    pub(super) duration: Histogram,
+}
+
+/// An answer that is always the same.
+#[derive(Clone)]
+pub(super) struct Answer {
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+}
+
+impl Answer {
+    /// As a response.
+    pub(super) fn response(&self) -> Response<Out> {
+        let mut response = Response::new(Out::full(self.body.clone()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, self.content_type.clone());
+        response
+    }
+
+    /// What `action` answers by itself; `None` where it forwards.
+    fn of(action: &Action) -> Option<Self> {
+        let Action::Respond { status, content_type, body } = action else { return None };
+        Some(Self {
+            // The configuration's check lets nothing else through.
+            status: StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            content_type: HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain")),
+            body: Bytes::from(body.clone()),
+        })
+    }
+}
+
+/// What belongs to a service.
+pub(super) struct ServiceKit {
+    /// Answers in this process, instead of the service's backends.
+    pub(super) upstream: Option<Arc<dyn Stage>>,
+    pub(super) tries: [Counter; OUTCOMES.len()],
+    pub(super) retries: [Counter; FAILURES.len()],
+    /// By datacenter.
+    pub(super) spills: Vec<Counter>,
+}
+
+/// Every outcome with its label.
+const OUTCOMES: [(Outcome, &str); 7] = [
+    (Outcome::Ok, "ok"),
+    (Outcome::Refused, "refused"),
+    (Outcome::Reset, "reset"),
+    (Outcome::Timeout, "timeout"),
+    (Outcome::GatewayError, "gateway_error"),
+    (Outcome::Pressure, "pressure"),
+    (Outcome::Cancelled, "cancelled"),
+];
+
+/// Every kind of failure that is followed by another try.
+const FAILURES: [&str; 6] = ["connect", "unprocessed", "reset", "timeout", "status", "overload"];
+
+impl ServiceKit {
+    /// Counts the end of a try.
+    pub(super) fn tried(&self, outcome: Outcome) {
+        if let Some(counter) = self.tries.get(outcome as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a retry after `failure`.
+    pub(super) fn retried(&self, failure: Failure) {
+        let index = match failure {
+            Failure::Connect => 0,
+            Failure::Unprocessed => 1,
+            Failure::Reset => 2,
+            Failure::Timeout => 3,
+            Failure::Status(_) => 4,
+            Failure::Overload => 5,
+        };
+        if let Some(counter) = self.retries.get(index) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a try that went to another datacenter than ours.
+    pub(super) fn spilled(&self, to: DatacenterId) {
+        if let Some(counter) = self.spills.get(to.index()) {
+            counter.increment(1);
+        }
+    }
+}
+
+impl Worker {
+    /// The worker of the current thread's runtime.
+    pub(super) fn new(published: Arc<Published>, stages: Arc<Stages>, workers: usize) -> Arc<Self> {
+        // The only way to an `Instant` that does not read the clock behind base::clock's back.
+        let zero = (tokio::time::sleep(std::time::Duration::ZERO).deadline(), SystemClock.mono());
+        let sight = Sight::of(published.full(), &stages, None);
+        Arc::new(Self {
+            published,
+            stages,
+            workers,
+            open: Open::default(),
+            handshakes: Handshakes::default(),
+            meters: Meters {
+                connections: names::CONNECTIONS.gauge(&[]),
+                tunnels: names::TUNNELS.gauge(&[]),
+                tunnel_bytes: names::TUNNEL_BYTES.counter(&[]),
+                handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
+                reasons: REASONS.map(|reason| names::REFUSED.counter(&[reason.as_str()])),
+            },
+            wits: Mutex::new(Wits { rng: Rng::from_os(), turn: Turn::new(), budgets: Budgets::default() }),
+            sight: Mutex::new(Arc::new(sight)),
+            zero,
+        })
+    }
+
+    /// Now.
+    #[expect(clippy::unused_self, reason = "a worker's time is read through the worker")]
+    pub(super) fn now(&self) -> Mono {
+        SystemClock.mono()
+    }
+
+    /// `at`, for a timer.
+    pub(super) fn instant(&self, at: Mono) -> Instant {
+        self.zero.0 + at.since(self.zero.1)
+    }
+
+    /// What decisions keep. Nobody else locks it for longer than a decision; never across an await.
+    pub(super) fn wits(&self) -> MutexGuard<'_, Wits> {
+        self.wits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The world as of now.
+    pub(super) fn sight(&self) -> Arc<Sight> {
+        let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        // Within a generation nothing changes that an edge acts on, so snapshots of the same one are not looked at.
+        if self.published.load().generation != sight.snapshot.generation {
+            *sight = Arc::new(Sight::of(self.published.full(), &self.stages, Some(&sight)));
+        }
+        Arc::clone(&sight)
+    }
+
+    /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died.
+    pub(super) fn sweep(&self, now: Mono) {
+        self.open.sweep();
+        let sight = self.sight();
+        for pool in &sight.fixture.pools {
+            pool.sweep(now);
+        }
+    }
+}
+
+impl Sight {
+    fn of(snapshot: Arc<Snapshot>, stages: &Stages, before: Option<&Self>) -> Self {
+        let view = view::View::of(&snapshot);
+        let fixture = match before {
+            Some(before) if before.fixture.serial == snapshot.topology.serial => Arc::clone(&before.fixture),
+            _ => Arc::new(Fixture::of(&snapshot.topology, &view, stages, before.map(|b| &*b.fixture))),
+        };
+        for (pool, health) in fixture.pools.iter().zip(&*snapshot.backends) {
+            if health.state.usable() { pool.reopen() } else { pool.close() }
+        }
+        Self { snapshot, view, fixture }
+    }
+
+    /// What belongs to `route`.
+    pub(super) fn route(&self, route: RouteId) -> Option<&RouteKit> {
+        self.fixture.routes.get(route.index())
+    }
+
+    /// What belongs to `service`.
+    pub(super) fn kit(&self, service: ServiceId) -> &ServiceKit {
+        &self.fixture.services[service.index()]
+    }
+
+    /// The connections to `backend`.
+    pub(super) fn pool(&self, backend: BackendId) -> &Arc<Pool> {
+        &self.fixture.pools[backend.index()]
+    }
+}
+
+impl Fixture {
+    fn of(topology: &Topology, view: &view::View, stages: &Stages, before: Option<&Self>) -> Self {
+        let config = &topology.config;
+        let mut kept: HashMap<&Key, &Arc<Pool>> =
+            before.map(|b| b.pools.iter().map(|pool| (pool.key(), pool)).collect()).unwrap_or_default();
+        let pool_of = |backend: &crate::snapshot::topology::Backend| {
+            let service = topology.service(backend.service);
+            let key = Key {
+                seat: backend.seat,
+                address: backend.spec.address,
+                protocol: service.protocol,
+                tls: service.tls.clone(),
+            };
+            let transport = view.transport(backend.service).clone();
+            if let Some(pool) = kept.remove(&key) {
+                pool.retarget(transport);
+                return Arc::clone(pool);
+            }
+            let (hits, dials) =
+                (names::POOL_HITS.counter(&[&service.name]), names::POOL_DIALS.counter(&[&service.name]));
+            Arc::new(Pool::new(key, transport, hits, dials))
+        };
+        let pools = topology.backends.iter().map(pool_of).collect();
+        // What is left belongs to backends that are gone.
+        for pool in kept.values() {
+            pool.close();
+        }
+        let services = config.services.iter().map(|service| ServiceKit {
+            upstream: stages.upstreams.get(&service.name).cloned(),
+            tries: OUTCOMES.map(|(_, outcome)| names::TRIES.counter(&[&service.name, outcome])),
+            retries: FAILURES.map(|failure| names::RETRIES.counter(&[&service.name, failure])),
+            spills: config.datacenters.iter().map(|dc| names::SPILLS.counter(&[&service.name, &dc.name])).collect(),
+        });
+        let routes = config.routes.iter().map(|route| RouteKit {
+            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| names::REQUESTS.counter(&[&route.name, class])),
+            answer: Answer::of(&route.action),
+            duration: names::REQUEST_DURATION.histogram(&[&route.name]),
+        });
+        Self { serial: topology.serial, routes: routes.collect(), services: services.collect(), pools }
+    }
+}
