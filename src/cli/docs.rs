@@ -13,15 +13,21 @@ pub(super) struct DocsArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Page {
+    /// docs/CONFIG.md
+    Config,
     /// docs/METRICS.md
     Metrics,
+    /// docs/springtide.schema.json: JSON schema of the configuration, for editors
+    Schema,
 }
 
 impl DocsArgs {
     #[expect(clippy::print_stdout, reason = "the page is the output")]
     pub(super) fn run(self) -> ExitCode {
         match self.page {
+            Page::Config => print!("{}", crate::config::schema::markdown()),
             Page::Metrics => print!("{}", crate::observe::names::markdown()),
+            Page::Schema => print!("{}", crate::config::schema::json_schema()),
         }
         ExitCode::SUCCESS
     }

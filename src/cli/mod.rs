@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod client;
 mod docs;
 mod down;
@@ -28,6 +29,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::CheckArgs),
     Docs(docs::DocsArgs),
     Down(down::DownArgs),
     Drain(drain::DrainArgs),
@@ -43,6 +45,7 @@ enum Command {
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
+        Command::Check(args) => args.run(),
         Command::Docs(args) => args.run(),
         Command::Down(args) => args.run(),
         Command::Drain(args) => args.run(),

@@ -28,7 +28,7 @@ impl<const MIN: u32, const MAX: u32> Kind for Count<MIN, MAX> {
         let wanted = Self::shape().words();
         let DeValue::Integer(integer) = item.value else {
             let digits = item.value.as_str().filter(|s| s.trim().parse::<i64>().is_ok());
-            reader.mismatch(item, &wanted, digits.map(|d| format!("write it without quotes: {}", d.trim())));
+            reader.mismatch(item, &Self::shape(), digits.map(|d| format!("write it without quotes: {}", d.trim())));
             return None;
         };
         match i64::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| u32::try_from(n).ok()) {
@@ -65,7 +65,7 @@ impl<const MIN: u32, const MAX: u32> Kind for Number<MIN, MAX> {
             DeValue::Float(f) => f.as_str().parse::<f64>().ok(),
             DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(|n| n as f64),
             _ => {
-                reader.mismatch(item, &wanted, None);
+                reader.mismatch(item, &Self::shape(), None);
                 return None;
             }
         };
@@ -100,7 +100,7 @@ impl Kind for Flag {
             Some("false" | "no" | "off") => Some("write `false`, without quotes".into()),
             _ => None,
         };
-        reader.mismatch(item, &Self::shape().words(), hint);
+        reader.mismatch(item, &Self::shape(), hint);
         None
     }
 }
@@ -166,11 +166,8 @@ impl<T: Kind, const MAX: usize> Kind for Many<T, MAX> {
 
     fn read(item: Item<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let DeValue::Array(array) = item.value else {
-            let hint = item
-                .value
-                .is_table()
-                .then(|| "this section repeats: write its header in double brackets, `[[...]]`".into());
-            reader.mismatch(item, &Self::shape().words(), hint);
+            let header = || format!("this section repeats: write its header in double brackets, `[[{}]]`", item.name);
+            reader.mismatch(item, &Self::shape(), item.value.is_table().then(header));
             return None;
         };
         Some(Self(elements(item, array, MAX, reader)))
@@ -188,7 +185,7 @@ fn elements<T: Kind>(
         reader.notes.push(Finding::error(Code::OutOfRange, item.span, message).expected(format!("at most {max}")));
     }
     let key = item.span.start..item.span.end;
-    array.iter().take(max).filter_map(|value| reader.value(key.clone(), value)).collect()
+    array.iter().take(max).filter_map(|value| reader.value(item.name, key.clone(), value)).collect()
 }
 
 /// A table from names to values, in the order of the file, at most `MAX`. `BY` says what the names are, for the docs.
@@ -220,7 +217,7 @@ impl<B: By, T: Kind, const MAX: usize> Kind for Keyed<B, T, MAX> {
 
     fn read(item: Item<'_>, reader: &mut Reader<'_>) -> Option<Self> {
         let DeValue::Table(table) = item.value else {
-            reader.mismatch(item, &Self::shape().words(), None);
+            reader.mismatch(item, &Self::shape(), None);
             return None;
         };
         if table.len() > MAX {
@@ -236,7 +233,7 @@ impl<B: By, T: Kind, const MAX: usize> Kind for Keyed<B, T, MAX> {
                 reader.notes.push(Finding::error(Code::UnknownKey, name.span, message).hint(hint));
                 continue;
             }
-            if let Some(value) = reader.value(key.span(), value) {
+            if let Some(value) = reader.value(key.get_ref(), key.span(), value) {
                 entries.push((name, value));
             }
         }
@@ -268,7 +265,7 @@ impl<A: Kind, B: Kind> Kind for Or<A, B> {
         } else if B::takes(item.value) {
             B::read(item, reader).map(Self::Other)
         } else {
-            reader.mismatch(item, &Self::shape().words(), None);
+            reader.mismatch(item, &Self::shape(), None);
             None
         }
     }

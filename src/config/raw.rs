@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
 use super::model::{Balance, Class, Policy, Protocol};
 use super::reader::section;
+use super::schema::Shape;
 use super::words::{
     AllDown, Alpn, DomainName, File, Host, HostPattern, Ip, Listen, Method, Name, Peer, Prefix, Rate, Share, Size,
     Statuses, Text, Time, UrlPath, User,
@@ -69,6 +70,13 @@ section! {
     } synonyms {
         datacenters: "datacenter", services: "service", listeners: "listener", routes: "route",
         server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns",
+    }
+}
+
+impl Root {
+    /// Headers of the sections that repeat.
+    pub(super) fn repeats() -> Vec<String> {
+        Shape::Section(Self::describe).repeating("")
     }
 }
 
@@ -334,7 +342,7 @@ section! {
 section! {
     /// A steered name: A, AAAA and HTTPS of one decision by health, nearness and weight.
     Steer {
-        /// The name, inside one of the zones.
+        /// The name, inside one of the zones; a zone's apex may be steered too.
         name: DomainName = required,
         /// The services behind it: a datacenter is as healthy here as its worst critical one of these.
         services: List<Name, 256> = required,

@@ -50,6 +50,8 @@ pub(super) trait Kind: Sized {
 #[derive(Clone, Copy)]
 pub(super) struct Item<'a> {
     pub(super) span: Span,
+    /// The key that it stands at, or whose list it stands in.
+    pub(super) name: &'a str,
     pub(super) value: &'a DeValue<'a>,
 }
 
@@ -97,19 +99,19 @@ impl<'n> Reader<'n> {
     }
 
     /// Notes that a value has the wrong TOML type.
-    pub(super) fn mismatch(&mut self, item: Item<'_>, wanted: &str, hint: Option<String>) {
-        let found = describe(item.value);
-        self.notes.push(
-            Finding::error(Code::WrongType, item.span, format!("{found} stands where {wanted} is wanted"))
-                .expected(wanted)
-                .maybe_hint(hint),
-        );
+    pub(super) fn mismatch(&mut self, item: Item<'_>, wanted: &Shape, hint: Option<String>) {
+        let message = format!("`{}` cannot be {}", item.name, describe(item.value));
+        let finding = Finding::error(Code::WrongType, item.span, message).expected(wanted.brief());
+        self.notes.push(finding.maybe_hint(hint));
     }
 
     /// Opens a table: notes keys that mean nothing here.
     pub(super) fn open<'a>(&mut self, item: Item<'a>, keys: &Keys) -> Option<Open<'a>> {
         let DeValue::Table(table) = item.value else {
-            self.mismatch(item, "a table", None);
+            let repeated = item.value.as_array().is_some_and(|a| a.first().is_some_and(|v| v.get_ref().is_table()));
+            let hint = repeated
+                .then(|| format!("this section stands once: write its header in single brackets, `[{}]`", item.name));
+            self.mismatch(item, &Shape::Table(keys.known), hint);
             return None;
         };
         let mut open = Open { table, span: item.span, excused: Vec::new(), all_excused: false };
@@ -148,8 +150,8 @@ impl<'n> Reader<'n> {
         {
             let finding = Finding::error(Code::MissingKey, open.span, format!("`{key}` is missing"));
             let about = about.trim().split(". ").next().unwrap_or_default().trim_end_matches('.');
-            self.notes
-                .push(finding.expected(format!("`{key}`, {}", T::shape().words())).hint(format!("`{key}`: {about}")));
+            let finding = finding.expected(format!("`{key}`, {}", T::shape().brief()));
+            self.notes.push(finding.hint(format!("`{key}`: {about}")));
         }
         said
     }
@@ -165,24 +167,29 @@ impl<'n> Reader<'n> {
             return Some(said);
         }
         let place = open.table.get(key).map_or(open.span, |v| self.span(v.span()));
-        let before = self.instead.replace(self.instead.unwrap_or(place));
         let parsed = DeValue::parse(default).ok()?;
-        let value = T::read(Item { span: place, value: parsed.get_ref() }, self);
+        let before = self.instead.replace(self.instead.unwrap_or(place));
+        let value = T::read(Item { span: place, name: key, value: parsed.get_ref() }, self);
         self.instead = before;
         value.map(|value| Said { value, span: place, written: false, clean: !open.table.contains_key(key) })
     }
 
     fn written<T: Kind>(&mut self, open: &Open<'_>, key: &str) -> Option<Said<T>> {
         let (name, value) = open.table.get_key_value(key)?;
-        self.value(name.span(), value)
+        self.value(key, name.span(), value)
     }
 
     /// Reads the value of one key.
-    pub(super) fn value<T: Kind>(&mut self, key: Range<usize>, value: &Spanned<DeValue<'_>>) -> Option<Said<T>> {
+    pub(super) fn value<T: Kind>(
+        &mut self,
+        name: &str,
+        key: Range<usize>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Said<T>> {
         let range = if value.span().is_empty() { key } else { value.span() };
         let span = self.span(range);
         let before = self.notes.count();
-        let value = T::read(Item { span, value: value.get_ref() }, self)?;
+        let value = T::read(Item { span, name, value: value.get_ref() }, self)?;
         Some(Said { value, span, written: self.instead.is_none(), clean: self.notes.count() == before })
     }
 }
@@ -201,7 +208,7 @@ pub(super) fn describe(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a number",
+        DeValue::Float(_) => "a decimal number",
         DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",

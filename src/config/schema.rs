@@ -40,6 +40,8 @@ pub(super) enum Shape {
     Either(Box<Self>, Box<Self>),
     /// A section.
     Section(fn() -> Section),
+    /// A table with these keys, where no more is known of it.
+    Table(&'static [&'static str]),
 }
 
 /// A section.
@@ -80,7 +82,24 @@ impl Shape {
             Self::List { of, single: false, .. } => format!("a list of {}", bare(&of.words())),
             Self::Keyed { by, of } => format!("a table: {by} = {}", of.words()),
             Self::Either(a, b) => format!("{}, or {}", a.words(), b.words()),
-            Self::Section(_) => "a table".into(),
+            Self::Section(_) | Self::Table(_) => "a table".into(),
+        }
+    }
+
+    /// What it is, in as few words as a label beside a source line wants.
+    pub(super) fn brief(&self) -> String {
+        let table = |keys: &[&str]| match keys {
+            [a, b, c, _, ..] => format!("a table: {{ {a}, {b}, {c}, ... }}"),
+            keys => format!("a table: {{ {} }}", keys.join(", ")),
+        };
+        match self {
+            Self::Section(describe) => table(&describe().fields.iter().map(|f| f.key).collect::<Vec<_>>()),
+            Self::Table(keys) => table(keys),
+            Self::Keyed { by, .. } => format!("a table with an entry for each {by}"),
+            Self::List { single: false, .. } => "a section that repeats".into(),
+            Self::List { of, single: true, .. } => format!("{}, or a list", of.brief()),
+            Self::Either(a, b) => format!("{}, or {}", a.brief(), b.brief()),
+            Self::Scalar { .. } => self.words(),
         }
     }
 
@@ -94,6 +113,7 @@ impl Shape {
             }
             Self::Keyed { of, .. } => json!({ "type": "object", "additionalProperties": of.json(defs) }),
             Self::Either(a, b) => json!({ "anyOf": [a.json(defs), b.json(defs)] }),
+            Self::Table(_) => json!({ "type": "object" }),
             Self::Section(describe) => {
                 let section = describe();
                 if !defs.contains_key(section.name) {
@@ -114,12 +134,27 @@ impl Shape {
             Self::List { of, .. } => of.sections(path, key),
             Self::Keyed { by, of } => of.sections(&below(key), &format!("<{by}>")),
             Self::Either(a, b) => a.sections(path, key).or_else(|| b.sections(path, key)),
-            Self::Scalar { .. } => None,
+            Self::Scalar { .. } | Self::Table(_) => None,
         }
     }
 
     fn repeats(&self) -> bool {
         matches!(self, Self::List { of, .. } if matches!(**of, Self::Section(_)))
+    }
+
+    /// Headers of the sections below that repeat.
+    pub(super) fn repeating(&self, path: &str) -> Vec<String> {
+        let Self::Section(describe) = self else { return Vec::new() };
+        let mut headers = Vec::new();
+        for field in describe().fields {
+            let header = if path.is_empty() { field.key.to_owned() } else { format!("{path}.{}", field.key) };
+            if field.shape.repeats() {
+                headers.push(header);
+            } else {
+                headers.extend(field.shape.repeating(&header));
+            }
+        }
+        headers
     }
 }
 

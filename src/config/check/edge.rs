@@ -132,7 +132,7 @@ fn action(said: &Said<raw::Route>, work: &Names, services: &[Service], checker: 
 
 /// Whether route and service go together.
 fn fits(said: &Said<raw::Route>, service: &Service, checker: &mut Checker<'_>) {
-    if service.balance == Balance::UserHome && said.user.0 == UserKey::Client {
+    if service.balance == Balance::UserHome && said.user.0 == UserKey::Client && said.user.clean {
         let message =
             format!("service `{}` has a home for each user, and this route does not say who the user is", service.name);
         let span = if said.user.written { said.user.span } else { said.service.as_ref().map_or(said.span, |s| s.span) };
@@ -218,7 +218,9 @@ fn plain(said: &Said<UrlPath>, checker: &mut Checker<'_>) -> String {
         let message = format!("a path is matched without `{rest}`");
         checker.error(Code::BadValue, said.span, message, format!("write \"{}\"", path.get(..at).unwrap_or_default()));
     } else if path.contains('*') {
-        let hint = "to match all below a path: `path_prefix = \"/v1\"`";
+        let below = path.split('*').next().unwrap_or_default().trim_end_matches('/');
+        let below = if below.is_empty() { "/" } else { below };
+        let hint = format!("to match all below a path: `path_prefix = \"{below}\"`");
         checker.error(Code::BadValue, said.span, "`*` is matched as it stands", hint);
     } else if path.split('/').skip(1).any(|segment| segment == "." || segment == "..") {
         checker.error(
@@ -233,7 +235,8 @@ fn plain(said: &Said<UrlPath>, checker: &mut Checker<'_>) -> String {
     path.clone()
 }
 
-/// Notes routes that no request can reach, because an earlier one takes the same.
+/// Notes routes that no request can reach, because an earlier one takes the same. Who has more conditions is asked first,
+/// so that only one with as many can take everything.
 fn dead(root: &Root, routes: &[Route], checker: &mut Checker<'_>) {
     let mut seen: HashMap<String, Vec<usize>> = HashMap::new();
     for (index, (route, said)) in routes.iter().zip(&root.route.0).enumerate() {
@@ -242,19 +245,26 @@ fn dead(root: &Root, routes: &[Route], checker: &mut Checker<'_>) {
             continue;
         }
         let m = &route.matches;
-        let place = format!("{:?} {:?} {:?}", m.host, m.path, m.headers);
-        let earlier = seen.entry(place).or_default();
-        let taken = |i: &&usize| routes.get(**i).is_some_and(|other| covers(&other.matches.methods, &m.methods));
+        let headers: Vec<&str> = m.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let earlier = seen.entry(format!("{:?} {:?} {headers:?}", m.host, m.path)).or_default();
+        let taken = |i: &&usize| routes.get(**i).is_some_and(|other| covers(&other.matches, m));
         if let Some(first) = earlier.iter().find(taken).and_then(|i| Some((routes.get(*i)?, root.route.0.get(*i)?))) {
             let at = if first.1.matches.written { first.1.matches.span } else { first.1.span };
             let message = format!("no request reaches route `{}`: route `{}` takes them", route.name, first.0.name);
             checker.twice(span, at, message);
+        } else if earlier.len() < MAX_ALIKE {
+            earlier.push(index);
         }
-        earlier.push(index);
     }
 }
 
-/// Whether a route with these methods leaves nothing to one with `later`. Said methods win over any.
-fn covers(earlier: &[String], later: &[String]) -> bool {
-    if earlier.is_empty() { later.is_empty() } else { !later.is_empty() && later.iter().all(|m| earlier.contains(m)) }
+/// Routes for one host, path and set of headers that are compared with one another (ours: a bound for the worst file).
+const MAX_ALIKE: usize = 64;
+
+/// Whether `earlier` leaves nothing to `later`, where host, path and names of headers are the same.
+fn covers(earlier: &RouteMatch, later: &RouteMatch) -> bool {
+    let methods = earlier.methods.is_empty() == later.methods.is_empty()
+        && later.methods.iter().all(|m| earlier.methods.contains(m));
+    let mut headers = earlier.headers.iter().zip(&later.headers);
+    methods && headers.all(|((_, wide), (_, narrow))| wide.is_none() || wide == narrow)
 }

@@ -23,7 +23,7 @@ pub(super) fn names(root: &Root, checker: &mut Checker<'_>) -> Names {
 
 pub(super) fn rules(root: &Root, checker: &mut Checker<'_>) -> Health {
     let said = &root.health;
-    if said.return_at.0 <= said.fail_below.0 {
+    if said.return_at.0 <= said.fail_below.0 && said.return_at.clean && said.fail_below.clean {
         let span = if said.return_at.written { said.return_at.span } else { said.fail_below.span };
         checker.error(
             Code::Conflict,
@@ -58,7 +58,7 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
     let probe = said.probe.as_ref().and_then(|p| probe(p, tls.as_ref(), checker));
     let retry = retry(said, checker);
     let backends = backends(said, places, checker);
-    covered(said, &name, &backends, root, checker);
+    covered(said, &name, root, places, checker);
     Service {
         name,
         class: said.class.value,
@@ -82,7 +82,7 @@ fn upstream_tls(said: &Said<raw::UpstreamTls>, checker: &mut Checker<'_>) -> Opt
 
 fn retry(said: &raw::Service, checker: &mut Checker<'_>) -> Retry {
     let retry = &said.retry;
-    if let Some(per_try) = retry.per_try.as_ref().filter(|t| t.0 > said.deadline.0) {
+    if let Some(per_try) = retry.per_try.as_ref().filter(|t| t.0 > said.deadline.0 && said.deadline.clean) {
         let message = format!("one try may take longer than the deadline ({})", show_duration(said.deadline.0));
         checker.error(Code::Conflict, per_try.span, message, "`per_try` is a part of `deadline`");
     }
@@ -144,12 +144,14 @@ fn backends(said: &raw::Service, places: &Names, checker: &mut Checker<'_>) -> V
 }
 
 /// Warns where a service has no backend: a steered name with a critical one fails there.
-fn covered(said: &Said<raw::Service>, name: &str, backends: &[BackendSpec], root: &Root, checker: &mut Checker<'_>) {
-    if !checker.whole || name.is_empty() {
+fn covered(said: &Said<raw::Service>, name: &str, root: &Root, places: &Names, checker: &mut Checker<'_>) {
+    let entries = &said.backends.entries;
+    let understood = said.backends.clean && entries.iter().all(|(place, _)| places.knows(&place.value));
+    if !checker.whole || name.is_empty() || !understood {
         return;
     }
     let span = said.name.as_ref().map_or(said.span, |n| n.span);
-    if said.backends.entries.is_empty() {
+    if entries.is_empty() {
         checker.warn(
             Code::Doubtful,
             span,
@@ -158,25 +160,25 @@ fn covered(said: &Said<raw::Service>, name: &str, backends: &[BackendSpec], root
         );
         return;
     }
-    for (index, place) in root.datacenter.0.iter().enumerate() {
-        let Some(place) = place.name.as_ref().filter(|_| said.class.value == Class::Critical) else { continue };
-        let here = backends.iter().any(|b| b.datacenter.index() == index);
-        if !here && !said.backends.entries.iter().any(|(name, list)| name.value == place.0 && list.0.is_empty()) {
-            checker.notes.push(
-                Finding::warning(
-                    Code::Doubtful,
-                    span,
-                    format!("critical service `{name}` has no backend in `{}`", place.0),
-                )
-                .related(place.span, "this datacenter counts as failed wherever the service is needed")
-                .hint(format!("add `{} = [...]` to its backends, or an empty list if that is meant", place.0)),
-            );
+    for place in root.datacenter.0.iter().filter_map(|d| d.name.as_ref()) {
+        // An empty list says that this is meant.
+        if said.class.value != Class::Critical || entries.iter().any(|(entry, _)| entry.value == place.0) {
+            continue;
         }
+        checker.notes.push(
+            Finding::warning(
+                Code::Doubtful,
+                span,
+                format!("critical service `{name}` has no backend in `{}`", place.0),
+            )
+            .related(place.span, "this datacenter counts as failed wherever the service is needed")
+            .hint(format!("add `{} = [...]` to its backends, or an empty list if that is meant", place.0)),
+        );
     }
 }
 
 fn probe(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut Checker<'_>) -> Option<Probe> {
-    if said.timeout.0 > said.interval.0 {
+    if said.timeout.0 > said.interval.0 && said.timeout.clean && said.interval.clean {
         let message = format!(
             "a probe may take {}, longer than the time between probes ({})",
             show_duration(said.timeout.0),
@@ -231,7 +233,7 @@ fn kind(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut C
             checker.error(Code::MissingKey, name.span, "a probe over TLS trusts nobody without `ca`", hint);
             None
         }
-        (None, Some(ca)) => match (upstream, &said.ca) {
+        (None, Some(ca)) if said.tcp.is_none() => match (upstream, &said.ca) {
             (Some(upstream), _) => Some(UpstreamTls { name: upstream.name.clone(), ca }),
             (None, Some(at)) => {
                 let hint = "add `tls_name = \"...\"`, the name to verify";
@@ -240,7 +242,7 @@ fn kind(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut C
             }
             (None, None) => None,
         },
-        (None, None) => None,
+        (None, _) => None,
     };
     match (&said.http, &said.grpc, &said.tls) {
         (Some(path), _, _) => Some(ProbeKind::Http {

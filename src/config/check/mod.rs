@@ -69,11 +69,11 @@ enum Look {
 
 fn examine(text: &str, path: &Path, look: Look) -> Result<Config, Findings> {
     let mut notes = Notes::default();
-    let (tree, errors) = DeTable::parse_recoverable(text);
-    let whole = errors.is_empty();
-    syntax::explain(text, &errors, &mut notes);
+    let readable = syntax::readable(text, &Root::repeats(), &mut notes);
+    let whole = !notes.failed();
+    let (tree, _) = DeTable::parse_recoverable(&readable);
     let tree = DeValue::Table(tree.into_inner());
-    let item = Item { span: Span::default(), value: &tree };
+    let item = Item { span: Span::default(), name: "this file", value: &tree };
     let config = Root::read(item, &mut Reader::new(&mut notes, whole)).map(|root| {
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         meaning(&root, path, &mut Checker { notes: &mut notes, folder, look, whole })
@@ -119,11 +119,8 @@ fn idle(root: &Root, checker: &mut Checker<'_>) {
         return;
     }
     if root.dns.is_none() && root.listener.0.is_empty() {
-        let finding = Finding::warning(
-            Code::Doubtful,
-            Span::default(),
-            "nothing listens: neither `[dns]` nor a `[[listener]]` is there",
-        );
+        let message = "nothing listens: neither `[dns]` nor a `[[listener]]` is there";
+        let finding = Finding { severity: Severity::Warning, ..Finding::about_file(Code::Doubtful, message) };
         checker.notes.push(finding.hint("add a `[[listener]]` for HTTP, or `[dns]` for the name server"));
     }
     if let (Some(listener), true) = (root.listener.0.first(), root.route.0.is_empty()) {

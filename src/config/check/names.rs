@@ -40,6 +40,11 @@ impl Names {
         names
     }
 
+    /// Whether it is there.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.ids.contains_key(name)
+    }
+
     /// The index of a name; notes one that is not there.
     pub(super) fn resolve(&self, name: &str, span: Span, checker: &mut Checker<'_>) -> Option<usize> {
         let found = self.ids.get(name).copied();

@@ -30,7 +30,7 @@ pub(super) fn dns(
     }
     let context = Context { dns: said, sites, work, datacenters };
     let steers = said.steer.0.iter().map(|s| context.steer(s, checker)).collect();
-    if said.zone.0.is_empty() && said.steer.0.is_empty() && checker.whole {
+    if said.zone.0.is_empty() && said.steer.0.is_empty() && checker.whole && said.clean {
         checker.warn(
             Code::Doubtful,
             said.span,
@@ -222,7 +222,7 @@ fn ttl(said: &raw::Ttl, checker: &mut Checker<'_>) -> (Duration, Duration) {
             checker.error(Code::BadValue, time.span, "a TTL counts whole seconds", "for example \"20s\"");
         }
     }
-    if said.min.0 > said.base.0 {
+    if said.min.0 > said.base.0 && said.min.clean && said.base.clean {
         let (at, other) = if said.min.written { (&said.min, &said.base) } else { (&said.base, &said.min) };
         let finding =
             Finding::error(Code::Conflict, at.span, "the least TTL is above the base").hint("`min` is at most `base`");

@@ -1,6 +1,6 @@
 //! Addresses, prefixes, and names in the domain name system.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -41,6 +41,11 @@ impl<const ANY: bool> Word for Socket<ANY> {
         "an IP address with a port, such as \"10.1.0.11:7000\" or \"[2001:db8::11]:7000\"".into()
     }
 
+    fn from_number(number: &str) -> Option<String> {
+        let port: u16 = number.parse().ok().filter(|_| ANY)?;
+        Some(format!("for all addresses: [\"0.0.0.0:{port}\", \"[::]:{port}\"]"))
+    }
+
     fn parse(text: &str) -> Result<Self, Wrong> {
         let wrong = || Wrong::new(format!("`{}` is not an address with a port", short(text)));
         if let Ok(socket) = text.parse::<SocketAddr>() {
@@ -53,7 +58,12 @@ impl<const ANY: bool> Word for Socket<ANY> {
             return Ok(Self(socket));
         }
         if let Ok(ip) = text.parse::<IpAddr>() {
-            return Err(wrong().hint(format!("add the port: \"{}\"", SocketAddr::new(ip, 8080))));
+            let unbracketed =
+                text.rsplit_once(':').and_then(|(ip, port)| Some((ip.parse::<Ipv6Addr>().ok()?, port.parse().ok()?)));
+            return Err(wrong().hint(match unbracketed {
+                Some((ip, port)) => format!("IPv6 stands in brackets: \"{}\"", SocketAddr::new(ip.into(), port)),
+                None => format!("add the port: \"{}\"", SocketAddr::new(ip, 8080)),
+            }));
         }
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let unbracketed = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();

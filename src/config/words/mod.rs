@@ -80,11 +80,16 @@ impl<T: Word> Kind for T {
                 DeValue::Float(f) => T::from_number(f.as_str()),
                 _ => None,
             };
-            reader.mismatch(item, &T::words(), number);
+            reader.mismatch(item, &T::shape(), number);
             return None;
         };
         match T::parse(text) {
             Ok(value) => Some(value),
+            Err(_) if text.is_empty() => {
+                let message = format!("`{}` cannot be empty", item.name);
+                reader.notes.push(Finding::error(Code::BadValue, item.span, message).expected(T::words()));
+                None
+            }
             Err(wrong) => {
                 let finding = Finding::error(wrong.code, item.span, wrong.message).expected(T::words());
                 reader.notes.push(finding.maybe_hint(wrong.hint));
@@ -118,7 +123,7 @@ pub(super) struct Name(pub(super) String);
 
 impl Word for Name {
     fn words() -> String {
-        "a name of letters, digits, `-`, `_` and `.`, at most 63".into()
+        "a name of ASCII letters, digits, `-`, `_` and `.`, at most 63".into()
     }
 
     fn schema() -> Value {
@@ -169,7 +174,7 @@ fn short(text: &str) -> String {
 
 /// Closed choices: types of the model that are written as one of a few words.
 macro_rules! choices {
-    ($($what:literal $ty:ty { $($word:literal => $value:expr),* $(,)? } $(not yet { $($later:literal : $remedy:literal),* $(,)? })?)*) => {$(
+    ($($what:literal $ty:ty { $($word:literal => $value:expr),* $(,)? } $(not yet { $($later:literal : $remedy:literal),* $(,)? })? $(rather { $($other:literal : $hint:literal),* $(,)? })?)*) => {$(
         impl Word for $ty {
             fn words() -> String {
                 format!("one of {}", crate::config::reader::list(&[$($word),*]))
@@ -185,6 +190,9 @@ macro_rules! choices {
                     $($($later => Err(Wrong::later(text, $remedy)),)*)?
                     _ => {
                         let wrong = Wrong::new(format!("`{}` is not {}", short(text), $what));
+                        $($(if text == $other {
+                            return Err(wrong.hint($hint));
+                        })*)?
                         Err(match crate::config::guess::did_you_mean(text, [$($word),*]) {
                             Some(hint) => wrong.hint(hint),
                             None => wrong,
@@ -209,18 +217,34 @@ choices! {
         "user-home" => Self::UserHome,
     } not yet {
         "maglev": "`user-hash` is sticky by user in this version",
+    } rather {
+        "round-robin": "did you mean `weighted-round-robin`?",
+        "rr": "did you mean `weighted-round-robin`?",
+        "least-request": "did you mean `p2c`?",
+        "random": "did you mean `p2c`?",
+        "hash": "did you mean `user-hash`?",
+        "sticky": "did you mean `user-hash`?",
     }
     "a protocol" model::Protocol {
         "http1" => Self::Http1,
         "http2" => Self::Http2,
     } not yet {
         "http3": "use `http1` or `http2` towards backends",
+    } rather {
+        "h2": "did you mean `http2`?",
+        "h2c": "did you mean `http2`?",
+        "grpc": "gRPC goes over `http2`",
+        "https": "`http1` or `http2`, and `tls = { ... }` beside it",
     }
     "a policy" model::Policy {
         "near" => Self::Near,
         "weighted" => Self::Weighted,
         "failover" => Self::Failover,
         "spread" => Self::Spread,
+    } rather {
+        "geo": "`near` goes by the prefixes of the datacenters",
+        "round-robin": "did you mean `spread`?",
+        "random": "did you mean `weighted`?",
     }
     "something to do when all are down" AllDown {
         "serve-all" => Self(model::OnAllDown::ServeAll),
@@ -228,6 +252,8 @@ choices! {
         "servfail" => Self(model::OnAllDown::Servfail),
     } not yet {
         "refused": "`servfail` makes resolvers ask another server",
+    } rather {
+        "last-resort": "name the addresses: `on_all_down = { last_resort = [\"192.0.2.1\"] }`",
     }
 }
 

@@ -14,7 +14,8 @@ pub(in crate::config) struct Time<const MIN: u64, const MAX: u64>(pub(in crate::
 impl<const MIN: u64, const MAX: u64> Word for Time<MIN, MAX> {
     fn words() -> String {
         let show = |ms| units::show_duration(Duration::from_millis(ms));
-        format!("a duration from {} to {}, such as \"500ms\", \"2s\" or \"5m\"", show(MIN), show(MAX))
+        let example = [500, 2_000, 20_000].into_iter().find(|ms| (MIN..=MAX).contains(ms)).unwrap_or(MAX);
+        format!("a duration from {} to {}, such as \"{}\"", show(MIN), show(MAX), show(example))
     }
 
     fn schema() -> Value {

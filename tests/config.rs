@@ -1,0 +1,236 @@
+//! Configurations as operators write them: broken ones with what they are told, good ones, and anything at all.
+//!
+//! `GOLDEN=write cargo test --test config` writes what is said now beside the files of `tests/golden/config`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use serde_json::Value;
+use springtide::config::check;
+use springtide::config::diag::Severity;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    files
+}
+
+fn said(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    match check::parse(&text, Path::new(path.file_name().unwrap())) {
+        Ok(config) if config.warnings.is_empty() => "good\n".into(),
+        Ok(config) => format!("{}good, with warnings\n", config.warnings),
+        Err(findings) => findings.to_string(),
+    }
+}
+
+#[test]
+fn every_configuration_is_told_what_stands_beside_it() {
+    let mut differ = Vec::new();
+    let files = files("tests/golden/config", "toml");
+    for path in &files {
+        let (said, beside) = (said(path), path.with_extension("txt"));
+        if std::env::var_os("GOLDEN").is_some_and(|v| v == "write") {
+            fs::write(&beside, &said).unwrap();
+        }
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if said != expected {
+            differ.push(format!("{}\n--- expected\n{expected}--- said\n{said}", path.display()));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    let broken = files.iter().filter(|p| said(p).contains("error[")).count();
+    assert!(broken >= 30, "only {broken} broken configurations");
+}
+
+#[test]
+fn the_configurations_that_we_ship_are_good() {
+    let files = files("configs", "toml");
+    assert!(files.len() >= 4, "{files:?}");
+    for path in files {
+        let config = check::load(&path).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(config.warnings.is_empty(), "{}", config.warnings);
+    }
+}
+
+#[test]
+fn the_generated_pages_are_those_of_this_program() {
+    let page = |name: &str| fs::read_to_string(root().join("docs").join(name)).unwrap_or_default();
+    let hint = |what: &str, name: &str| format!("run: springtide docs {what} > docs/{name}");
+    assert!(page("CONFIG.md") == springtide::config::schema::markdown(), "{}", hint("config", "CONFIG.md"));
+    assert!(
+        page("springtide.schema.json") == springtide::config::schema::json_schema(),
+        "{}",
+        hint("schema", "springtide.schema.json")
+    );
+}
+
+/// As much of JSON schema as ours uses.
+fn fits(schema: &Value, value: &Value, root: &Value) -> Result<(), String> {
+    let no = |why: &str| Err(format!("{value}: {why} of {schema}"));
+    if let Some(name) = schema["$ref"].as_str() {
+        return fits(&root["$defs"][name.trim_start_matches("#/$defs/")], value, root);
+    }
+    if let Some(some) = schema["anyOf"].as_array() {
+        return some.iter().find_map(|s| fits(s, value, root).ok()).map_or_else(|| no("none"), Ok);
+    }
+    if schema.get("enum").is_some_and(|e| !e.as_array().unwrap().contains(value)) {
+        return no("not one");
+    }
+    if schema.get("const").is_some_and(|c| c != value) {
+        return no("not the value");
+    }
+    let number = value.as_f64().unwrap_or_default();
+    let typed = match schema["type"].as_str() {
+        None => true,
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        Some(other) => panic!("{other}"),
+    };
+    if !typed
+        || schema["minimum"].as_f64().is_some_and(|m| number < m)
+        || schema["maximum"].as_f64().is_some_and(|m| number > m)
+    {
+        return no("not the type, or not the range");
+    }
+    for item in value.as_array().into_iter().flatten() {
+        fits(&schema["items"], item, root)?;
+    }
+    for (key, item) in value.as_object().into_iter().flatten() {
+        match (&schema["properties"][key], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => return no(&format!("no `{key}`")),
+            (Value::Null, every) => fits(every, item, root)?,
+            (property, _) => fits(property, item, root)?,
+        }
+    }
+    let missing = |key: &&Value| value.is_object() && value.get(key.as_str().unwrap()).is_none();
+    match schema["required"].as_array().into_iter().flatten().find(missing) {
+        Some(key) => no(&format!("{key} is missing")),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn the_schema_takes_what_the_check_takes() {
+    let schema: Value = serde_json::from_str(&springtide::config::schema::json_schema()).unwrap();
+    let good = files("tests/golden/config", "toml").into_iter().filter(|p| !said(p).contains("error["));
+    let good: Vec<_> = files("configs", "toml").into_iter().chain(good).collect();
+    assert!(good.len() > 6, "{good:?}");
+    for path in good {
+        let value: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let value = serde_json::to_value(value).unwrap();
+        fits(&schema, &value, &schema).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+    }
+    for broken in
+        [r#"{"nod": {}}"#, r#"{"node": {"workers": 0}}"#, r#"{"datacenter": [{}]}"#, r#"{"dns": {"listen": 53}}"#]
+    {
+        let value = serde_json::from_str(broken).unwrap();
+        assert!(fits(&schema, &value, &schema).is_err(), "{broken}");
+    }
+}
+
+/// Reads `text`, renders what is found in every way, and checks what must hold of it whatever the text is.
+fn survives(text: &str) {
+    let findings = match check::parse(text, Path::new("any.toml")) {
+        Ok(config) => {
+            assert!(config.warnings.iter().all(|f| f.severity == Severity::Warning));
+            config.warnings
+        }
+        Err(findings) => {
+            assert!(findings.iter().any(|f| f.severity == Severity::Error), "refused without a reason: {text:?}");
+            findings
+        }
+    };
+    let lines = text.split('\n').count();
+    for finding in findings.iter() {
+        assert!(finding.span.is_none_or(|s| s.start <= s.end && s.end <= text.len()), "{finding:?}");
+        assert!(finding.line <= lines && (finding.span.is_none() || finding.column >= 1), "{finding:?}");
+    }
+    assert!(findings.iter().is_sorted_by_key(|f| f.span.map(|s| s.start)));
+    assert!(findings.render(true).len() >= findings.to_string().len());
+    assert_eq!(findings.to_json()["findings"].as_array().unwrap().len(), findings.iter().len());
+}
+
+/// A configuration with something to read in every section, changed in places.
+fn mutated() -> impl Strategy<Value = String> {
+    let seeds: Vec<String> = files("tests/golden/config", "toml")
+        .iter()
+        .chain(&files("configs", "toml"))
+        .map(|p| fs::read_to_string(p).unwrap())
+        .collect();
+    let pieces = prop_oneof![
+        Just(String::new()),
+        prop::sample::select(vec![
+            "[",
+            "]",
+            "[[",
+            "{",
+            "}",
+            "\"",
+            "\"\"\"",
+            "'",
+            "=",
+            ".",
+            ",",
+            "#",
+            "\n",
+            "\r\n",
+            "\\",
+            "红",
+            "0",
+            "-1",
+            "1e999",
+            "true",
+            "[service]",
+            "[[dns.steer]]",
+            "[service.backends]\n",
+            "= 5\n",
+            "1979-05-27T07:32:00Z",
+            "\0",
+            "\u{feff}",
+            "\t",
+        ])
+        .prop_map(String::from),
+        ".{0,8}",
+    ];
+    let change = (any::<prop::sample::Index>(), 0_usize..40, pieces);
+    (prop::sample::select(seeds), prop::collection::vec(change, 1..6)).prop_map(|(mut text, changes)| {
+        for (at, remove, insert) in changes {
+            let from = text.floor_char_boundary(at.index(text.len() + 1));
+            let to = text.floor_char_boundary((from + remove).min(text.len()));
+            text.replace_range(from..to.max(from), &insert);
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_survived(text in "\\PC{0,200}") {
+        survives(&text);
+    }
+
+    #[test]
+    fn any_toml_like_text_is_survived(text in "([a-z\\[\\]{}=\"'.,#0-9 \n:/*-]|dns|service|route|match){0,120}") {
+        survives(&text);
+    }
+
+    #[test]
+    fn any_change_to_a_configuration_is_survived(text in mutated()) {
+        survives(&text);
+    }
+}
