@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::table::{Cell, Paint, Table, Tone};
 use crate::base::ids::ServiceId;
-use crate::config::diag::Findings;
-use crate::config::{Action, Config, PathMatch, Route, check};
+use crate::config::{Action, Config, Listener, PathMatch, Route, Service, check};
 
 /// Checks a configuration: reports all findings, or what it means. Exits with 0 (good), 1 (errors) or 2 (cannot be read).
 #[derive(Debug, Args)]
@@ -34,27 +34,29 @@ impl CheckArgs {
             }
             println!("{report:#}");
         } else if !findings.is_empty() {
-            eprint!("{}", findings.render(stderr().is_terminal()));
+            let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+            eprint!("{}", findings.render(stderr().is_terminal() && !plain));
         }
         match &checked {
-            Ok(config) if !self.json => print!("{}", summary(config)),
+            Ok(config) if !self.json => print!("{}", summary(config, Paint::for_stdout())),
             Ok(_) => {}
-            Err(findings) => return failed(findings),
+            Err(findings) => return ExitCode::from(if findings.unreadable() { 2 } else { 1 }),
         }
         ExitCode::SUCCESS
     }
 }
 
-fn failed(findings: &Findings) -> ExitCode {
-    ExitCode::from(if findings.unreadable() { 2 } else { 1 })
-}
-
 /// What a configuration means, for a person.
-fn summary(config: &Config) -> String {
+fn summary(config: &Config, paint: Paint) -> String {
     let mut out = String::new();
     let mut section = |title: String, header: &[&str], rows: Vec<Vec<String>>| {
-        if !rows.is_empty() {
-            let _ = writeln!(out, "{title}\n{}", table(header, &rows));
+        let mut table = Table::new(header);
+        for row in rows {
+            table.row(row.iter().map(Cell::from));
+        }
+        if !table.is_empty() {
+            let lines = table.lines(paint).join("\n  ");
+            let _ = writeln!(out, "{}\n  {lines}\n", paint.paint(Tone::Strong, &title));
         }
     };
     section(
@@ -80,13 +82,13 @@ fn summary(config: &Config) -> String {
     });
     let listen = config.dns.as_ref().map(|d| joined(&d.listen)).unwrap_or_default();
     section(format!("Names, on {listen}"), &["kind", "name", "from"], dns.collect());
-    let listener = |l: &crate::config::Listener| {
+    let listener = |l: &Listener| {
         let tls = l.tls.as_ref().map_or_else(|| "-".into(), |tls| format!("{} certificates", tls.pairs.len()));
         vec![l.name.clone(), joined(&l.listen), tls]
     };
     section("Listeners".into(), &["name", "listens on", "TLS"], config.listeners.iter().map(listener).collect());
     section("Routes".into(), &["name", "matches", "does"], config.routes.iter().map(|r| route(config, r)).collect());
-    let _ = writeln!(out, "{}: good", config.path.display());
+    let _ = writeln!(out, "{}: {}", config.path.display(), paint.paint(Tone::Good, "good"));
     out
 }
 
@@ -97,7 +99,7 @@ fn header(config: &Config) -> Vec<&str> {
 }
 
 fn services(config: &Config) -> Vec<Vec<String>> {
-    let row = |service: &crate::config::Service| {
+    let row = |service: &Service| {
         let mut row = vec![service.name.clone(), word(&service.class), word(&service.balance)];
         row.extend(
             (0..config.datacenters.len())
@@ -138,22 +140,6 @@ fn word<T: serde::Serialize>(choice: &T) -> String {
 
 fn joined<T: ToString>(list: &[T]) -> String {
     if list.is_empty() { "-".into() } else { list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ") }
-}
-
-/// Columns as wide as their widest cell.
-fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(header.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("  {}", padded.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
-    };
-    let mut lines = vec![line(header.to_vec())];
-    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
-    lines.join("\n") + "\n"
 }
 
 fn json(config: &Config) -> serde_json::Value {
