@@ -114,3 +114,6 @@ impl Book {
         }
     }
 }
+
+#[cfg(test)]
+pub(in crate::redpacket) mod tests;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::model::{Claim, Code, GiftId, Order, OrderNo, Settled, Settlement};
 use crate::base::clock::Wall;
 
-mod book;
+pub(in crate::redpacket) mod book;
 pub mod conformance;
 
 pub use book::Book;

@@ -314,18 +314,19 @@ impl ClaimService {
             attempts: order.attempts,
             accepted_at: order.created.into(),
             updated_at: order.updated.into(),
-            eta_s: order.state.open().then(|| self.eta(order.due)),
+            eta_s: order.state.open().then(|| self.eta(order)),
         })
     }
 
     /// How long until an order is likely delivered: its place in the queue at the worker's rate, and its next try.
-    fn eta(&self, due: Wall) -> u64 {
+    fn eta(&self, order: &Order) -> u64 {
         if self.rate <= 0.0 {
             return PROMISE_S;
         }
         let queue = self.backlog.load(Ordering::Relaxed) as f64 / self.rate;
-        let wait = due.since(self.clock.wall()).as_secs();
-        (queue.ceil() as u64 + 1).max(wait).min(PROMISE_S)
+        let next = if order.state == State::RetryWait { order.due } else { Wall::default() };
+        let wait = next.since(self.clock.wall()).as_secs() + 1;
+        (queue.ceil() as u64).max(wait).min(PROMISE_S)
     }
 
     fn sorry(&self, error: &StoreError, trace: &str) -> Envelope {

@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const WORDS: usize = 128;
 /// How long a word may wait for company.
 const GATHER: Duration = Duration::from_millis(10);
+/// How much of the rate may come at once: timers are no finer than a millisecond, and a game feels no 10 ms.
+const BURST: Duration = Duration::from_millis(10);
 /// How long a call to a claim process may take.
 const SOURCE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a stopping worker tries to write its last words.
@@ -164,7 +166,7 @@ impl Worker {
             source,
             game,
             pace,
-            bucket: Arc::new(Mutex::new(Bucket::new(pace.rate, 1))),
+            bucket: Arc::new(Mutex::new(Bucket::new(pace.rate, (pace.rate * BURST.as_secs_f64()) as u32))),
             wake: Arc::new(Notify::new()),
             clock: SystemClock,
             rng: Rng::from_os(),
@@ -201,8 +203,8 @@ impl Worker {
                 }
             }
             let pause = self.start(&mut hands);
-            self.fetch(&mut hands, stopping).await;
             self.settle(&mut hands).await;
+            self.fetch(&mut hands, stopping).await;
             let wait = if hands.waiting.is_empty() { POLL } else { pause };
             let wait = if hands.words.is_empty() { wait } else { wait.min(GATHER) };
             tokio::select! {

@@ -216,7 +216,7 @@ fn arrange<'a>(gifts: &'a [Gift], tastes: &[Taste]) -> Vec<&'a Gift> {
 const fn item(gift: &Gift, rank: usize) -> Item<'_> {
     let stock_hint = match gift.stock {
         0 => "none",
-        1..=50_000 => "few",
+        1..1_000 => "few",
         _ => "plenty",
     };
     Item { gift_id: &gift.gift_id, game_id: &gift.game_id, title: gift.title.as_str(), stock_hint, rank }

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use ::redb::backends::FileBackend;
 use ::redb::{Builder, DatabaseError, StorageBackend};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::redpacket::ledger::book::tests::{Step, claim as wish, gift, steps};
 use crate::redpacket::ledger::conformance::{Subject, run};
 use crate::redpacket::model::{ActivityId, PacketId, RoleId, UserId, ZoneId};
+use crate::redpacket::store::memory::MemoryStore;
 
 struct OnDisk(TempDir);
 
@@ -88,6 +91,47 @@ fn a_store_of_a_newer_release_is_refused_and_left_alone() {
     drop(db);
     let error = RedbStore::open(&dir.path()).err().unwrap();
     assert!(matches!(error, OpenError::Format { found: 99, known: 1, .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Two stores, one story: redb answers every step as the book does, and its sums and indices agree at the end.
+    #[test]
+    fn it_does_what_the_book_does(story in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let open = || Builder::new().create_with_backend(::redb::backends::InMemoryBackend::new());
+        let redb = RedbStore::with(Path::new("(memory)"), Box::new(open)).unwrap();
+        runtime.block_on(async {
+            let book = MemoryStore::new();
+            for (at, step) in story.into_iter().enumerate() {
+                let now = Wall(at as u64 * 5);
+                match step {
+                    Step::Provision(g, total) => {
+                        book.provision(gift(g), total).await.unwrap();
+                        redb.provision(gift(g), total).await.unwrap();
+                    }
+                    Step::Claim { user, packet, gift, role, key } => {
+                        let wish = wish(user, packet, gift, role, key);
+                        prop_assert_eq!(redb.claim(wish.clone(), now).await, book.claim(wish, now).await);
+                    }
+                    Step::Lease { limit, hold } => {
+                        let until = Wall(now.0 + hold);
+                        prop_assert_eq!(redb.lease(limit, until, now).await, book.lease(limit, until, now).await);
+                    }
+                    Step::Settle { user, packet, attempt, verdict } => {
+                        let order_no = wish(user, packet, 0, 0, None).number();
+                        let word = Settlement { order_no, attempt, verdict };
+                        prop_assert_eq!(redb.settle(vec![word], now).await, book.settle(vec![word], now).await);
+                        prop_assert_eq!(redb.find(order_no).await, book.find(order_no).await);
+                    }
+                }
+                prop_assert_eq!(redb.stats().await, book.stats().await);
+            }
+            let end = Wall(u64::MAX - 1);
+            prop_assert_eq!(redb.lease(1_000, end, end).await, book.lease(1_000, end, end).await);
+            Ok(())
+        })?;
+    }
 }
 
 const WELL: u8 = 0;

@@ -1,0 +1,297 @@
+//! The red-packet processes killed, stopped and misused: the real binary, real sockets, real files.
+//!
+//! A seed decides when to kill; `CRASH_SEED=` replays one.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use springtide::base::entropy::Rng;
+use springtide::redpacket::peer::{CallError, Peer, Reply};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A process of ours, killed with its test.
+struct Process {
+    child: Child,
+    peer: Arc<Peer>,
+}
+
+impl Process {
+    fn command(upstream: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_springtide"));
+        command.arg("upstream").arg(upstream).args(args).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.env("RUST_LOG", "error");
+        command
+    }
+
+    /// Starts it and reads where it listens out of its ready line.
+    fn start(upstream: &str, args: &[&str]) -> Self {
+        let mut child = Self::command(upstream, args).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{upstream}: {line:?}: {e}"));
+        assert_eq!((&ready["ready"], ready["upstream"].as_str()), (&json!(true), Some(upstream)));
+        assert_eq!(ready["pid"], child.id());
+        let origin = format!("http://{}", ready["listen"].as_str().unwrap());
+        Self { child, peer: Arc::new(Peer::new(origin.parse().unwrap())) }
+    }
+
+    fn origin(&self) -> String {
+        self.peer.origin().to_string()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop, and waits until it has.
+    async fn stop(mut self) -> ExitStatus {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        let term = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
+        assert!(term.success());
+        let wait = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, wait).await.expect("it stops in time")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn body(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+async fn ask(peer: &Peer, path: &str) -> Value {
+    body(&peer.get(path, SOON).await.unwrap())
+}
+
+async fn claim(peer: &Peer, user: &str) -> Result<Reply, CallError> {
+    let wish = json!({ "packet_id": "p1", "gift_id": "gold-ingots", "zone_id": "hh-1", "role_id": "r1" });
+    let body = Bytes::from(wish.to_string());
+    peer.call(Method::POST, "/v1/claims", body, &[("x-user-id", user)], SOON).await
+}
+
+/// Waits until `holds`, asking again and again.
+async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(found) = holds().await {
+                return found;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Clients that claim for one user after another, and for each until there is an answer, whichever process gives it.
+struct Crowd {
+    /// The claim process of this moment.
+    claims: watch::Receiver<Option<Arc<Peer>>>,
+    next: AtomicUsize,
+    users: usize,
+    /// User -> order number, as told by a 202 or a 200.
+    told: Mutex<BTreeMap<String, String>>,
+    answers: AtomicUsize,
+}
+
+impl Crowd {
+    async fn run(self: Arc<Self>) {
+        loop {
+            let user = self.next.fetch_add(1, Ordering::Relaxed);
+            if user >= self.users {
+                return;
+            }
+            let user = format!("user-{user}");
+            let order_no = loop {
+                let mut claims = self.claims.clone();
+                let peer = claims.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+                match claim(&peer, &user).await {
+                    Ok(reply) if matches!(reply.status.as_u16(), 200 | 202) => {
+                        break body(&reply)["order_no"].as_str().unwrap().to_owned();
+                    }
+                    Ok(reply) => assert!(reply.status.is_server_error(), "{user}: {reply:?}"),
+                    // Killed before the answer: who knows. The same claim again tells, once there is somebody to ask.
+                    Err(_) => sleep(Duration::from_millis(2)).await,
+                }
+            };
+            self.told.lock().unwrap().insert(user, order_no);
+            self.answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// I1, I2, I4 and I5 over 20 deaths at random moments under load.
+#[tokio::test]
+async fn what_was_promised_survives_every_death_and_is_given_once() {
+    const ROUNDS: usize = 20;
+    const EACH: usize = 60;
+    let seed =
+        std::env::var("CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| Rng::from_os().next_u64());
+    eprintln!("CRASH_SEED={seed}");
+    let mut rng = Rng::seeded(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let game = Process::start("game", &["--data", path(&dir.path().join("game"))]);
+    let (orders, origin) = (dir.path().join("claims"), game.origin());
+    let args = ["--data", path(&orders), "--game", &origin, "--delivery-timeout", "300ms", "--lease", "600ms"];
+    let (here, claims) = watch::channel(None);
+    let crowd = Arc::new(Crowd {
+        claims,
+        next: AtomicUsize::new(0),
+        users: ROUNDS * EACH,
+        told: Mutex::default(),
+        answers: AtomicUsize::new(0),
+    });
+    let mut clients = JoinSet::new();
+    for _ in 0..16 {
+        clients.spawn(crowd.clone().run());
+    }
+    let run = async {
+        for round in 0..ROUNDS {
+            let process = Process::start("claim", &args);
+            here.send_replace(Some(process.peer.clone()));
+            // Somewhere in this round's answers, and a moment into what follows them.
+            let enough = round * EACH + rng.below(EACH as u64) as usize;
+            eventually("answers", async || (crowd.answers.load(Ordering::Relaxed) >= enough).then_some(())).await;
+            sleep(Duration::from_micros(rng.below(8_000))).await;
+            here.send_replace(None);
+            process.kill();
+        }
+        let process = Process::start("claim", &args);
+        here.send_replace(Some(process.peer.clone()));
+        while let Some(done) = clients.join_next().await {
+            done.unwrap();
+        }
+        process
+    };
+    let process = timeout(Duration::from_secs(55), run).await.expect("within its time");
+    let stats = eventually("all delivered", async || {
+        let stats = ask(&process.peer, "/internal/stats").await;
+        (stats["delivered"].as_u64() == Some((ROUNDS * EACH) as u64)).then_some(stats)
+    })
+    .await;
+    let told = crowd.told.lock().unwrap().clone();
+    assert_eq!(told.len(), ROUNDS * EACH);
+    assert_eq!(told.values().collect::<BTreeSet<_>>().len(), told.len(), "one order each");
+    for (user, order_no) in &told {
+        let headers = [("x-user-id", user.as_str())];
+        let path = format!("/v1/claims/{order_no}");
+        let found = process.peer.call(Method::GET, &path, Bytes::new(), &headers, SOON).await.unwrap();
+        assert_eq!((found.status.as_u16(), body(&found)["state"].as_str()), (200, Some("DELIVERED")), "{user}");
+        assert_eq!(ask(&game.peer, &format!("/ledger/{order_no}")).await["order_no"], order_no.as_str());
+    }
+    let ingots = stats["stock"].as_array().unwrap().iter().find(|s| s[0] == "gold-ingots").unwrap();
+    assert_eq!(ingots[1]["issued"], told.len(), "stock is exact");
+    let tally = ask(&game.peer, "/stats").await;
+    assert_eq!((&tally["applied"], &tally["orders"]), (&json!(told.len()), &json!(told.len())), "{tally}");
+    eprintln!("{} orders, {} deaths, the game was told of {} twice", told.len(), ROUNDS, tally["duplicates"]);
+}
+
+#[tokio::test]
+async fn a_worker_of_its_own_delivers_what_several_claim_processes_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let game = Process::start("game", &[]);
+    let (one, two) = (dir.path().join("1"), dir.path().join("2"));
+    let claims = [Process::start("claim", &["--data", path(&one)]), Process::start("claim", &["--data", path(&two)])];
+    for user in 0..20 {
+        let reply = claim(&claims[user % 2].peer, &format!("u{user}")).await.unwrap();
+        assert_eq!(reply.status, 202);
+    }
+    let urls = format!("{},{}", claims[0].origin(), claims[1].origin());
+    let worker = Process::start("delivery", &["--claims", &urls, "--game", &game.origin()]);
+    assert_eq!(ask(&worker.peer, "/healthz").await["code"], "OK");
+    eventually("all delivered", async || (ask(&game.peer, "/stats").await["applied"] == 20).then_some(())).await;
+    for process in &claims {
+        eventually("written down", async || {
+            (ask(&process.peer, "/internal/stats").await["delivered"] == 10).then_some(())
+        })
+        .await;
+    }
+    let metrics = worker.peer.get("/metrics", SOON).await.unwrap();
+    let text = String::from_utf8_lossy(&metrics.body).into_owned();
+    assert!(text.contains("springtide_redpacket_deliveries_total{result=\"delivered\"} 20"), "{text}");
+    assert!(worker.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_requests_end_and_starts_again_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let game = Process::start("game", &[]);
+    let slow = Bytes::from_static(b"{\"delay_ms\": 400}");
+    game.peer.post("/fault", slow, SOON).await.unwrap();
+    let origin = game.origin();
+    let args = ["--data", path(dir.path()), "--game", &origin];
+    let process = Process::start("claim", &args);
+    let reply = claim(&process.peer, "u1").await.unwrap();
+    assert_eq!(reply.status, 202);
+    let order_no = body(&reply)["order_no"].clone();
+    eventually("under way", async || (ask(&process.peer, "/internal/stats").await["delivering"] == 1).then_some(()))
+        .await;
+    assert!(process.stop().await.success());
+    assert_eq!(ask(&game.peer, "/stats").await["applied"], 1, "the delivery that was under way ended");
+    let process = Process::start("claim", &args);
+    let again = claim(&process.peer, "u1").await.unwrap();
+    assert_eq!((again.status.as_u16(), &body(&again)["order_no"]), (200, &order_no));
+    assert_eq!(body(&again)["state"], "DELIVERED", "and was written down");
+}
+
+#[tokio::test]
+async fn two_processes_cannot_have_one_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Process::start("claim", &["--data", path(dir.path())]);
+    let mut second = Process::command("claim", &["--data", path(dir.path())]);
+    let mut child = second.stderr(Stdio::piped()).spawn().unwrap();
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert!(words.contains("in use by another process"), "{words}");
+}
+
+#[tokio::test]
+async fn over_its_limit_a_process_says_so_at_once() {
+    let game = Process::start("game", &["--limit", "2"]);
+    game.peer.post("/fault", Bytes::from_static(b"{\"delay_ms\": 5000}"), SOON).await.unwrap();
+    let mut stuck = JoinSet::new();
+    for n in 0..2 {
+        let peer = game.peer.clone();
+        stuck.spawn(async move { peer.get(&format!("/roles?user=u{n}&game_id=g"), SOON).await });
+    }
+    let refused = eventually("it is full", async || {
+        let reply = game.peer.get("/stats", SOON).await.unwrap();
+        (reply.status == 503).then_some(reply)
+    })
+    .await;
+    let refused = body(&refused);
+    assert_eq!((&refused["code"], &refused["retryable"]), (&json!("OVERLOADED"), &json!(true)));
+    assert_eq!(ask(&game.peer, "/healthz").await["code"], "OK", "busy is not dead");
+}
