@@ -280,11 +280,14 @@ async fn two_processes_cannot_have_one_store() {
 #[tokio::test]
 async fn over_its_limit_a_process_says_so_at_once() {
     let game = Process::start("game", &["--limit", "2"]);
-    game.peer.post("/fault", Bytes::from_static(b"{\"delay_ms\": 5000}"), SOON).await.unwrap();
+    game.peer.post("/fault", Bytes::from_static(b"{\"delay_ms\": 10000}"), SOON).await.unwrap();
     let mut stuck = JoinSet::new();
     for n in 0..2 {
         let peer = game.peer.clone();
-        stuck.spawn(async move { peer.get(&format!("/roles?user=u{n}&game_id=g"), SOON).await });
+        // Again where it was turned away itself, by a question of ours that stood in its place.
+        stuck.spawn(async move {
+            while peer.get(&format!("/roles?user=u{n}&game_id=g"), SOON).await.unwrap().status == 503 {}
+        });
     }
     let refused = eventually("it is full", async || {
         let reply = game.peer.get("/stats", SOON).await.unwrap();
