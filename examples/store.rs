@@ -3,6 +3,8 @@
 //! Not for a campaign: one fsync for each claim, and the file only grows. But it keeps the laws, and the conformance suite
 //! says so: `cargo run --example store`.
 
+#![allow(clippy::print_stdout, reason = "an example says what it found")]
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

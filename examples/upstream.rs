@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example upstream`, then point a `[[service]]` at it; or give the stage to the router itself.
 
+#![allow(clippy::print_stdout, reason = "an example says where it listens")]
+
 use std::sync::Arc;
 
 use http::{Request, Response};
