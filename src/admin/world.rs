@@ -14,8 +14,8 @@ use crate::base::clock::{Clock, ManualClock, Mono, Wall};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::base::task::{self, Task};
 use crate::config::{
-    BackendSpec, Balance, Class, Config, Datacenter, Dns, Node, Passive, Policy, Probe, ProbeKind, Protocol, Retry,
-    Service, Steer,
+    Action, BackendSpec, Balance, Class, Config, Datacenter, Dns, Node, Passive, PathMatch, Policy, Probe, ProbeKind,
+    Protocol, Retry, Route, RouteMatch, Service, Steer, UserKey,
 };
 use crate::control::event::Event;
 use crate::control::step::step;
@@ -90,7 +90,25 @@ fn config() -> Config {
             }],
             ..Dns::default()
         }),
+        routes: vec![route("claims", "/v1/claims", "POST", 1), route("gifts", "/v1/gifts", "GET", 0)],
         ..Config::default()
+    }
+}
+
+fn route(name: &str, prefix: &str, method: &str, service: usize) -> Route {
+    Route {
+        name: name.into(),
+        matches: RouteMatch {
+            host: Some("www.hongbao.test".into()),
+            path: PathMatch::Prefix(prefix.into()),
+            methods: vec![method.into()],
+            headers: vec![],
+        },
+        action: Action::Forward(ServiceId::new(service)),
+        user: UserKey::Header("x-user-id".into()),
+        deadline: None,
+        retry_keyed: true,
+        max_body: 1 << 20,
     }
 }
 

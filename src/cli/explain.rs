@@ -1,4 +1,6 @@
 //! `springtide explain`: why a node answers a DNS question as it does, and where it would send a request.
+//!
+//! The edges tell as JSON what they saw and decided; here it is laid out, and the outcome is put at the end in a sentence.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -7,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{Admin, Ask, Client, ClientError, encode};
-use super::table::Paint;
+use super::table::{Paint, Tone, clean};
 use super::tree;
 
 /// Explains an answer to a DNS question, or the way of a request: the same code that serves, asked to show its reasons.
@@ -79,25 +81,68 @@ fn header(text: &str) -> Result<String, String> {
 
 impl ExplainArgs {
     pub(super) fn run(self) -> ExitCode {
-        let (path, way) = match &self.what {
-            What::Dns(question) => (question.path(), &question.way),
-            What::Http(question) => (question.path(), &question.way),
-        };
-        super::finish(way.show(path))
+        super::finish(match &self.what {
+            What::Dns(question) => question.way.show(question.path(), answer),
+            What::Http(question) => question.way.show(question.path(), outcome),
+        })
     }
 }
 
 impl Way {
     #[expect(clippy::print_stdout, reason = "the explanation is the output")]
-    fn show(&self, path: String) -> Result<ExitCode, ClientError> {
+    fn show(&self, path: String, verdict: impl Fn(&Value) -> Vec<String>) -> Result<ExitCode, ClientError> {
         let (_, value) = Client::new(&self.admin)?.ask::<Value>(&Ask::get(path))?;
         if self.json {
             println!("{value:#}");
         } else {
-            print!("{}", tree::render(&value, Paint::for_stdout()));
+            print!("{}", render(&value, verdict(&value), Paint::for_stdout()));
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The tree, and the verdict under it.
+fn render(value: &Value, verdict: Vec<String>, paint: Paint) -> String {
+    let mut lines = tree::lines(value, paint);
+    lines.push(String::new());
+    let marks = std::iter::once("=> ").chain(std::iter::repeat("   "));
+    lines.extend(marks.zip(verdict).map(|(mark, line)| paint.paint(Tone::Strong, &(mark.to_owned() + &clean(&line)))));
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// What a client gets, from `dns::explain`.
+fn answer(value: &Value) -> Vec<String> {
+    let text = |at: &str| value.pointer(at).and_then(Value::as_str);
+    if let Some(error) = text("/error") {
+        return vec![error.to_owned()];
+    }
+    let records = value.pointer("/answer/answer").and_then(Value::as_array);
+    let records: Vec<String> = records.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let why = [text("/found"), text("/steering/reason")].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let rcode = text("/answer/rcode").unwrap_or("no answer").to_uppercase();
+    let empty = if records.is_empty() { ", no records" } else { "" };
+    [vec![format!("{rcode}{empty} ({why})")], records].concat()
+}
+
+/// Where a request ends, from `proxy::explain`.
+fn outcome(value: &Value) -> Vec<String> {
+    let text = |at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let status = |at: &str| value.pointer(at).and_then(Value::as_u64).unwrap_or_default();
+    let line = if value.get("refused").is_some() {
+        format!("refused with {}: {}", status("/refused/status"), text("/refused/because"))
+    } else if value.get("answers").is_some() {
+        format!("route {} answers {} by itself", text("/route/name"), status("/answers/status"))
+    } else if value.pointer("/pick/backend").is_some() {
+        let (backend, datacenter) = (text("/pick/backend"), text("/pick/datacenter"));
+        let why = [text("/pick/placed"), text("/pick/reason"), text("/pick/tier")].join(", ");
+        format!("{} at {backend} in {datacenter} ({why})", text("/service/name"))
+    } else if value.pointer("/pick/none").is_some() {
+        let home = value.pointer("/pick/home").and_then(Value::as_str).map(|h| format!(" at {h}")).unwrap_or_default();
+        format!("503: {}{home}", text("/pick/none"))
+    } else {
+        "no outcome".to_owned()
+    };
+    vec![line]
 }
 
 impl DnsQuestion {
@@ -133,6 +178,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::admin::world::snapshot;
 
     #[derive(Parser)]
     struct Line {
@@ -160,6 +206,57 @@ mod tests {
             path(&["http", "a.test/v1", "--method", "POST"]),
             "/v1/explain/http?method=POST&host=a.test&path=%2Fv1"
         );
+    }
+
+    #[test]
+    fn a_request_reads_from_the_question_to_its_backend() {
+        let snapshot = snapshot();
+        let question = crate::proxy::Question {
+            method: "GET".into(),
+            host: "www.hongbao.test".into(),
+            path: "/v1/gifts".into(),
+            headers: vec![],
+            client: [10, 2, 3, 4].into(),
+            user: Some("alice".into()),
+            tls: false,
+        };
+        let value = crate::proxy::explain(&snapshot, &question);
+        insta::assert_snapshot!(render(&value, outcome(&value), Paint(false)), @r#"
+        generation  12
+        request     method GET, scheme http, host www.hongbao.test, path /v1/gifts, client 10.2.3.4
+        route       name gifts, matched exact host, longest prefix
+        user        key header:x-user-id, hash c5dee43e52b78237
+        service     name gift-list, class critical, balance p2c
+        pick        backend 10.1.0.11:7000, datacenter shenzhen, reason cheapest, placed local, tier fresh
+        retry       repeatable yes, tries 3, per try from observed latency, budget 0.2
+        deadline    ms 500, by service
+        routes
+          NAME    HOST              PATH        PATH MATCH  FATE
+          claims  www.hongbao.test  /v1/claims  prefix      other path
+          gifts   www.hongbao.test  /v1/gifts   prefix      taken
+        datacenters
+          DATACENTER  LOCAL  STATE    HEALTH  FACTOR  EFFECTIVE  SHARE  BECAUSE
+          shenzhen    yes    serving  1       1       40         100%   local
+          shanghai           serving  0.5     0.7     28         0%
+          tianjin            failed   0       0       0          0%
+        backends
+          BACKEND         DATACENTER  STATE    WEIGHT  CONFIGURED WEIGHT  IN FLIGHT  HOME  SHARE  EXCLUDED
+          10.1.0.11:7000  shenzhen    healthy  1       1                  0                52%
+          10.1.0.12:7000  shenzhen    healthy  1       1                  0                48%
+          10.2.0.11:7000  shanghai    ejected  0       1                  0                0%     ejected
+          10.2.0.12:7000  shanghai    healthy  1       1                  0                0%
+          10.3.0.11:7000  tianjin     down     0       1                  0          yes   0%     down
+          10.3.0.12:7000  tianjin     down     0       1                  0                0%     down
+
+        => gift-list at 10.1.0.11:7000 in shenzhen (local, cheapest, fresh)
+        "#);
+        let lost = crate::proxy::explain(&snapshot, &crate::proxy::Question { host: "nobody.test".into(), ..question });
+        assert_eq!(outcome(&lost), ["refused with 404: no route matches"]);
+        assert_eq!(
+            outcome(&serde_json::json!({"pick": {"none": "home-down", "home": "a:1"}})),
+            ["503: home-down at a:1"]
+        );
+        assert_eq!(outcome(&Value::Null), ["no outcome"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client::{Admin, Ask, Client, ClientError, fleet};
-use super::table::{Cell, Paint, Table, Tone, cell, clean};
+use super::table::{Cell, Paint, Table, Tone, cell, clean, percent};
 use crate::admin::evidence::ago;
 use crate::admin::report::{Edge, State};
 use crate::snapshot::DcState;
@@ -239,11 +239,6 @@ fn of(part: usize, whole: usize) -> String {
 fn number(n: f64) -> String {
     let text = format!("{n:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
-}
-
-fn percent(share: f64) -> String {
-    let percent = share * 100.0;
-    if percent > 0.0 && percent < 9.95 { format!("{percent:.1}%") } else { format!("{percent:.0}%") }
 }
 
 #[cfg(test)]

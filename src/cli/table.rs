@@ -135,6 +135,12 @@ pub(super) fn width(text: &str) -> usize {
         .sum()
 }
 
+/// A share in per cent; a decimal where it is small.
+pub(super) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 9.95 { format!("{percent:.1}%") } else { format!("{percent:.0}%") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,39 +1,39 @@
-//! An explanation as a tree for people: scalars first, lists as tables, the verdict last.
+//! An explanation as a tree for people: what fits a line first, lists as tables.
 //!
-//! It knows nothing of what is explained but that `verdict` is where it ends; so the edges are free in what they tell.
+//! It knows the words that the edges use, to put them in the order in which one reads them; what it does not know
+//! comes after them. So an edge may tell more tomorrow, and it shows.
 
 use serde_json::{Map, Value};
 
-use super::table::{Cell, Paint, Table, Tone, cell, clean, width};
+use super::table::{Cell, Paint, Table, Tone, cell, clean, percent, width};
 
-/// The key of the sentence that an explanation ends with.
-const VERDICT: &str = "verdict";
 const STEP: &str = "  ";
 
-/// `value` as text.
-pub(super) fn render(value: &Value, paint: Paint) -> String {
+/// Words in the order in which one reads them, in objects and as columns.
+const ORDER: &str = "generation request rank name type method scheme host path path_match header client fate found routes \
+    route matched user key hash service class balance policy backend datacenter reason datacenters backends local near \
+    state health factor weight configured_weight effective panic latency_ms in_flight home group score share chosen \
+    held_by placed tier pick retry repeatable tries per_try budget deadline ms by because excluded addresses near_leaf \
+    scope answers ttl seconds base min why candidates answer rcode flags";
+
+/// `value`, line by line.
+pub(super) fn lines(value: &Value, paint: Paint) -> Vec<String> {
     let mut lines = Vec::new();
-    match value {
-        Value::Object(map) => {
-            object(map, "", paint, &mut lines);
-            if let Some(verdict) = map.get(VERDICT) {
-                lines.extend([String::new(), paint.paint(Tone::Strong, &format!("=> {}", flat(verdict)))]);
-            }
-        }
-        other => lines.push(flat(other)),
-    }
-    lines.into_iter().map(|line| line + "\n").collect()
+    deeper(value, "", paint, &mut lines);
+    lines
 }
 
 fn object(map: &Map<String, Value>, indent: &str, paint: Paint, lines: &mut Vec<String>) {
-    let told = || map.iter().filter(|(key, value)| (!indent.is_empty() || *key != VERDICT) && !is_nothing(value));
-    let wide = told().filter(|(_, v)| is_flat(v)).map(|(key, _)| width(&title(key))).max().unwrap_or(0);
-    for (key, value) in told().filter(|(_, v)| is_flat(v)) {
-        let key = title(key);
-        let gap = " ".repeat(wide - width(&key) + 2);
-        lines.push(format!("{indent}{}{gap}{}", paint.paint(Tone::Soft, &key), flat(value)));
+    let mut told: Vec<(&String, &Value)> = map.iter().filter(|(_, value)| !is_nothing(value)).collect();
+    told.sort_by_key(|(key, _)| rank(key));
+    let (short, long): (Vec<_>, Vec<_>) = told.into_iter().partition(|(_, value)| fits(value));
+    let wide = short.iter().map(|(key, _)| width(&title(key))).max().unwrap_or(0);
+    for (key, value) in short {
+        let title = title(key);
+        let gap = " ".repeat(wide - width(&title) + 2);
+        lines.push(format!("{indent}{}{gap}{}", paint.paint(Tone::Soft, &title), flat(key, value)));
     }
-    for (key, value) in told().filter(|(_, v)| !is_flat(v)) {
+    for (key, value) in long {
         lines.push(format!("{indent}{}", paint.paint(Tone::Strong, &title(key))));
         deeper(value, &format!("{indent}{STEP}"), paint, lines);
     }
@@ -41,16 +41,15 @@ fn object(map: &Map<String, Value>, indent: &str, paint: Paint, lines: &mut Vec<
 
 fn deeper(value: &Value, indent: &str, paint: Paint, lines: &mut Vec<String>) {
     match value {
-        flat_one if is_flat(flat_one) => lines.push(format!("{indent}{}", flat(flat_one))),
         Value::Object(map) => object(map, indent, paint, lines),
         Value::Array(list) => array(list, indent, paint, lines),
-        other => lines.push(format!("{indent}{}", flat(other))),
+        other => lines.push(format!("{indent}{}", flat("", other))),
     }
 }
 
 fn array(list: &[Value], indent: &str, paint: Paint, lines: &mut Vec<String>) {
     let rows: Option<Vec<&Map<String, Value>>> =
-        list.iter().map(|v| v.as_object().filter(|map| map.values().all(is_flat))).collect();
+        list.iter().map(|v| v.as_object().filter(|map| map.values().all(fits))).collect();
     if let Some(rows) = rows {
         lines.extend(table(&rows).lines(paint).into_iter().map(|line| format!("{indent}{line}")));
         return;
@@ -59,46 +58,41 @@ fn array(list: &[Value], indent: &str, paint: Paint, lines: &mut Vec<String>) {
         if value.is_object() {
             lines.push(format!("{indent}{}", paint.paint(Tone::Soft, &format!("{}.", i + 1))));
         }
-        let inward = if is_flat(value) { indent.to_owned() } else { format!("{indent}{STEP}") };
+        let inward = if is_scalar(value) { indent.to_owned() } else { format!("{indent}{STEP}") };
         deeper(value, &inward, paint, lines);
     }
 }
 
-/// Columns in the order in which the rows first name them; those that say nothing anywhere are left out. A row's name
-/// comes first, and what is longest (a reason) last.
+/// Columns that say nothing in any row are left out.
 fn table(rows: &[&Map<String, Value>]) -> Table {
+    let silent = |value: &Value| is_nothing(value) || value == false;
     let mut keys: Vec<&String> = Vec::new();
     for (key, value) in rows.iter().flat_map(|row| row.iter()) {
-        if !keys.contains(&key) && !is_nothing(value) {
+        if !keys.contains(&key) && !silent(value) {
             keys.push(key);
         }
     }
     keys.sort_by_key(|key| rank(key));
     let mut table = Table::headed(keys.iter().map(|key| title(key).to_uppercase()));
     for row in rows {
-        table.row(keys.iter().map(|key| row.get(*key).map_or_else(Cell::default, |value| told(key, value))));
+        table.row(
+            keys.iter().map(|key| row.get(*key).filter(|v| !silent(v)).map_or_else(Cell::default, |v| told(key, v))),
+        );
     }
     table
 }
 
-fn rank(key: &str) -> u8 {
-    match key {
-        "rank" => 0,
-        "name" | "route" | "datacenter" => 1,
-        "backend" | "address" | "service" => 2,
-        "state" => 3,
-        "reason" | "why" | "excluded" | "outcome" => 9,
-        _ => 5,
-    }
+fn rank(key: &str) -> usize {
+    ORDER.split_whitespace().position(|known| known == key).unwrap_or(usize::MAX)
 }
 
 fn told(key: &str, value: &Value) -> Cell {
-    let text = flat(value);
+    let text = flat(key, value);
     let tone = match (key, text.as_str()) {
-        ("state", "serving" | "healthy") | (_, "yes") => Tone::Good,
+        ("state", "serving" | "healthy") | ("fate", "taken") | (_, "yes") => Tone::Good,
         ("state", "failed" | "down" | "ejected") => Tone::Bad,
-        ("state", "drained" | "admin-down") => Tone::Aside,
-        ("state", "returning" | "suspect" | "half-open" | "slow-start") => Tone::Watch,
+        ("state", "drained" | "admin-down" | "admin_down") => Tone::Aside,
+        ("state", "returning" | "suspect" | "half-open" | "half_open" | "slow-start" | "slow_start") => Tone::Watch,
         _ => Tone::Plain,
     };
     cell(tone, text)
@@ -118,23 +112,42 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Whether it fits a line: a scalar, or a list of scalars.
-fn is_flat(value: &Value) -> bool {
+fn is_scalar(value: &Value) -> bool {
+    !value.is_object() && !value.is_array()
+}
+
+/// Whether it fits a line: a scalar, a list of words, a few of them with their names.
+fn fits(value: &Value) -> bool {
     match value {
-        Value::Object(_) => false,
-        Value::Array(list) => list.iter().all(|v| !v.is_object() && !v.is_array()),
+        Value::Object(map) => map.values().all(|v| is_scalar(v) || is_nothing(v)),
+        Value::Array(list) => list.iter().all(|v| is_scalar(v) && v.as_str().is_none_or(|text| !text.contains(' '))),
         _ => true,
     }
 }
 
-fn flat(value: &Value) -> String {
+fn flat(key: &str, value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::Bool(yes) => (if *yes { "yes" } else { "no" }).to_owned(),
         Value::String(text) => clean(text),
-        Value::Array(list) => list.iter().map(flat).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
+        Value::Array(list) => list.iter().map(|v| flat(key, v)).collect::<Vec<_>>().join(", "),
+        Value::Object(map) => {
+            let mut parts: Vec<_> = map.iter().filter(|(_, v)| !is_nothing(v)).collect();
+            parts.sort_by_key(|(key, _)| rank(key));
+            parts.iter().map(|(key, v)| format!("{} {}", title(key), flat(key, v))).collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(number) => match (key, number.as_f64()) {
+            ("share", Some(share)) => percent(share),
+            (_, Some(n)) if number.is_f64() => short(n),
+            _ => number.to_string(),
+        },
     }
+}
+
+/// At most three decimals, and none that say nothing.
+fn short(n: f64) -> String {
+    let text = format!("{n:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -144,47 +157,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_explanation_reads_from_the_question_to_the_verdict() {
+    fn known_words_come_in_order_and_unknown_ones_after_them() {
         let value = json!({
-            "verdict": "203.0.113.10 and 198.51.100.10 for 5 s",
+            "unheard": "of",
             "generation": 12,
-            "question": {"name": "www.hongbao.test.", "type": "A", "client": "10.2.0.0/16"},
             "nothing": null,
             "policy": ["near", "weighted"],
+            "client": {"address": "10.2.3.4", "network": "10.2.3.0"},
             "candidates": [
-                {"datacenter": "shenzhen", "state": "serving", "weight": 40, "chosen": true},
-                {"datacenter": "tianjin", "state": "failed", "weight": 0, "chosen": false, "why": "gift-list is down"}
+                {"datacenter": "shenzhen", "state": "serving", "weight": 40.0, "share": 0.66666, "chosen": true, "near": false},
+                {"datacenter": "tianjin", "state": "failed", "weight": 0.0, "share": 0, "chosen": false, "excluded": "too ill"}
             ],
-            "steps": [{"route": "gifts", "tries": [1, 2], "deeper": {"x": 1}}, "and so on"]
+            "answer": ["a. 5 IN A 10.0.0.1", "a. 5 IN A 10.0.0.2"],
+            "steps": [{"route": "gifts", "tries": [1, 2], "deeper": {"x": {"y": 1}}}, "and so on"]
         });
-        insta::assert_snapshot!(render(&value, Paint(false)), @r#"
+        insta::assert_snapshot!(lines(&value, Paint(false)).join("\n"), @r#"
         generation  12
+        client      address 10.2.3.4, network 10.2.3.0
         policy      near, weighted
+        unheard     of
         candidates
-          DATACENTER  STATE    CHOSEN  WEIGHT  WHY
-          shenzhen    serving  yes     40
-          tianjin     failed   no      0       gift-list is down
-        question
-          client  10.2.0.0/16
-          name    www.hongbao.test.
-          type    A
+          DATACENTER  STATE    WEIGHT  SHARE  CHOSEN  EXCLUDED
+          shenzhen    serving  40      67%    yes
+          tianjin     failed   0       0%             too ill
+        answer
+          a. 5 IN A 10.0.0.1
+          a. 5 IN A 10.0.0.2
         steps
           1.
             route  gifts
             tries  1, 2
             deeper
-              x  1
+              x  y 1
           and so on
-
-        => 203.0.113.10 and 198.51.100.10 for 5 s
         "#);
     }
 
     #[test]
     fn anything_renders() {
-        assert_eq!(render(&json!("a\u{1b}b"), Paint(false)), "a·b\n");
-        assert_eq!(render(&json!({}), Paint(false)), "");
-        assert_eq!(render(&json!({"verdict": "no"}), Paint(false)), "\n=> no\n");
-        assert_eq!(render(&json!({"list": [[1, [2]], {"a": {}}]}), Paint(false)), "list\n    1\n    2\n  2.\n");
+        assert_eq!(lines(&json!("a\u{1b}b"), Paint(false)), ["a·b"]);
+        assert_eq!(lines(&json!({}), Paint(false)), [""; 0]);
+        assert_eq!(lines(&json!({"list": [[1, [2]], {"a": {}}]}), Paint(false)), ["list", "    1", "      2", "  2."]);
     }
 }
