@@ -193,6 +193,11 @@ impl Client {
     }
 }
 
+/// The state of the node at `address`, from within a runtime.
+pub(super) async fn state(address: &str) -> Result<State, ClientError> {
+    read(address, &exchange(address, None, &Ask::get("/v1/state")).await?)
+}
+
 type Answering = oneshot::Receiver<Result<Bytes, ClientError>>;
 
 /// The nodes that `state`, read at `address`, names as its fleet. A node that listens everywhere does not know by which

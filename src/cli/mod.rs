@@ -6,12 +6,14 @@ use clap::{Parser, Subcommand};
 
 mod check;
 mod client;
+mod demo;
 mod docs;
 mod down;
 mod drain;
 mod explain;
 mod fleet;
 mod reload;
+mod run;
 mod status;
 mod table;
 mod tree;
@@ -30,11 +32,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::CheckArgs),
+    Demo(demo::DemoArgs),
     Docs(docs::DocsArgs),
     Down(down::DownArgs),
     Drain(drain::DrainArgs),
     Explain(explain::ExplainArgs),
     Reload(reload::ReloadArgs),
+    Run(run::RunArgs),
     Status(status::StatusArgs),
     #[command(visible_alias = "up")]
     Undrain(undrain::UndrainArgs),
@@ -46,11 +50,13 @@ enum Command {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => args.run(),
+        Command::Demo(args) => args.run(),
         Command::Docs(args) => args.run(),
         Command::Down(args) => args.run(),
         Command::Drain(args) => args.run(),
         Command::Explain(args) => args.run(),
         Command::Reload(args) => args.run(),
+        Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Undrain(args) => args.run(),
         Command::Upstream(args) => args.run(),
@@ -65,4 +71,9 @@ fn finish<E: std::fmt::Display>(result: Result<ExitCode, E>) -> ExitCode {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Reads a duration argument.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::base::units::duration(text).map_err(|e| e.to_string())
 }

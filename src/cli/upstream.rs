@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+use super::run::closed;
 use crate::base::task::{Task, spawn};
 use crate::base::units;
 use crate::net::listen::{Share, tcp};
@@ -54,6 +55,19 @@ enum Upstream {
     Zones(ZonesArgs),
 }
 
+impl Upstream {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Claim(a) => &a.common,
+            Self::Delivery(a) => &a.common,
+            Self::Game(a) => &a.common,
+            Self::GiftList(a) => &a.common,
+            Self::Recommend(a) => &a.common,
+            Self::Zones(a) => &a.common,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct Common {
     /// Where to listen; port 0 takes a free one.
@@ -65,6 +79,9 @@ struct Common {
     /// This process's name, for the header `x-upstream` of every answer.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// End when standard input closes: for a parent that must not leave children behind.
+    #[arg(long)]
+    while_stdin_open: bool,
     /// Threads that serve.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
@@ -250,14 +267,7 @@ impl UpstreamArgs {
     }
 
     fn start(self) -> Result<(), Failure> {
-        let common = match &self.upstream {
-            Upstream::Claim(a) => &a.common,
-            Upstream::Delivery(a) => &a.common,
-            Upstream::Game(a) => &a.common,
-            Upstream::GiftList(a) => &a.common,
-            Upstream::Recommend(a) => &a.common,
-            Upstream::Zones(a) => &a.common,
-        };
+        let common = self.upstream.common();
         let mut builder = match common.threads {
             1 => tokio::runtime::Builder::new_current_thread(),
             _ => tokio::runtime::Builder::new_multi_thread(),
@@ -268,7 +278,7 @@ impl UpstreamArgs {
 
     async fn serve(self) -> Result<(), Failure> {
         let (serving, working) = (CancellationToken::new(), CancellationToken::new());
-        let _signals = signals(serving.clone())?;
+        let _signals = signals(serving.clone(), self.upstream.common().while_stdin_open)?;
         let (cast, common) = match self.upstream {
             Upstream::Claim(args) => (claim(&args, &working).await?, args.common),
             Upstream::Delivery(args) => (delivery(&args, &working)?, args.common),
@@ -374,13 +384,14 @@ fn token(path: Option<&Path>) -> Result<Option<String>, Failure> {
     Ok(Some(token.to_owned()))
 }
 
-fn signals(stop: CancellationToken) -> Result<Task, Failure> {
+fn signals(stop: CancellationToken, while_stdin_open: bool) -> Result<Task, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(spawn("signals", async move {
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            () = closed(while_stdin_open) => {}
         }
         stop.cancel();
     }))

@@ -22,6 +22,7 @@ use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::task;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
+use crate::snapshot::views::Slot;
 use crate::wire::dns::MAX_TCP;
 
 /// Limits of the TCP side. All of them are ours, near to what gdnsd and Knot have.
@@ -245,7 +246,7 @@ async fn converse(
 
 /// Answers the whole queries in `input`, until `output` has grown enough for one write.
 fn answer_all(input: &mut Input, output: &mut Vec<u8>, meta: &Meta, house: &House) {
-    let snapshot = house.published.load();
+    let snapshot = house.published.look(Slot::Dns);
     let Some(table) = Table::of(&snapshot) else { return };
     let mut tally = house.tally.lock().unwrap_or_else(PoisonError::into_inner);
     tally.follow(&snapshot.topology);

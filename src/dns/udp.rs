@@ -75,7 +75,7 @@ pub(super) fn serve(socket: &UdpSocket, published: &Published, shutdown: &Cancel
 }
 
 fn answer_batch(batch: &mut Batch, received: usize, published: &Published, tally: &mut Tally) {
-    let snapshot = published.load();
+    let snapshot = published.look(Slot::Dns);
     let made;
     let table = match snapshot.views.peek::<Table>(Slot::Dns) {
         Some(table) => table,

@@ -28,6 +28,7 @@ use crate::decide::retry::{Budgets, Failure};
 use crate::net::stage::Stage;
 use crate::observe::names::proxy as names;
 use crate::snapshot::load::Outcome;
+use crate::snapshot::views::Slot;
 use crate::snapshot::{Published, Snapshot, Topology};
 
 /// One worker.
@@ -222,7 +223,7 @@ impl Worker {
     pub(super) fn sight(&self) -> Arc<Sight> {
         let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
         // Within a generation nothing changes that an edge acts on, so snapshots of the same one are not looked at.
-        if self.published.load().generation != sight.snapshot.generation {
+        if self.published.look(Slot::Proxy).generation != sight.snapshot.generation {
             *sight = Arc::new(Sight::of(self.published.full(), &self.stages, Some(&sight)));
         }
         Arc::clone(&sight)

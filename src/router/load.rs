@@ -1,0 +1,93 @@
+//! From a file to a complete topology: the configuration, and every file that it names, each read and checked.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::diag::Findings;
+use crate::config::{Config, ProbeKind, UpstreamTls, check};
+use crate::dns::zone::{self, ZoneError};
+use crate::net::tls::{self, TlsError};
+use crate::snapshot::Topology;
+use crate::snapshot::topology::Assets;
+
+/// Why a configuration cannot be put in force. Displays everything that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The configuration itself.
+    #[error("{0}")]
+    Config(Findings),
+    /// Files that it names.
+    #[error("{}", lines(.0))]
+    Assets(Vec<AssetError>),
+}
+
+/// A file that the configuration names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AssetError {
+    /// A zone.
+    #[error(transparent)]
+    Zone(#[from] ZoneError),
+    /// A certificate, a key or an authority.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+fn lines(errors: &[AssetError]) -> String {
+    errors.iter().map(|e| format!("error: {e}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads `file` and everything that it names. Counters of backends that `before` has too are carried over.
+pub fn load(file: &Path, before: Option<&Topology>) -> Result<Topology, LoadError> {
+    prepare(check::load(file).map_err(LoadError::Config)?, before)
+}
+
+/// Reads everything that `config` names. All that is wrong is told at once.
+pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, LoadError> {
+    let mut errors = Vec::new();
+    let mut assets = Assets::default();
+    for file in config.dns.iter().flat_map(|dns| &dns.zones) {
+        match zone::load(file) {
+            Ok(zone) => assets.zones.push(Arc::new(zone)),
+            Err(e) => errors.push(e.into()),
+        }
+    }
+    for listener in &config.listeners {
+        let pairs = listener.tls.as_ref().map_or_else(|| Ok(Vec::new()), tls::load_certificates);
+        match pairs {
+            Ok(certificates) => assets.certificates.push(certificates),
+            Err(e) => errors.push(e.into()),
+        }
+    }
+    let mut clients = HashMap::new();
+    for wanted in upstream_tls(&config) {
+        if clients.contains_key(wanted) {
+            continue;
+        }
+        match tls::client_config(wanted) {
+            Ok(client) => {
+                clients.insert(wanted.clone(), client);
+            }
+            Err(e) => errors.push(e.into()),
+        }
+    }
+    assets.upstream_tls = clients;
+    if errors.is_empty() {
+        Ok(Topology::build(Arc::new(config), assets, before))
+    } else {
+        Err(LoadError::Assets(errors))
+    }
+}
+
+fn upstream_tls(config: &Config) -> impl Iterator<Item = &UpstreamTls> {
+    config.services.iter().flat_map(|service| {
+        let probe = service.probe.as_ref().and_then(|p| match &p.kind {
+            ProbeKind::Tls { tls } => Some(tls),
+            ProbeKind::Http { tls, .. } | ProbeKind::Grpc { tls, .. } => tls.as_ref(),
+            ProbeKind::Tcp => None,
+        });
+        service.tls.as_ref().into_iter().chain(probe)
+    })
+}

@@ -1,0 +1,263 @@
+//! Floor 7: the embedding API. Loads what a configuration names, wires control and edges, runs until told to stop.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), springtide::router::RouterError> {
+//! let router = springtide::router::Router::builder().file("configs/edge.toml").start().await?;
+//! println!("serving on {:?}", router.addresses());
+//! router.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod load;
+mod reload;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub use load::{LoadError, load, prepare};
+pub use reload::{ReloadError, Reloaded};
+
+use crate::base::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::net::listen::ListenError;
+use crate::net::stage::Stage;
+use crate::snapshot::views::Slot;
+use crate::snapshot::{Published, Snapshot, Topology};
+use crate::{admin, control, dns, proxy};
+
+/// Why a router did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouterError {
+    /// The configuration, or a file that it names, is wrong. Displays every finding.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The health core did not start.
+    #[error(transparent)]
+    Control(#[from] control::StartError),
+    /// The name server did not start.
+    #[error(transparent)]
+    Dns(#[from] dns::StartError),
+    /// The edge did not start.
+    #[error(transparent)]
+    Proxy(#[from] proxy::StartError),
+    /// The admin API did not start.
+    #[error(transparent)]
+    Admin(#[from] ListenError),
+    /// The admin API's token cannot be read.
+    #[error("{}: the admin token cannot be read: {source}; create the file, readable by this user alone", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What a running router listens on, with port 0 resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Addresses {
+    /// The admin API.
+    pub admin: Option<SocketAddr>,
+    /// The name server, UDP and TCP.
+    pub dns: Vec<SocketAddr>,
+    /// The edge, by listener.
+    pub http: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+/// Gathers what a router is made of.
+#[derive(Default)]
+pub struct Builder {
+    config: Option<Config>,
+    file: Option<PathBuf>,
+    clock: Option<Arc<dyn Clock>>,
+    stages: proxy::Stages,
+}
+
+impl Builder {
+    /// Reads the configuration from `path`, now and at every reload.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Takes this configuration; a reload is then only what [`Router::replace`] is given.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// Lets every request pass through `stage` on its way, after its route is known; in the order of the calls.
+    #[must_use]
+    pub fn stage(mut self, stage: Arc<dyn Stage>) -> Self {
+        self.stages.filters.push(stage);
+        self
+    }
+
+    /// Serves `service` by `upstream` inside this process instead of over the network.
+    #[must_use]
+    pub fn upstream(mut self, service: impl Into<String>, upstream: Arc<dyn Stage>) -> Self {
+        self.stages.upstreams.insert(service.into(), upstream);
+        self
+    }
+
+    /// Tells time by `clock`.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Starts everything that the configuration asks for. Where any part fails, those already started stop again.
+    pub async fn start(self) -> Result<Router, RouterError> {
+        let topology = match (self.config, &self.file) {
+            (Some(config), _) => prepare(config, None)?,
+            (None, Some(file)) => load(file, None)?,
+            (None, None) => prepare(Config::default(), None)?,
+        };
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        Router::start(topology, self.file, clock, self.stages).await
+    }
+}
+
+/// A running router: control, and the edges that its configuration asked for.
+pub struct Router {
+    control: control::Running,
+    handle: control::Handle,
+    dns: Option<dns::Server>,
+    proxy: Option<proxy::Server>,
+    admin: Option<admin::Server>,
+    reloader: reload::Reloader,
+    addresses: Addresses,
+    edges: CancellationToken,
+    services: CancellationToken,
+}
+
+impl Router {
+    /// Begins to gather what a router is made of.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    async fn start(
+        topology: Topology,
+        file: Option<PathBuf>,
+        clock: Arc<dyn Clock>,
+        stages: proxy::Stages,
+    ) -> Result<Self, RouterError> {
+        let config = Arc::clone(&topology.config);
+        let token = config.admin.as_ref().map(read_token).transpose()?.flatten();
+        let control = control::start(topology, config.node.state_dir.clone(), Arc::clone(&clock))?;
+        let handle = control.handle();
+        let (edges, services) = (CancellationToken::new(), CancellationToken::new());
+        // Dropping these guards, as every early return does, stops what has started.
+        let (edges_guard, services_guard) = (edges.clone().drop_guard(), services.clone().drop_guard());
+
+        let mut addresses = Addresses::default();
+        let published = || Arc::clone(&handle.published);
+        let dns = match &config.dns {
+            Some(_) => Some(dns::start(published(), edges.clone())?),
+            None => None,
+        };
+        addresses.dns = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
+        let proxy =
+            if config.listeners.is_empty() { None } else { Some(proxy::start(published(), stages, edges.clone())?) };
+        addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
+        let reloader = reload::Reloader::new(handle.clone(), file);
+        let admin = match &config.admin {
+            Some(a) => {
+                let context = admin::Context {
+                    published: published(),
+                    events: handle.events.clone(),
+                    clock,
+                    explain_dns: Box::new(dns::explain),
+                    explain_http: Box::new(explain_http),
+                    reload: reloader.hook(),
+                    edges: report(published(), &addresses),
+                    token,
+                    fleet: a.fleet.clone(),
+                };
+                Some(admin::start(a.listen, context, services.clone())?)
+            }
+            None => None,
+        };
+        addresses.admin = admin.as_ref().map(admin::Server::address);
+        (edges_guard.disarm(), services_guard.disarm());
+        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services })
+    }
+
+    /// What it listens on.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The snapshot that both edges act on now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.handle.published.full()
+    }
+
+    /// Reads the configuration again and puts it in force, whole or not at all: where anything is wrong, the old one stays.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        self.reloader.reload().await
+    }
+
+    /// Puts `config` in force instead of the one before, whole or not at all.
+    pub async fn replace(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        self.reloader.replace(config).await
+    }
+
+    /// Stops taking new work, finishes what runs (within the edges' drain limits), then stops the rest.
+    pub async fn stop(self) {
+        self.edges.cancel();
+        if let Some(proxy) = self.proxy {
+            proxy.stopped().await;
+        }
+        if let Some(dns) = self.dns {
+            dns.stopped().await;
+        }
+        self.services.cancel();
+        if let Some(admin) = self.admin {
+            admin.stopped().await;
+        }
+        self.control.stop();
+    }
+}
+
+/// Tells of the edges that run: where they listen, and the generation that they acted on last.
+fn report(published: Arc<Published>, addresses: &Addresses) -> admin::Edges {
+    let dns = addresses.dns.iter().map(|a| format!("dns://{a}")).collect::<Vec<_>>();
+    let listeners = addresses.http.iter();
+    let http = listeners.flat_map(|(name, all)| all.iter().map(move |a| format!("{name}://{a}"))).collect::<Vec<_>>();
+    let edges = [("dns", Slot::Dns, dns), ("proxy", Slot::Proxy, http)];
+    let running: Vec<_> = edges.into_iter().filter(|(_, _, addresses)| !addresses.is_empty()).collect();
+    Box::new(move || {
+        let edge = |(name, slot, addresses): &(&str, Slot, Vec<String>)| admin::Edge {
+            name: (*name).to_owned(),
+            serving: true,
+            generation: published.used(*slot),
+            addresses: addresses.clone(),
+        };
+        running.iter().map(edge).collect()
+    })
+}
+
+fn explain_http(snapshot: &Snapshot, question: admin::HttpQuestion) -> serde_json::Value {
+    let admin::HttpQuestion { method, host, path, headers, client, user, tls } = question;
+    proxy::explain(snapshot, &proxy::Question { method, host, path, headers, client, user, tls })
+}
+
+fn read_token(admin: &crate::config::Admin) -> Result<Option<String>, RouterError> {
+    let Some(path) = &admin.token_file else { return Ok(None) };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(source) => Err(RouterError::Token { path: path.clone(), source }),
+    }
+}

@@ -1,0 +1,124 @@
+//! A configuration takes the place of another: read and checked off the runtime, then swapped whole, or not at all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::load::{LoadError, load, prepare};
+use crate::config::Config;
+use crate::control;
+use crate::control::event::Event;
+use crate::snapshot::Topology;
+
+/// How long the health core may take to put a new topology in force before the reload is reported as failed.
+const APPLY_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a reload did not happen. What was in force before still is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The configuration, or a file that it names, is wrong. Displays every finding.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The router was not started from a file.
+    #[error("this router was not started from a file: use `replace`")]
+    NoFile,
+    /// The health core did not answer.
+    #[error("the health core did not take the new configuration within {} s", APPLY_WITHIN.as_secs())]
+    Stuck,
+}
+
+/// A reload that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// The generation that has the new configuration.
+    pub generation: u64,
+    /// What was changed in the file but needs a restart to take effect.
+    pub restart_for: Vec<String>,
+}
+
+/// Reloads, one at a time.
+#[derive(Clone)]
+pub(super) struct Reloader {
+    handle: control::Handle,
+    file: Option<PathBuf>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Reloader {
+    pub(super) fn new(handle: control::Handle, file: Option<PathBuf>) -> Self {
+        Self { handle, file, turn: Arc::new(Mutex::new(())) }
+    }
+
+    /// The admin API's way to reload: the new generation, or everything that is wrong as text.
+    pub(super) fn hook(&self) -> crate::admin::Reload {
+        let reloader = self.clone();
+        Arc::new(move || {
+            let reloader = reloader.clone();
+            Box::pin(async move { reloader.reload().await.map(|r| r.generation).map_err(|e| e.to_string()) })
+        })
+    }
+
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let file = self.file.clone().ok_or(ReloadError::NoFile)?;
+        self.apply(move |before| load(&file, Some(before))).await
+    }
+
+    pub(super) async fn replace(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        self.apply(move |before| prepare(config, Some(before))).await
+    }
+
+    async fn apply<F>(&self, make: F) -> Result<Reloaded, ReloadError>
+    where
+        F: FnOnce(&Topology) -> Result<Topology, LoadError> + Send + 'static,
+    {
+        let _turn = self.turn.lock().await;
+        let before = Arc::clone(&self.handle.published.load().topology);
+        let old = Arc::clone(&before);
+        let made = tokio::task::spawn_blocking(move || make(&old)).await.map_err(|_| ReloadError::Stuck)?;
+        let topology = made.inspect_err(|e| {
+            error!(target: "reload", "the new configuration is refused, the old one stays in force:\n{e}");
+        })?;
+        let restart_for = needs_restart(&before.config, &topology.config);
+        for what in &restart_for {
+            warn!(target: "reload", what, "changed, but takes effect only with a restart");
+        }
+        let generation = self.put(topology).await?;
+        info!(target: "reload", generation, "the new configuration is in force");
+        Ok(Reloaded { generation, restart_for })
+    }
+
+    async fn put(&self, topology: Topology) -> Result<u64, ReloadError> {
+        let (done, published) = oneshot::channel();
+        let sent = async {
+            self.handle.events.send(Event::Reload(Box::new(topology))).await.ok()?;
+            self.handle.events.send(Event::Flush(done)).await.ok()?;
+            published.await.ok()
+        };
+        timeout(APPLY_WITHIN, sent).await.ok().flatten().ok_or(ReloadError::Stuck)
+    }
+}
+
+/// What cannot change while the process runs: sockets and threads.
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let listeners = |c: &Config| -> Vec<_> {
+        c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone(), l.tls.is_some())).collect()
+    };
+    let dns = |c: &Config| c.dns.as_ref().map(|d| (d.listen.clone(), d.threads));
+    let admin = |c: &Config| c.admin.as_ref().map(|a| (a.listen, a.token_file.clone()));
+    let checks = [
+        ("[[listener]] addresses", listeners(old) != listeners(new)),
+        ("[dns] listen, threads", dns(old) != dns(new)),
+        ("[admin]", admin(old) != admin(new)),
+        (
+            "[node] workers, state_dir",
+            (old.node.workers, &old.node.state_dir) != (new.node.workers, &new.node.state_dir),
+        ),
+    ];
+    checks.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_owned()).collect()
+}
