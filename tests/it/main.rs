@@ -1,0 +1,15 @@
+//! The real binary with real clients: dig, curl, h2load, openssl. Ports are asked of the system, waits have deadlines,
+//! and a client that is missing fails its test with the package that has it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, dead_code, clippy::pedantic, clippy::print_stdout, reason = "a test program")]
+#![allow(clippy::disallowed_methods, reason = "tests measure with the system's clock")]
+
+#[path = "../../benches/failover/demo.rs"]
+mod demo;
+mod docs;
+mod journey;
+#[path = "../../benches/failover/load.rs"]
+mod load;
+mod node;
+mod support;

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All tests: formats, lints, unit, property, simulation, house and process tests, fuzz corpora, the docs' commands.
+# Installs the real clients that the process tests talk with, where it may. Used by people and by .ci/run alike.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+# The process tests use real clients; each is named here with the package that has it.
+need=()
+for pair in dig:bind9-dnsutils kdig:knot-dnsutils curl:curl h2load:nghttp2-client openssl:openssl; do
+  command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
+done
+if ((${#need[@]})); then
+  step "install ${need[*]}"
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo="sudo -n"
+  if command -v apt-get >/dev/null 2>&1 && $sudo true 2>/dev/null; then
+    $sudo apt-get update -q >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${need[@]}" >/dev/null
+  else
+    echo "please install: ${need[*]} (the tests that need them will fail and say so)"
+  fi
+fi
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --quiet --all-targets --locked -- -D warnings
+
+step "tests"
+cargo test --quiet --locked --all-targets
+cargo test --quiet --locked --doc
+
+step "one crypto provider"
+if cargo tree --locked --edges normal --invert ring 2>/dev/null | grep -q .; then
+  echo "ring has come into the tree"; exit 1
+fi
+
+step "all good"
