@@ -25,10 +25,13 @@ const REFRESH: Duration = Duration::from_mins(1);
 /// Audit lines that may wait for a disk that is slow.
 const LINES: usize = 1_000;
 
+/// How a job ended: what went wrong, and the audit lines that are not on disk yet.
+type Written = (Result<(), String>, Vec<String>);
+
 /// Writes for the loop.
 pub(super) struct Keeper {
     dir: Option<PathBuf>,
-    job: Option<JoinHandle<Result<(), String>>>,
+    job: Option<JoinHandle<Written>>,
     written: Option<u64>,
     began: Mono,
     urgent: bool,
@@ -80,13 +83,17 @@ impl Keeper {
         (self.urgent, self.began, self.written) = (false, now, Some(current.generation));
         let Some(dir) = self.dir.clone() else { return };
         let (snapshot, lines) = (Arc::clone(current), std::mem::take(&mut self.lines));
-        let work = move || write(&dir, &Memory::of(&snapshot, now, wall), &lines);
+        let work = move || write(&dir, &Memory::of(&snapshot, now, wall), lines);
         self.job = Some(tokio::task::spawn_blocking(work));
     }
 
     async fn settle(&mut self) {
         let Some(job) = self.job.take() else { return };
-        let result = job.await.unwrap_or_else(|error| Err(error.to_string()));
+        let (result, left) = job.await.unwrap_or_else(|error| (Err(error.to_string()), Vec::new()));
+        // In the order in which they were said; the oldest go where a broken disk has let too many gather.
+        self.lines.splice(..0, left);
+        let overflow = self.lines.len().saturating_sub(LINES);
+        self.lines.drain(..overflow);
         self.counters[usize::from(result.is_err())].increment(1);
         match &result {
             Ok(()) if self.failing => tracing::info!("the last-known-good is on disk again"),
@@ -99,12 +106,102 @@ impl Keeper {
             _ => {}
         }
         self.failing = result.is_err();
+        if self.failing {
+            self.written = None;
+        }
     }
 }
 
-fn write(dir: &Path, memory: &Memory, lines: &[String]) -> Result<(), String> {
-    std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let audited = lines.iter().try_for_each(|line| intent::audit(dir, line));
-    memory.save(dir).map_err(|e| e.to_string())?;
-    audited.map_err(|e| format!("the audit log in {}: {e}", dir.display()))
+fn write(dir: &Path, memory: &Memory, lines: Vec<String>) -> Written {
+    let mut lines = lines.into_iter();
+    let mut write = || {
+        std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        while let Some(line) = lines.as_slice().first() {
+            intent::audit(dir, line).map_err(|e| format!("the audit log in {}: {e}", dir.display()))?;
+            lines.next();
+        }
+        memory.save(dir).map_err(|e| e.to_string())
+    };
+    let result = write();
+    (result, lines.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::step::tests::{World, config, wall};
+    use crate::snapshot::intent::Subject;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn generation_on_disk(dir: &Path) -> Option<u64> {
+        Memory::load(dir).unwrap().map(|memory| memory.generation)
+    }
+
+    /// A turn, and the end of the job that it may have begun.
+    async fn turn(keeper: &mut Keeper, world: &World) {
+        keeper.turn(&Arc::new(world.snapshot.clone()), world.now, wall(world.now)).await;
+        keeper.settle().await;
+    }
+
+    #[tokio::test]
+    async fn writes_are_debounced_hastened_and_refreshed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = World::up(config(2, 2));
+        let mut keeper = Keeper::new(Some(dir.path().into()), world.now);
+        turn(&mut keeper, &world).await;
+        assert_eq!(generation_on_disk(dir.path()), None, "not before a second has passed");
+        world.now = world.now + DEBOUNCE;
+        turn(&mut keeper, &world).await;
+        assert_eq!(generation_on_disk(dir.path()), Some(world.snapshot.generation));
+
+        world.snapshot.generation += 1;
+        world.now = world.now + 500 * MS;
+        turn(&mut keeper, &world).await;
+        assert_eq!(generation_on_disk(dir.path()), Some(world.snapshot.generation - 1), "half a second is too soon");
+        let revoke = Event::Revoke { subject: Subject::Datacenter("dc0".into()), by: "ann".into() };
+        keeper.audit(&revoke, world.snapshot.generation, wall(world.now));
+        turn(&mut keeper, &world).await;
+        assert_eq!(generation_on_disk(dir.path()), Some(world.snapshot.generation), "an operator's act does not wait");
+        assert!(std::fs::read_to_string(dir.path().join("audit.log")).unwrap().contains("ann"));
+
+        let saved = || Memory::load(dir.path()).unwrap().unwrap().saved;
+        let before = saved();
+        world.now = world.now + REFRESH;
+        turn(&mut keeper, &world).await;
+        assert_eq!(saved(), before + REFRESH, "a calm minute is written too, or a restart would not believe it");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_refuses_is_noted_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("state");
+        std::fs::write(&place, "a file where a folder should be").unwrap();
+        let mut world = World::up(config(1, 1));
+        let mut keeper = Keeper::new(Some(place.clone()), world.now);
+        world.now = world.now + DEBOUNCE;
+        let revoke = Event::Revoke { subject: Subject::Datacenter("dc0".into()), by: "ann".into() };
+        keeper.audit(&revoke, world.snapshot.generation, wall(world.now));
+        turn(&mut keeper, &world).await;
+        assert!(keeper.failing);
+        std::fs::remove_file(&place).unwrap();
+        world.now = world.now + DEBOUNCE;
+        turn(&mut keeper, &world).await;
+        assert!(!keeper.failing, "though no generation has moved since");
+        assert_eq!(generation_on_disk(&place), Some(world.snapshot.generation));
+        assert_eq!(std::fs::read_to_string(place.join("audit.log")).unwrap().matches("ann").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_a_folder_nothing_is_kept_and_nothing_grows() {
+        let world = World::up(config(1, 1));
+        let mut keeper = Keeper::new(None, world.now);
+        for _ in 0..10 {
+            let revoke = Event::Revoke { subject: Subject::Datacenter("dc0".into()), by: "ann".into() };
+            keeper.audit(&revoke, 1, wall(world.now));
+            turn(&mut keeper, &world).await;
+        }
+        assert!(keeper.lines.is_empty() && keeper.job.is_none());
+        keeper.last(&Arc::new(world.snapshot.clone()), world.now, wall(world.now)).await;
+    }
 }

@@ -219,3 +219,6 @@ fn tell(change: &Change, generation: u64) {
         Gravity::Bad => line!(warn),
     }
 }
+
+#[cfg(test)]
+mod tests;

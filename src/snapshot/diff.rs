@@ -352,3 +352,111 @@ impl fmt::Display for Change {
 fn thousandths(n: u64) -> f64 {
     n as f64 / 1_000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::clock::Wall;
+    use crate::config::{Balance, Config};
+    use crate::decide::world::{members, set_backend, set_datacenter, set_panic, world};
+    use crate::snapshot::intent::{Subject, Wish};
+    use crate::snapshot::topology::Assets;
+
+    fn told(old: &Snapshot, new: &Snapshot) -> Vec<(Gravity, String)> {
+        diff(old, new).iter().map(|change| (change.gravity(), change.to_string())).collect()
+    }
+
+    fn line(gravity: Gravity, text: &str) -> (Gravity, String) {
+        (gravity, text.to_owned())
+    }
+
+    #[test]
+    fn nothing_is_said_of_nothing() {
+        let old = world(Balance::P2c, &[(40, &[1, 1]), (20, &[1])]);
+        assert_eq!(diff(&old, &old.clone()), []);
+        let again = world(Balance::P2c, &[(40, &[1, 1]), (20, &[1])]);
+        assert_eq!(diff(&old, &again), [], "equal tables are equal, shared or not");
+    }
+
+    #[test]
+    fn each_change_is_a_sentence() {
+        let old = world(Balance::P2c, &[(40, &[1, 1]), (20, &[1])]);
+        let mut new = old.clone();
+        set_backend(&mut new, members(&old, 0)[1], BackendState::Ejected);
+        Arc::make_mut(&mut new.backends)[1].ejected =
+            Some((EjectReason::ConsecutiveFailures, crate::base::clock::Mono::NEVER));
+        set_datacenter(&mut new, 0, DcState::Serving, 700);
+        set_datacenter(&mut new, 1, DcState::Failed, 0);
+        set_panic(&mut new, 0);
+        new.isolated_since = Some(new.at);
+        assert_eq!(
+            told(&old, &new),
+            [
+                line(Gravity::Bad, "everything looks dead from here, so this node distrusts itself: verdicts are held"),
+                line(Gravity::Bad, "gifts 10.1.0.2:7000 in dc0: healthy -> ejected (consecutive-failures)"),
+                line(Gravity::Bad, "gifts in dc0: weight 40 -> 28 (50 % healthy), panic: balance ignores health"),
+                line(Gravity::Bad, "gifts in dc1: serving -> failed, weight 20 -> 0 (0 % healthy)"),
+            ]
+        );
+        assert!(
+            told(&new, &old).iter().all(|(gravity, _)| *gravity == Gravity::News),
+            "what ends is news, and not bad"
+        );
+    }
+
+    #[test]
+    fn a_ramp_and_a_second_look_are_steps() {
+        let old = world(Balance::P2c, &[(40, &[1])]);
+        let mut new = old.clone();
+        set_backend(&mut new, members(&old, 0)[0], BackendState::Suspect);
+        assert_eq!(told(&old, &new), [line(Gravity::Step, "gifts 10.1.0.1:7000 in dc0: healthy -> suspect")]);
+        let (mut low, mut high) = (old.clone(), old.clone());
+        for (snapshot, factor) in [(&mut low, 100), (&mut high, 150)] {
+            set_datacenter(snapshot, 0, DcState::Returning, factor);
+            Arc::make_mut(&mut snapshot.weights)[0].ramp_from = Some(old.at);
+        }
+        assert_eq!(diff(&low, &high)[0].gravity(), Gravity::Step);
+        assert_eq!(diff(&high, &low)[0].gravity(), Gravity::News, "down-moves are not part of a ramp");
+    }
+
+    #[test]
+    fn an_intent_is_told_when_it_comes_when_it_is_replaced_and_when_it_goes() {
+        let old = world(Balance::P2c, &[(40, &[1])]);
+        let intent = |wish| Intent {
+            subject: Subject::Datacenter("dc0".into()),
+            wish,
+            since: Wall(0),
+            until: None,
+            by: "ann".into(),
+            reason: "a new kernel".into(),
+        };
+        let with = |wish| Snapshot { intents: Arc::new(Intents { entries: vec![intent(wish)] }), ..old.clone() };
+        let (drained, down) = (with(Wish::Drain), with(Wish::Down));
+        let (comes, goes) = ("intent in force", "intent no longer in force");
+        let news = |said: &[(&str, &str)]| -> Vec<_> {
+            let one = |(moved, wish): &(&str, &str)| format!("{moved}: {wish} dc0, said by ann (a new kernel)");
+            said.iter().map(|said| line(Gravity::News, &one(said))).collect()
+        };
+        assert_eq!(told(&old, &drained), news(&[(comes, "drain")]));
+        assert_eq!(told(&drained, &down), news(&[(goes, "drain"), (comes, "down")]));
+        assert_eq!(told(&down, &old), news(&[(goes, "down")]));
+    }
+
+    #[test]
+    fn a_reload_is_told_by_what_it_changed_and_not_by_ids() {
+        let old = world(Balance::P2c, &[(40, &[1, 1]), (20, &[1])]);
+        let mut config = Config::clone(&old.topology.config);
+        // The first backend goes, so every id moves; the last one's place is another's now.
+        config.services[0].backends.remove(0);
+        let topology = Topology::build(Arc::new(config), Assets::default(), Some(&old.topology));
+        let mut new = Snapshot { topology: Arc::new(topology), ..old.clone() };
+        Arc::make_mut(&mut new.backends).remove(0);
+        assert_eq!(told(&old, &new), [line(Gravity::News, "configuration 2 is in force: 0 backends more, 1 fewer")]);
+        let last = members(&new, 1)[0];
+        set_backend(&mut new, last, BackendState::Down);
+        let last = told(&old, &new).pop();
+        assert_eq!(last, Some(line(Gravity::Bad, "gifts 10.2.0.1:7000 in dc1: healthy -> down")));
+    }
+}
