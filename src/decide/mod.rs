@@ -16,4 +16,6 @@ pub mod verdict;
 pub mod weight;
 
 #[cfg(test)]
+mod failover;
+#[cfg(test)]
 pub(crate) mod world;

@@ -6,7 +6,9 @@
 
 use smallvec::SmallVec;
 
+use super::balance::is_failing;
 use super::tried::Tried;
+use crate::base::clock::Mono;
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::snapshot::{DcState, Snapshot};
 
@@ -68,8 +70,9 @@ pub fn place(
     local: Option<DatacenterId>,
     draw: f64,
     tried: &Tried,
+    now: Mono,
 ) -> Option<(DatacenterId, Reason)> {
-    let shares = shares(snapshot, service, local, tried);
+    let shares = shares(snapshot, service, local, tried, now);
     let mut left = draw;
     for part in &shares {
         if left < part.share {
@@ -83,9 +86,15 @@ pub fn place(
 
 /// How requests for `service` that arrive in `local` are divided among datacenters, the local one first. Empty: no
 /// datacenter may serve.
-pub fn shares(snapshot: &Snapshot, service: ServiceId, local: Option<DatacenterId>, tried: &Tried) -> Shares {
+pub fn shares(
+    snapshot: &Snapshot,
+    service: ServiceId,
+    local: Option<DatacenterId>,
+    tried: &Tried,
+    now: Mono,
+) -> Shares {
     let retry = !tried.is_empty();
-    let every = Every { snapshot, service, local, tried };
+    let every = Every { snapshot, service, local, tried, now };
     // On a retry, first only where it promises more than what has failed already.
     let healthy = if retry { every.healthy(true).or_else(|| every.healthy(false)) } else { every.healthy(false) };
     let mut shares = healthy
@@ -105,6 +114,7 @@ struct Every<'a> {
     service: ServiceId,
     local: Option<DatacenterId>,
     tried: &'a Tried,
+    now: Mono,
 }
 
 impl Every<'_> {
@@ -171,14 +181,19 @@ impl Every<'_> {
         Some(open)
     }
 
-    /// Whether this request had better go elsewhere next: nobody new is left there, it failed there often enough, or it
-    /// failed there at all and the datacenter is in a bad way.
+    /// Whether this request had better go elsewhere next. It has failed there, and: it did so often enough, or the
+    /// datacenter is in a bad way, or nobody is left there whom it has not tried and who has not just failed others. The
+    /// last one halves the retries that a datacenter's sudden death costs, until its verdict is there.
     fn looks_bad(&self, datacenter: DatacenterId) -> bool {
         let failures = self.tried.failures_in(datacenter);
         let weak = self.snapshot.weight(self.service, datacenter).factor < LOOKS_BAD;
         let is_fresh = || {
             let members = self.snapshot.topology.members(self.service, datacenter);
-            members.iter().any(|&id| !self.tried.contains(id) && self.snapshot.backend(id).state.usable())
+            members.iter().any(|&id| {
+                !self.tried.contains(id)
+                    && self.snapshot.backend(id).state.usable()
+                    && !is_failing(self.snapshot.topology.backend(id), self.now)
+            })
         };
         failures > 0 && (failures >= TRIES_A_DATACENTER || weak || !is_fresh())
     }

@@ -178,7 +178,7 @@ fn forward(
 }
 
 fn datacenters(snapshot: &Snapshot, wanted: &Wanted) -> Value {
-    let shares = place::shares(snapshot, wanted.service, wanted.local, &Tried::new());
+    let shares = place::shares(snapshot, wanted.service, wanted.local, &Tried::new(), snapshot.at);
     let ids = snapshot.topology.datacenter_ids();
     let rows = ids.map(|dc| {
         let weight = snapshot.weight(wanted.service, dc);

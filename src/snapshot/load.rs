@@ -150,6 +150,11 @@ impl Load {
         Some(Mono::from_nanos(self.ewma_at.load(Relaxed))).filter(|at| *at != Mono::ZERO)
     }
 
+    /// Whether the last that was seen of it, less than `within` ago, was a local-origin failure.
+    pub fn is_failing(&self, within: Duration, now: Mono) -> bool {
+        self.streak_failures.load(Relaxed) > 0 && self.seen_at().is_some_and(|at| now.since(at) < within)
+    }
+
     fn observe(&self, sample_ns: u64, now: Mono) {
         let before = Mono::from_nanos(self.ewma_at.swap(now.nanos(), Relaxed));
         let ewma = self.ewma_ns.load(Relaxed);
@@ -245,6 +250,22 @@ mod tests {
         let second = load.take();
         assert_eq!((second.total(), second.streak_failures, second.p90_us), (0, 2, 0));
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_failure_is_fresh_for_a_while_and_forgotten_with_a_success() {
+        let load = Load::default();
+        let at = Mono::from_millis(5_000);
+        let end = |outcome, now| {
+            load.begin();
+            load.end(outcome, MS, MS, now);
+        };
+        assert!(!load.is_failing(2_000 * MS, at) && load.seen_at().is_none());
+        end(Outcome::Timeout, at);
+        assert!(load.is_failing(2_000 * MS, at + 1_999 * MS) && !load.is_failing(2_000 * MS, at + 2_000 * MS));
+        end(Outcome::Ok, at + MS);
+        assert!(!load.is_failing(2_000 * MS, at + MS));
+        assert_eq!(load.seen_at(), Some(at + MS));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::snapshot::{DcState, Snapshot};
 
 /// Every so many picks one may try a half-open backend, while it is idle (V3: at most 1 in 10).
 const TRIAL: f64 = 0.1;
-/// How long a failure shuts a backend out where health is ignored (EDGE 3b: 2 s).
+/// How long a failure is fresh (EDGE 3b: 2 s): long enough for probes to come to a verdict of their own.
 const JUST: Duration = Duration::from_secs(2);
 
 /// Why a backend was chosen.
@@ -91,7 +91,7 @@ impl Tier {
 }
 
 /// A backend, and why it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Picked {
     /// Which.
     pub backend: BackendId,
@@ -99,6 +99,8 @@ pub struct Picked {
     pub reason: Reason,
     /// Among whom.
     pub tier: Tier,
+    /// How long a response is likely to take, in nanoseconds: see [`Choice::expected_ns`].
+    pub expected_ns: f64,
 }
 
 /// What is to be placed.
@@ -113,7 +115,7 @@ pub struct Wanted {
 }
 
 /// Where a try goes, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Choice {
     /// To this backend.
     pub backend: BackendId,
@@ -125,6 +127,10 @@ pub struct Choice {
     pub reason: Reason,
     /// Among whom.
     pub tier: Tier,
+    /// How long a response is likely to take, in nanoseconds: what `retry::per_try_timeout` goes by. The backend's own
+    /// average, but where that is the memory of a failure, its peers' instead: a silent backend must not earn patience
+    /// by being silent. Where all of them fail, the service itself has become slow, and the average is right again.
+    pub expected_ns: f64,
 }
 
 /// Why a try goes nowhere.
@@ -158,6 +164,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) backend: &'a Backend,
     /// Since when its latency counts: a backend that came back is not what it was.
     pub(crate) since: Mono,
+    /// Whether it failed a moment ago.
+    pub(crate) failing: bool,
 }
 
 /// Candidates; on the stack up to sixteen of them.
@@ -173,15 +181,15 @@ pub fn choose(
     rng: &mut Rng,
 ) -> Result<Choice, NoChoice> {
     if snapshot.topology.service(wanted.service).balance == Balance::UserHome {
-        return go_home(snapshot, wanted);
+        return go_home(snapshot, wanted, now);
     }
     for _ in 0..=snapshot.topology.config.datacenters.len() {
-        let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried) else {
+        let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried, now) else {
             break;
         };
         match pick(snapshot, wanted.service, datacenter, tried, wanted.user, turn, now, rng) {
-            Some(Picked { backend, reason, tier }) => {
-                return Ok(Choice { backend, datacenter, placed, reason, tier });
+            Some(Picked { backend, reason, tier, expected_ns }) => {
+                return Ok(Choice { backend, datacenter, placed, reason, tier, expected_ns });
             }
             None => tried.exhaust(datacenter),
         }
@@ -189,7 +197,7 @@ pub fn choose(
     Err(NoChoice::NoBackend)
 }
 
-fn go_home(snapshot: &Snapshot, wanted: &Wanted) -> Result<Choice, NoChoice> {
+fn go_home(snapshot: &Snapshot, wanted: &Wanted, now: Mono) -> Result<Choice, NoChoice> {
     let user = wanted.user.ok_or(NoChoice::NoUser)?;
     let backend = user::home(snapshot, wanted.service, user).ok_or(NoChoice::NoBackend)?;
     if user::is_home_down(snapshot, backend) {
@@ -197,7 +205,8 @@ fn go_home(snapshot: &Snapshot, wanted: &Wanted) -> Result<Choice, NoChoice> {
     }
     let datacenter = snapshot.topology.backend(backend).spec.datacenter;
     let placed = if Some(datacenter) == wanted.local { place::Reason::Local } else { place::Reason::Home };
-    Ok(Choice { backend, datacenter, placed, reason: Reason::Home, tier: Tier::Fresh })
+    let expected_ns = snapshot.topology.backend(backend).load.latency_ns(now);
+    Ok(Choice { backend, datacenter, placed, reason: Reason::Home, tier: Tier::Fresh, expected_ns })
 }
 
 /// A backend of `service` in `datacenter`, by the service's policy. `None`: there is nobody whom operators left in.
@@ -213,24 +222,29 @@ pub fn pick(
     rng: &mut Rng,
 ) -> Option<Picked> {
     let Gathered { tier, mut candidates, trials } = gather(snapshot, service, datacenter, tried, now)?;
-    let is_by_user = user.is_some() && snapshot.topology.service(service).balance == Balance::UserHash;
-    if is_by_user {
+    let policy = snapshot.topology.service(service).balance;
+    let picked = |candidates: &Candidates<'_>, (backend, reason): (BackendId, Reason)| {
+        let expected_ns = p2c::expected_ns(candidates, backend, now);
+        Some(Picked { backend, reason, tier, expected_ns })
+    };
+    if policy == Balance::UserHash && user.is_some() {
         // A trial is part of the rendezvous: the users who live there try it, nobody else.
         candidates.extend(trials);
     } else if !trials.is_empty() && (candidates.is_empty() || rng.chance(TRIAL)) {
-        let at = rng.below(trials.len() as u64) as usize;
-        return trials.get(at).map(|c| Picked { backend: c.id, reason: Reason::Trial, tier });
+        let trial = trials.get(rng.below(trials.len() as u64) as usize)?.id;
+        candidates.extend(trials);
+        return picked(&candidates, (trial, Reason::Trial));
     }
     if let [only] = candidates.as_slice() {
-        return Some(Picked { backend: only.id, reason: Reason::Only, tier });
+        return picked(&candidates, (only.id, Reason::Only));
     }
-    let (backend, reason) = match (snapshot.topology.service(service).balance, user) {
+    let choice = match (policy, user) {
         (Balance::WeightedRoundRobin, _) => (turn.next(snapshot.topology.serial, &candidates)?, Reason::Turn),
         (Balance::UserHash, Some(user)) => (user::owner(&candidates, user)?, Reason::UserHash),
         _ if candidates.len() <= p2c::FEW => (p2c::cheapest(&candidates, now, rng)?, Reason::Cheapest),
         _ => (p2c::cheaper_of_two(&candidates, now, rng)?, Reason::CheaperOfTwo),
     };
-    Some(Picked { backend, reason, tier })
+    picked(&candidates, choice)
 }
 
 /// Why a backend is no candidate right now; `None` where it is one. For `explain`.
@@ -278,7 +292,8 @@ fn gather<'a>(
             }
             let is_back = matches!(health.state, BackendState::HalfOpen | BackendState::SlowStart);
             let since = if is_back { health.since } else { Mono::ZERO };
-            let candidate = Candidate { id, weight: health.weight, backend, since };
+            let failing = is_failing(backend, now);
+            let candidate = Candidate { id, weight: health.weight, backend, since, failing };
             match (health.state, tried.contains(id)) {
                 (BackendState::HalfOpen, false) if backend.load.in_flight() == 0 => trials.push(candidate),
                 (BackendState::HalfOpen, _) => {}
@@ -295,7 +310,8 @@ fn gather<'a>(
         let members = topology.members(service, dc).iter().filter(|&&id| may(id, snapshot.backend(id).state));
         let candidates = members.map(|&id| {
             let backend = topology.backend(id);
-            Candidate { id, weight: backend.spec.weight.saturating_mul(1_000).max(1), backend, since: Mono::ZERO }
+            let (weight, failing) = (backend.spec.weight.saturating_mul(1_000).max(1), is_failing(backend, now));
+            Candidate { id, weight, backend, since: Mono::ZERO, failing }
         });
         candidates.collect()
     };
@@ -318,14 +334,18 @@ fn gather<'a>(
         .or_else(|| found(Tier::Drained, whatever(&|_, state| state == BackendState::Drained)))
 }
 
+/// Whether `backend` failed a moment ago, by the counters of this node.
+pub(super) fn is_failing(backend: &Backend, now: Mono) -> bool {
+    backend.load.is_failing(JUST, now)
+}
+
 /// Whether nobody answered there a moment ago, by live traffic or by a probe. Where health is ignored, this is not: a port
 /// that refuses connections cannot serve, whatever share of its peers is healthy.
 fn just_failed(snapshot: &Snapshot, id: BackendId, now: Mono) -> bool {
-    let is_fresh = |at: Mono| now.since(at) < JUST;
-    let traffic = snapshot.backend(id).recent.last();
-    let probe = snapshot.topology.backend(id).target.and_then(|target| snapshot.targets.get(target.index())?.last);
-    traffic.is_some_and(|(at, sample)| is_fresh(*at) && sample.failures() > 0 && sample.ok == 0)
-        || matches!(probe, Some((at, ProbeOutcome::Failed(ProbeFailure::Refused), _)) if is_fresh(at))
+    let backend = snapshot.topology.backend(id);
+    let probe = backend.target.and_then(|target| snapshot.targets.get(target.index())?.last);
+    is_failing(backend, now)
+        || matches!(probe, Some((at, ProbeOutcome::Failed(ProbeFailure::Refused), _)) if now.since(at) < JUST)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! The load of a backend is what it has in flight, plus the request at hand. That request counts not as 1 but as a draw
 //! from the exponential distribution with mean 1 (ours). Under load nothing changes; in the calm, where nobody has
 //! anything in flight, the cheapest of such draws is each backend in proportion to weight / latency: weights hold,
-//! equal backends share equally, and one with a bad memory gets a look now and then instead of none for minutes.
+//! equal backends share equally, and one with a bad memory gets a look now and then instead of none for minutes. One that
+//! failed a moment ago has no luck: it counts 1.
 //! Two choices: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001. Peak EWMA: Finagle's.
 
 use super::{Candidate, Candidates};
@@ -33,7 +34,7 @@ pub(crate) fn cheaper_of_two(candidates: &Candidates<'_>, now: Mono, rng: &mut R
     let assumed = assumed_latency([one, two].into_iter(), now);
     let mut cost = |c: &Candidate<'_>| {
         let in_flight = f64::from(c.backend.load.in_flight()) * mean / f64::from(c.weight);
-        latency(c, now).unwrap_or(assumed) * (in_flight + exponential(rng))
+        latency(c, now).unwrap_or(assumed) * (in_flight + at_hand(c, rng))
     };
     Some(if cost(one) <= cost(two) { one.id } else { two.id })
 }
@@ -68,10 +69,21 @@ fn assumed_latency<'a>(candidates: impl Iterator<Item = &'a Candidate<'a>>, now:
 }
 
 fn load(candidate: &Candidate<'_>, rng: &mut Rng) -> f64 {
-    f64::from(candidate.backend.load.in_flight()) + exponential(rng)
+    f64::from(candidate.backend.load.in_flight()) + at_hand(candidate, rng)
 }
 
-/// A draw from the exponential distribution with mean 1.
-fn exponential(rng: &mut Rng) -> f64 {
-    -(1.0 - rng.unit()).ln()
+/// What the request at hand counts.
+fn at_hand(candidate: &Candidate<'_>, rng: &mut Rng) -> f64 {
+    if candidate.failing { 1.0 } else { -(1.0 - rng.unit()).ln() }
+}
+
+/// How long a response of `id` is likely to take; see [`super::Choice::expected_ns`].
+pub(crate) fn expected_ns(candidates: &Candidates<'_>, id: BackendId, now: Mono) -> f64 {
+    let Some(own) = candidates.iter().find(|c| c.id == id) else { return 0.0 };
+    let well = candidates.iter().filter(|c| !c.failing);
+    let peers = well.filter_map(|c| latency(c, now)).fold((0.0, 0u32), |(sum, n), l| (sum + l, n + 1));
+    match (own.failing, peers) {
+        (true, (sum, n @ 1..)) => sum / f64::from(n),
+        _ => own.backend.load.latency_ns(now),
+    }
 }

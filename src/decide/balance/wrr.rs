@@ -29,11 +29,13 @@ impl Turn {
             self.accounts.resize(highest + 1, 0);
         }
         let total: i64 = candidates.iter().map(|c| i64::from(c.weight)).sum();
+        // Bounded, lest a weight that fell by orders of magnitude leaves a debt for hours; wide enough never to be felt
+        // while weights stand.
+        let most = total.saturating_mul(i64::try_from(candidates.len()).unwrap_or(i64::MAX));
         let mut richest: Option<(i64, BackendId)> = None;
         for candidate in candidates {
             let account = self.accounts.get_mut(candidate.id.index())?;
-            // Bounded, lest a weight that fell by orders of magnitude leaves a debt for hours.
-            *account = (*account + i64::from(candidate.weight)).clamp(-total, total);
+            *account = (*account + i64::from(candidate.weight)).clamp(-most, most);
             if richest.is_none_or(|(most, _)| *account > most) {
                 richest = Some((*account, candidate.id));
             }

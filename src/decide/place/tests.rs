@@ -1,11 +1,13 @@
 //! Shares of datacenters: conservation, agreement with the snapshot's weights, and the way of a retry.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::base::entropy::Rng;
 use crate::config::Balance;
-use crate::decide::world::{SERVICE, members, set_backend, set_datacenter, world};
+use crate::decide::world::{NOW, SERVICE, members, set_backend, set_datacenter, world};
 use crate::snapshot::health::BackendState;
 use crate::snapshot::load::Outcome;
 
@@ -16,7 +18,7 @@ fn three() -> Snapshot {
 }
 
 fn parts(snapshot: &Snapshot, local: Option<DatacenterId>, tried: &Tried) -> Vec<(usize, u32, &'static str)> {
-    let parts = shares(snapshot, SERVICE, local, tried);
+    let parts = shares(snapshot, SERVICE, local, tried, NOW);
     parts.iter().map(|p| (p.datacenter.index(), (p.share * 1_000.0).round() as u32, p.reason.as_str())).collect()
 }
 
@@ -68,7 +70,7 @@ fn when_all_have_failed_whatever_nobody_took_out_is_open() {
     assert_eq!(parts(&s, LOCAL, &none), [(1, 1_000, "fail-open")], "a drained one is better than none");
     set_datacenter(&mut s, 1, DcState::AdminDown, 0);
     assert_eq!(parts(&s, LOCAL, &none), [], "what is taken down stays down, whatever happens");
-    assert_eq!(place(&s, SERVICE, LOCAL, 0.5, &none), None);
+    assert_eq!(place(&s, SERVICE, LOCAL, 0.5, &none, NOW), None);
 }
 
 #[test]
@@ -93,6 +95,13 @@ fn a_retry_stays_while_there_is_hope_and_leaves_when_there_is_none() {
     let other = members(&s, 0)[1];
     set_backend(&mut s, other, BackendState::Down);
     assert_eq!(parts(&s, LOCAL, &once)[0].0, 1, "the other backend is down");
+
+    let s = three();
+    let other = &s.topology.backend(other).load;
+    other.begin();
+    other.end(Outcome::Refused, Duration::ZERO, Duration::ZERO, NOW);
+    assert_eq!(parts(&s, LOCAL, &once)[0].0, 1, "the other backend has just failed somebody else");
+    assert_eq!(parts(&s, LOCAL, &Tried::new())[0].0, 0, "a first try goes by health alone");
 
     let mut s = three();
     set_datacenter(&mut s, 0, DcState::Serving, 690);
@@ -141,7 +150,7 @@ proptest! {
         for (dc, host) in failed.into_iter().filter(|(dc, _)| *dc < states.len()) {
             fail(&mut tried, &s, dc, host);
         }
-        let parts = shares(&s, SERVICE, local, &tried);
+        let parts = shares(&s, SERVICE, local, &tried, NOW);
         let may_serve = states.iter().any(|(state, _)| *state != DcState::AdminDown);
         prop_assert_eq!(!parts.is_empty(), may_serve, "never nobody, unless operators took all down");
         if may_serve {
@@ -170,9 +179,9 @@ fn draws_follow_shares() {
     let mut rng = Rng::seeded(1);
     let mut counts = [0u32; 3];
     for _ in 0..20_000 {
-        let (dc, _) = place(&s, SERVICE, LOCAL, rng.unit(), &Tried::new()).unwrap();
+        let (dc, _) = place(&s, SERVICE, LOCAL, rng.unit(), &Tried::new(), NOW).unwrap();
         counts[dc.index()] += 1;
     }
     assert!(counts.iter().zip([10_000u32, 6_667, 3_333]).all(|(got, want)| got.abs_diff(want) < 300), "{counts:?}");
-    assert!(place(&s, SERVICE, LOCAL, 1.0, &Tried::new()).is_some(), "rounding leaves nobody out");
+    assert!(place(&s, SERVICE, LOCAL, 1.0, &Tried::new(), NOW).is_some(), "rounding leaves nobody out");
 }
