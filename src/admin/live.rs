@@ -174,3 +174,60 @@ impl http_body::Body for Pieces {
         self.0.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admin::world::{self, Wanted};
+    use crate::snapshot::Published;
+
+    fn shared() -> Arc<Shared> {
+        let (events, _) = mpsc::channel(1);
+        let context = world::context(Wanted::default(), Arc::new(Published::new(world::snapshot())), events);
+        Arc::new(Shared::new(context, "127.0.0.1:1".parse().unwrap(), CancellationToken::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_takes_nothing_is_let_go() {
+        let shared = shared();
+        let unread = events(State(Arc::clone(&shared))).await.unwrap();
+        assert_eq!(shared.live.seats.available_permits(), FOLLOWERS - 1);
+        let freed = async {
+            let _seats = shared.live.seats.acquire_many(FOLLOWERS as u32).await.unwrap();
+        };
+        tokio::time::timeout(20 * HEARTBEAT, freed).await.expect("heartbeats alone fill what it does not take");
+        drop(unread);
+    }
+
+    #[tokio::test]
+    async fn followers_are_counted_and_a_seat_comes_back_with_its_body() {
+        let shared = shared();
+        let mut bodies = Vec::new();
+        for _ in 0..FOLLOWERS {
+            bodies.push(events(State(Arc::clone(&shared))).await.unwrap());
+        }
+        assert_eq!(events(State(Arc::clone(&shared))).await.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+        bodies.pop();
+        let _seat = tokio::time::timeout(HEARTBEAT, shared.live.seats.acquire()).await.unwrap().unwrap();
+        assert!(events(State(Arc::clone(&shared))).await.is_err(), "the seat is ours");
+    }
+
+    #[tokio::test]
+    async fn the_journal_keeps_the_newest() {
+        let live = Live::new();
+        for generation in 0..(JOURNAL as u64 + 5) {
+            let change =
+                crate::admin::Change { subject: "a".into(), from: "b".into(), to: "c".into(), why: "d".into() };
+            live.record(Moment { generation, at_ms: 0, changes: vec![change] });
+        }
+        live.record(Moment { generation: 999, at_ms: 0, changes: vec![] });
+        let recent = live.recent();
+        assert_eq!(
+            (recent.len(), recent[0].generation),
+            (JOURNAL, JOURNAL as u64 + 4),
+            "newest first, none that is empty"
+        );
+    }
+}

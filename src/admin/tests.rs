@@ -234,6 +234,16 @@ async fn a_reload_that_fails_says_all_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn the_api_counts_its_own_requests() {
+    crate::observe::recorder::install();
+    let world = open(Wanted::default());
+    assert_eq!(get(&world, "/nowhere/in/particular").await.status, 404);
+    let text = get(&world, "/metrics").await.body;
+    assert!(text.contains("springtide_admin_requests_total{path=\"other\",status=\"404\"}"), "{text}");
+    assert!(!text.contains("particular"), "a path that does not exist is no label");
+}
+
+#[tokio::test]
 async fn the_page_brings_everything_with_it() {
     let world = open(Wanted::default());
     let page = get(&world, "/").await;
