@@ -134,3 +134,6 @@ fn open(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSock
 const fn other(address: SocketAddr, source: std::io::Error) -> ListenError {
     ListenError::Other { transport: "TCP", address, source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -79,6 +80,7 @@ impl End {
 struct Guests {
     limits: Limits,
     open: Mutex<Open>,
+    count: Gauge,
 }
 
 #[derive(Default)]
@@ -94,6 +96,10 @@ struct Guest {
 }
 
 impl Guests {
+    fn new(limits: Limits) -> Self {
+        Self { limits, open: Mutex::default(), count: metric::CONNECTIONS.gauge(&[]) }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +126,7 @@ impl Guests {
         open.next += 1;
         let leave = CancellationToken::new();
         open.guests.insert(id, Guest { from, active: now, leave: leave.clone() });
-        metric::CONNECTIONS.gauge(&[]).set(open.guests.len() as f64);
+        self.count.set(open.guests.len() as f64);
         (id, leave)
     }
 
@@ -133,7 +139,7 @@ impl Guests {
     fn leave(&self, id: u64) {
         let mut open = self.lock();
         open.guests.remove(&id);
-        metric::CONNECTIONS.gauge(&[]).set(open.guests.len() as f64);
+        self.count.set(open.guests.len() as f64);
     }
 }
 
@@ -154,7 +160,7 @@ pub(super) async fn serve(
 ) {
     let house = Arc::new(House {
         published,
-        guests: Guests { limits, open: Mutex::default() },
+        guests: Guests::new(limits),
         tally: Mutex::new(Tally::new(Transport::Tcp)),
         shutdown,
     });
