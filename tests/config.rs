@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::Value;
 use springtide::config::check;
-use springtide::config::diag::Severity;
+
+#[path = "../fuzz/src/targets.rs"]
+#[allow(dead_code, reason = "one body of them all")]
+mod targets;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -141,28 +144,6 @@ fn the_schema_takes_what_the_check_takes() {
     }
 }
 
-/// Reads `text`, renders what is found in every way, and checks what must hold of it whatever the text is.
-fn survives(text: &str) {
-    let findings = match check::parse(text, Path::new("any.toml")) {
-        Ok(config) => {
-            assert!(config.warnings.iter().all(|f| f.severity == Severity::Warning));
-            config.warnings
-        }
-        Err(findings) => {
-            assert!(findings.iter().any(|f| f.severity == Severity::Error), "refused without a reason: {text:?}");
-            findings
-        }
-    };
-    let lines = text.split('\n').count();
-    for finding in findings.iter() {
-        assert!(finding.span.is_none_or(|s| s.start <= s.end && s.end <= text.len()), "{finding:?}");
-        assert!(finding.line <= lines && (finding.span.is_none() || finding.column >= 1), "{finding:?}");
-    }
-    assert!(findings.iter().is_sorted_by_key(|f| f.span.map(|s| s.start)));
-    assert!(findings.render(true).len() >= findings.to_string().len());
-    assert_eq!(findings.to_json()["findings"].as_array().unwrap().len(), findings.iter().len());
-}
-
 /// A configuration with something to read in every section, changed in places.
 fn mutated() -> impl Strategy<Value = String> {
     let seeds: Vec<String> = files("tests/golden/config", "toml")
@@ -217,20 +198,18 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn any_text_is_survived(text in "\\PC{0,200}") {
-        survives(&text);
+        targets::config(text.as_bytes());
     }
 
     #[test]
     fn any_toml_like_text_is_survived(text in "([a-z\\[\\]{}=\"'.,#0-9 \n:/*-]|dns|service|route|match){0,120}") {
-        survives(&text);
+        targets::config(text.as_bytes());
     }
 
     #[test]
     fn any_change_to_a_configuration_is_survived(text in mutated()) {
-        survives(&text);
+        targets::config(text.as_bytes());
     }
 }
