@@ -260,13 +260,12 @@ impl Errand {
         let remaining = self.until.since(now);
         let has_more =
             self.is_repeatable && !self.is_home() && tried.count() + 1 < policy.tries && self.source.repeatable();
-        let latency = snapshot.topology.backend(choice.backend).load.latency_ns(now);
         Ok(Leg {
             backend: choice.backend,
             datacenter: choice.datacenter,
             pool: sight.pool(choice.backend),
             connect: if is_local { CONNECT.0 } else { CONNECT.1 }.min(remaining),
-            patience: retry::per_try_timeout(policy, latency, has_more, remaining),
+            patience: retry::per_try_timeout(policy, choice.expected_ns, has_more, remaining),
         })
     }
 
