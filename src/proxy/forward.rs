@@ -195,6 +195,9 @@ impl Errand {
                 Ok(leg) => leg,
                 Err(reason) => return Err(last.unwrap_or(reason)),
             };
+            if let Some(before) = tried.last() {
+                self.pause(before.datacenter == leg.datacenter, tried.count() - 1, now).await;
+            }
             entry.tries += 1;
             entry.backend = Some(leg.backend);
             let mut attempt = Try::begin(&entry.client, &sight, leg.backend, now);
@@ -210,7 +213,7 @@ impl Errand {
                     match download::carry(body, line, self.source.witness(), leg.pool, &self.worker, attempt, now).await
                     {
                         Ok(body) => match failure {
-                            Some(failure) if self.may_retry(&leg, failure, outcome, &mut tried, now).await => {
+                            Some(failure) if self.may_retry(&leg, failure, outcome, &mut tried, now) => {
                                 sight.kit(self.service).retried(failure);
                                 continue;
                             }
@@ -231,7 +234,7 @@ impl Errand {
             attempt.fail(fault.outcome, now);
             let Some(failure) = fault.failure else { return Err(fault.reason) };
             let reason = if self.is_home() { Reason::HomeDown } else { fault.reason };
-            if !self.may_retry(&leg, failure, fault.outcome, &mut tried, now).await {
+            if !self.may_retry(&leg, failure, fault.outcome, &mut tried, now) {
                 return Err(reason);
             }
             last = Some(reason);
@@ -269,8 +272,8 @@ impl Errand {
         })
     }
 
-    /// Whether a failed try is followed by another; if so, it is paid for and due now.
-    async fn may_retry(&self, leg: &Leg<'_>, failure: Failure, outcome: Outcome, tried: &mut Tried, now: Mono) -> bool {
+    /// Whether a failed try is followed by another; if so, it is paid for.
+    fn may_retry(&self, leg: &Leg<'_>, failure: Failure, outcome: Outcome, tried: &mut Tried, now: Mono) -> bool {
         tried.note(leg.backend, leg.datacenter, outcome);
         let remaining = self.until.since(now);
         let case = Case {
@@ -286,18 +289,15 @@ impl Errand {
             return false;
         }
         let serial = self.sight.snapshot.topology.serial;
-        let pause = {
-            let wits = &mut *self.worker.wits();
-            if !wits.budgets.of(serial, self.service, self.worker.workers).spend(now) {
-                return false;
-            }
-            // Whether the next one is in the same datacenter is not known yet; it is the first retry that must not wait.
-            retry::pause(tried.count() - 1, true, remaining, &mut wits.rng)
-        };
+        self.worker.wits().budgets.of(serial, self.service, self.worker.workers).spend(now)
+    }
+
+    async fn pause(&self, is_same_datacenter: bool, retries_before: u32, now: Mono) {
+        let remaining = self.until.since(now);
+        let pause = retry::pause(retries_before, is_same_datacenter, remaining, &mut self.worker.wits().rng);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        true
     }
 
     /// One try: a connection, the request, the head of the response.
@@ -389,6 +389,10 @@ impl Errand {
         }
         match failure {
             LineFailure::Unsent(_) => Fault::of_backend(Reason::Broken, Outcome::Reset, Failure::Unprocessed),
+            // It says so itself, and it is no failure: HTTP/2 servers close connections in this way.
+            LineFailure::Unprocessed => {
+                Fault { reason: Reason::Broken, outcome: Outcome::Cancelled, failure: Some(Failure::Unprocessed) }
+            }
             LineFailure::Broken => BROKEN,
             LineFailure::Late if matches!(self.source.progress(), Progress::AtClient(_)) => {
                 Fault::of_others(Reason::BodyStalled)

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -86,12 +87,20 @@ pub enum StartError {
 pub struct Server {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     workers: Vec<oneshot::Receiver<()>>,
+    generations: Vec<Arc<AtomicU64>>,
 }
 
 impl Server {
     /// Where it listens, by listener in the order of the configuration; ports that were asked for as 0 are the real ones.
     pub fn addresses(&self) -> Vec<(String, Vec<SocketAddr>)> {
         self.addresses.clone()
+    }
+
+    /// Tells the generation that the edge acts on: the oldest of its workers', who follow each new one at once. `None`
+    /// before any of them runs.
+    pub fn generation(&self) -> impl Fn() -> Option<u64> + Send + Sync + 'static {
+        let generations = self.generations.clone();
+        move || generations.iter().map(|g| g.load(Relaxed)).min().filter(|&g| g > 0)
     }
 
     /// Waits until all workers have drained: at most half a minute after the shutdown was asked for.
@@ -144,16 +153,17 @@ pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationTo
         addresses.push((listener.name.clone(), bound));
     }
     let (stages, places) = (Arc::new(stages), Places::default());
-    let mut running = Vec::new();
+    let (mut running, mut generations) = (Vec::new(), Vec::new());
     for (index, doors) in doors.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| StartError::Worker { source })?;
         let (done, ended) = oneshot::channel();
         let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
-        let places = places.clone();
+        let (places, generation) = (places.clone(), Arc::<AtomicU64>::default());
+        generations.push(Arc::clone(&generation));
         let body = move || {
             runtime.block_on(async move {
-                let worker = Worker::new(published, stages, workers);
+                let worker = Worker::new(published, stages, workers, generation);
                 work(worker, doors, places, shutdown).await;
             });
             let _ = done.send(());
@@ -162,7 +172,7 @@ pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationTo
         thread.map_err(|source| StartError::Worker { source })?;
         running.push(ended);
     }
-    Ok(Server { addresses, workers: running })
+    Ok(Server { addresses, workers: running, generations })
 }
 
 /// One socket a worker on `address`. With shared sockets the kernel would let another process of this user join in
@@ -201,10 +211,14 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: C
         })
         .collect();
     let mut rounds = tokio::time::interval(ROUND);
+    let mut generations = worker.published.subscribe();
     let housekeeping = async {
         loop {
-            rounds.tick().await;
-            worker.sweep(worker.now());
+            tokio::select! {
+                _ = rounds.tick() => worker.sweep(worker.now()),
+                // Also without requests: connections to what has just gone down are given up now.
+                Ok(()) = generations.changed() => drop(worker.sight()),
+            }
         }
     };
     tokio::pin!(housekeeping);

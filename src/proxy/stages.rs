@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use http::header::ALLOW;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
@@ -55,7 +56,11 @@ pub(super) async fn pass(client: Arc<Client>, request: Request<Incoming>) -> Res
 
 fn turn_away(entry: &mut Entry, reason: Reason, taste: Taste) -> Response<Out> {
     entry.reason = Some(reason);
-    refuse(reason, taste, entry.id(), entry.has_unread_body, &mut entry.client.worker.wits().rng)
+    let mut response = refuse(reason, taste, entry.id(), entry.has_unread_body, &mut entry.client.worker.wits().rng);
+    if let Some(allow) = entry.allow.take() {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    response
 }
 
 fn identify(client: &Arc<Client>, head: &mut Parts) -> Entry {
@@ -98,6 +103,7 @@ fn new_id(high: u64, low: u64) -> HeaderValue {
 
 fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
     if head.method == Method::CONNECT {
+        entry.allow = Some(HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         return Err(Reason::Method);
     }
     if forwarded::hops(&head.headers) >= HOPS {
@@ -113,7 +119,15 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
     }
     let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;
     let ask = Ask { host: host.said, path: head.uri.path(), method: &head.method, headers: &head.headers };
-    let found = entry.sight.view.routes.find(&ask).ok_or(Reason::NoRoute)?;
+    let Some(found) = entry.sight.view.routes.find(&ask) else {
+        let methods = entry.sight.view.routes.methods_allowed(&ask);
+        if methods.is_empty() {
+            return Err(Reason::NoRoute);
+        }
+        let methods: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        entry.allow = methods.join(", ").parse().ok();
+        return Err(Reason::Method);
+    };
     entry.route = Some(found.route);
     Ok(())
 }

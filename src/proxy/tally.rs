@@ -116,6 +116,8 @@ pub(super) struct Entry {
     pub(super) line: Option<Box<(Method, Uri, String)>>,
     /// A body that nobody has read stands between this request and the next one on its connection.
     pub(super) has_unread_body: bool,
+    /// What a 405 has to say in `Allow`.
+    pub(super) allow: Option<HeaderValue>,
     is_open: bool,
 }
 
@@ -136,6 +138,7 @@ impl Entry {
             tries: 0,
             line: None,
             has_unread_body: false,
+            allow: None,
             is_open: true,
         }
     }

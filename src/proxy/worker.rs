@@ -5,6 +5,7 @@
 //! that anybody else could hold.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub(super) struct Worker {
     pub(super) meters: Meters,
     wits: Mutex<Wits>,
     sight: Mutex<Arc<Sight>>,
+    /// The generation that it acts on, for whoever asks from outside.
+    generation: Arc<AtomicU64>,
     zero: (Instant, Mono),
 }
 
@@ -180,10 +183,16 @@ impl ServiceKit {
 
 impl Worker {
     /// The worker of the current thread's runtime.
-    pub(super) fn new(published: Arc<Published>, stages: Arc<Stages>, workers: usize) -> Arc<Self> {
+    pub(super) fn new(
+        published: Arc<Published>,
+        stages: Arc<Stages>,
+        workers: usize,
+        generation: Arc<AtomicU64>,
+    ) -> Arc<Self> {
         // The only way to an `Instant` that does not read the clock behind base::clock's back.
         let zero = (tokio::time::sleep(std::time::Duration::ZERO).deadline(), SystemClock.mono());
         let sight = Sight::of(published.full(), &stages, None);
+        generation.store(sight.snapshot.generation, Relaxed);
         Arc::new(Self {
             published,
             stages,
@@ -199,6 +208,7 @@ impl Worker {
             },
             wits: Mutex::new(Wits { rng: Rng::from_os(), turn: Turn::new(), budgets: Budgets::default() }),
             sight: Mutex::new(Arc::new(sight)),
+            generation,
             zero,
         })
     }
@@ -225,6 +235,7 @@ impl Worker {
         // Within a generation nothing changes that an edge acts on, so snapshots of the same one are not looked at.
         if self.published.look(Slot::Proxy).generation != sight.snapshot.generation {
             *sight = Arc::new(Sight::of(self.published.full(), &self.stages, Some(&sight)));
+            self.generation.store(sight.snapshot.generation, Relaxed);
         }
         Arc::clone(&sight)
     }

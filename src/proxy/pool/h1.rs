@@ -42,6 +42,8 @@ pub(in crate::proxy) struct H1 {
 pub(in crate::proxy) enum Failure {
     /// Nothing was written; the request is as good as new.
     Unsent(Box<Request<Upload>>),
+    /// The backend said that it has not begun with it (HTTP/2: REFUSED_STREAM, or GOAWAY below the stream).
+    Unprocessed,
     /// The connection broke, or what came is not HTTP.
     Broken,
     /// The timer ran out.

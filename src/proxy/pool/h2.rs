@@ -96,9 +96,11 @@ impl Stream {
         let mut timer = Box::pin(tokio::time::sleep_until(until));
         let answered = std::future::poll_fn(|cx| {
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
-                return Poll::Ready(
-                    answered.map_err(|mut e| e.take_message().map_or(Failure::Broken, Failure::unsent)),
-                );
+                return Poll::Ready(answered.map_err(|mut error| match error.take_message() {
+                    Some(request) => Failure::unsent(request),
+                    None if is_unprocessed(error.error()) => Failure::Unprocessed,
+                    None => Failure::Broken,
+                }));
             }
             while timer.as_mut().poll(cx).is_ready() {
                 match late() {
@@ -111,4 +113,10 @@ impl Stream {
         .await?;
         Ok((answered, timer))
     }
+}
+
+/// Whether the peer has said that it has not begun with the request, and never will (RFC 9113 sections 6.8 and 8.7).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<::h2::Error>());
+    said.is_some_and(|e| e.is_remote() && (e.is_go_away() || e.reason() == Some(::h2::Reason::REFUSED_STREAM)))
 }

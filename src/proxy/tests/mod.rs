@@ -4,7 +4,9 @@ mod body;
 mod drain;
 mod failure;
 mod head;
+mod plugged;
 mod protocol;
+mod secure;
 mod tunnel;
 
 use std::convert::Infallible;

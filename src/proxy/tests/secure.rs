@@ -1,0 +1,134 @@
+//! TLS on both sides, with certificates made on the spot.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::*;
+use crate::config::{ListenerTls, Protocol, UpstreamTls};
+use crate::net::tls;
+
+/// An authority, with a folder for what it issues.
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    /// Chain and key for `name`, as files.
+    fn issue(&self, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let (chain, private) =
+            (self.folder.path().join(format!("{name}.pem")), self.folder.path().join(format!("{name}.key")));
+        std::fs::write(&chain, certificate.pem()).unwrap();
+        std::fs::write(&private, key.serialize_pem()).unwrap();
+        (chain, private)
+    }
+
+    fn trusted_as(&self, name: &str) -> UpstreamTls {
+        UpstreamTls { name: name.into(), ca: self.folder.path().join("ca.pem") }
+    }
+
+    /// A TLS connection to `edge` for `name`, which verifies that it got that.
+    async fn connect(&self, edge: &Edge, name: &str, protocol: Protocol) -> std::io::Result<TlsStream<TcpStream>> {
+        let config = tls::speaking(&tls::client_config(&self.trusted_as(name)).unwrap(), protocol);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(config).connect(name, edge.connect().await).await
+    }
+}
+
+/// An edge with two certificates.
+fn secure_edge(authority: &Authority, origin: &Origin) -> Edge {
+    let mut config = config(&[origin.address]);
+    let pairs = vec![authority.issue("one.test"), authority.issue("two.test")];
+    let listener = ListenerTls { pairs };
+    let assets = Assets { certificates: vec![tls::load_certificates(&listener).unwrap()], ..Assets::default() };
+    config.listeners[0].tls = Some(listener);
+    Edge::with(config, assets, Stages::default())
+}
+
+#[tokio::test]
+async fn the_name_asked_for_chooses_the_certificate() {
+    let (authority, origin) = (Authority::new(), Origin::named("ok").await);
+    let edge = secure_edge(&authority, &origin);
+    for name in ["one.test", "two.test"] {
+        let tls = authority.connect(&edge, name, Protocol::Http1).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+        let _task = task::spawn("client", async { drop(connection.await) });
+        let answer = Answer::of(sender.send_request(get("/")).await.unwrap()).await;
+        assert_eq!(answer.body, "ok");
+    }
+    assert!(authority.connect(&edge, "three.test", Protocol::Http1).await.is_err(), "nobody is shown a wrong name");
+    let seen = origin.request(0);
+    assert_eq!(seen.headers()["x-forwarded-proto"], "https");
+    // Who says nothing over TLS for a while, or speaks plaintext there, gets nothing and does no harm.
+    let mut plain = edge.connect().await;
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut bytes)).await.unwrap();
+    assert!(!bytes.starts_with(b"HTTP/"), "{bytes:?}");
+}
+
+#[tokio::test]
+async fn alpn_chooses_http2() {
+    let (authority, origin) = (Authority::new(), Origin::named("ok").await);
+    let edge = secure_edge(&authority, &origin);
+    let tls = authority.connect(&edge, "one.test", Protocol::Http2).await.unwrap();
+    assert_eq!(tls.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    let io = TokioIo::new(tls);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let _task = task::spawn("client", async { drop(connection.await) });
+    for _ in 0..3 {
+        let request = Request::get("https://one.test/x").body(stage::empty()).unwrap();
+        assert_eq!(Answer::of(sender.send_request(request).await.unwrap()).await.body, "ok");
+    }
+}
+
+#[tokio::test]
+async fn backends_are_verified() {
+    let authority = Authority::new();
+    let (back_origin, strange) = (Origin::named("secret").await, Authority::new());
+    // An edge of ours in front of the origin is a TLS backend like any other.
+    let back = secure_edge(&authority, &back_origin);
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        for (trusted, works) in [
+            (authority.trusted_as("one.test"), true),
+            (authority.trusted_as("other.test"), false),
+            (strange.trusted_as("one.test"), false),
+        ] {
+            let mut config = config(&[back.address]);
+            config.services[0].tls = Some(trusted.clone());
+            config.services[0].protocol = protocol;
+            let upstream_tls = [(trusted.clone(), tls::client_config(&trusted).unwrap())].into();
+            let edge = Edge::with(config, Assets { upstream_tls, ..Assets::default() }, Stages::default());
+            let answer = edge.get("/").await;
+            if works {
+                assert_eq!(answer.body, "secret", "{protocol:?}");
+            } else {
+                assert_eq!(answer.refusal(), (502, "upstream_unreachable".into()), "{protocol:?} {trusted:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_that_was_not_loaded_is_never_replaced_by_plaintext() {
+    let (authority, origin) = (Authority::new(), Origin::named("secret").await);
+    let mut config = config(&[origin.address]);
+    config.services[0].tls = Some(authority.trusted_as("one.test"));
+    let edge = Edge::new(config);
+    assert_eq!(edge.get("/").await.refusal(), (500, "internal".into()));
+    assert_eq!(origin.requests(), 0);
+}
