@@ -4,6 +4,7 @@
 //! and stops in good order on SIGTERM or Ctrl-C: no new connections, running requests end, then workers, then the store.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use crate::base::units;
 use crate::net::listen::{Share, tcp};
 use crate::net::stage::Stage;
 use crate::observe::recorder;
+use crate::observe::trace::{self, Format};
 use crate::redpacket::catalogue::{Catalogue, CatalogueError};
 use crate::redpacket::ledger::Store;
 use crate::redpacket::pace::Backoff;
@@ -85,6 +87,12 @@ struct Common {
     /// Threads that serve.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
+    /// What is logged: a level, or levels by part, such as `info,springtide::redpacket=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How it is logged: `json` or `text`.
+    #[arg(long, default_value = "json", value_name = "FORMAT")]
+    log_format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -255,7 +263,6 @@ impl Cast {
 impl UpstreamArgs {
     #[expect(clippy::print_stderr, reason = "this is the command line")]
     pub(super) fn run(self) -> ExitCode {
-        logs();
         recorder::install();
         match self.start() {
             Ok(()) => ExitCode::SUCCESS,
@@ -268,6 +275,7 @@ impl UpstreamArgs {
 
     fn start(self) -> Result<(), Failure> {
         let common = self.upstream.common();
+        let _logs = trace::init(common.log_format, &common.log)?;
         let mut builder = match common.threads {
             1 => tokio::runtime::Builder::new_current_thread(),
             _ => tokio::runtime::Builder::new_multi_thread(),
@@ -279,6 +287,7 @@ impl UpstreamArgs {
     async fn serve(self) -> Result<(), Failure> {
         let (serving, working) = (CancellationToken::new(), CancellationToken::new());
         let _signals = signals(serving.clone(), self.upstream.common().while_stdin_open)?;
+        let _upkeep = spawn("metrics-upkeep", upkeep());
         let (cast, common) = match self.upstream {
             Upstream::Claim(args) => (claim(&args, &working).await?, args.common),
             Upstream::Delivery(args) => (delivery(&args, &working)?, args.common),
@@ -366,11 +375,18 @@ async fn measure(service: Arc<ClaimService>, working: CancellationToken) {
         if let Err(error) = service.measure().await {
             tracing::warn!(%error, "the store's sums cannot be read");
         }
-        recorder::upkeep();
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = working.cancelled() => return,
         }
+    }
+}
+
+/// Folds what histograms have gathered, or they would grow while nobody scrapes.
+async fn upkeep() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        recorder::upkeep();
     }
 }
 
@@ -397,18 +413,10 @@ fn signals(stop: CancellationToken, while_stdin_open: bool) -> Result<Task, Fail
     }))
 }
 
-fn logs() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let made = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-    // Somebody set one up before: theirs stands.
-    drop(made);
-}
-
-#[expect(clippy::print_stdout, reason = "the ready line is the output")]
 fn ready(upstream: &str, listen: SocketAddr) {
     let line = serde_json::json!({ "ready": true, "upstream": upstream, "listen": listen, "pid": std::process::id() });
-    println!("{line}");
+    // Whoever started this may have closed its end; that is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 #[cfg(test)]

@@ -176,6 +176,25 @@ mod tests {
         assert!(bears(&headers, "secret") && !bears(&headers, "secres") && !bears(&headers, "secre"));
     }
 
+    /// A body of which nothing ever comes.
+    struct Silent;
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = crate::net::stage::BodyError;
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let never = Silent.boxed_unsync();
+        assert!(collect(never, "t").await.unwrap_err().message.contains("5 s"));
+    }
+
     #[tokio::test]
     async fn a_body_is_bounded() {
         assert_eq!(collect(full("ab"), "t").await.unwrap(), "ab");

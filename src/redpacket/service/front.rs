@@ -112,7 +112,6 @@ impl Stage for Idle {
 }
 
 fn metrics_page() -> Response<Body> {
-    recorder::upkeep();
     let mut response = Response::new(full(recorder::render()));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
     response

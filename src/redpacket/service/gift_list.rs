@@ -307,6 +307,19 @@ mod tests {
         assert_eq!(refused, Why::Open, "not even asked");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_recommend_costs_its_budget_and_then_nothing() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = format!("http://{}", silent.local_addr().unwrap());
+        let service = GiftListService::new(catalogue(), vec![Peer::new(origin.parse().unwrap())]);
+        for call in 0..8 {
+            let body = tokio::time::timeout(BUDGET * 2, ask(&service, Some("u1"), None)).await.unwrap().2;
+            assert_eq!(body["source"], "default", "call {call}");
+        }
+        let now = tokio::time::timeout(Duration::ZERO, ask(&service, Some("u1"), None)).await;
+        assert_eq!(now.expect("without a wait").2["degraded"][0], "recommend");
+    }
+
     #[test]
     fn whatever_recommend_says_every_gift_stands_there_once() {
         let catalogue = catalogue();

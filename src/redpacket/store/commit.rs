@@ -20,7 +20,7 @@ use redb::{
     Builder, Database, DatabaseError, Durability, Error, ReadableDatabase, ReadableTable, StorageError,
     TableDefinition, WriteTransaction,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::base::clock::{Clock, Mono, SystemClock};
@@ -35,6 +35,8 @@ const LINGER: Duration = Duration::from_millis(2);
 const QUEUE: usize = 16 * BATCH;
 /// How often writing is tried again after a failure.
 const REVIVE: Duration = Duration::from_secs(1);
+/// Reads at the same time, each on a thread of the pool for blocking work. Most find their pages in memory.
+const READERS: usize = 16;
 /// Memory for pages, each database; redb's own default is 1 GiB, too much for many processes on one machine.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -142,6 +144,7 @@ struct Job<E: Engine> {
 
 struct Shared {
     db: RwLock<Option<Database>>,
+    readers: Semaphore,
     writable: AtomicBool,
 }
 
@@ -157,7 +160,11 @@ impl<E: Engine> Committer<E> {
     pub(super) fn start(engine: E, path: &Path, open: Opener) -> Result<Self, OpenError> {
         let db = open().map_err(|e| OpenError::from_redb(path, e))?;
         prepare(&engine, &db, path)?;
-        let shared = Arc::new(Shared { db: RwLock::new(Some(db)), writable: AtomicBool::new(true) });
+        let shared = Arc::new(Shared {
+            db: RwLock::new(Some(db)),
+            readers: Semaphore::new(READERS),
+            writable: AtomicBool::new(true),
+        });
         let (queue, jobs) = mpsc::channel(QUEUE);
         let io = |source| OpenError::Io { path: path.to_path_buf(), source };
         // The writer's own small runtime: it waits with timeouts, and its fsyncs block nobody else.
@@ -205,6 +212,8 @@ impl<E: Engine> Committer<E> {
         look: impl FnOnce(&redb::ReadTransaction) -> Result<Result<T, StoreError>, Error> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
+        // Waiting here is bounded by the limit of the service. The semaphore is never closed.
+        let _permit = self.shared.readers.acquire().await.map_err(|_| StoreError::Stopped)?;
         let unreadable = |reason: String| StoreError::Unreadable { reason };
         let work = tokio::task::spawn_blocking(move || {
             let db = shared.db.read().unwrap_or_else(PoisonError::into_inner);

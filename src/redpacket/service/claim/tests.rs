@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::clock::{ManualClock, Mono};
 use crate::net::stage::{empty, full};
+use crate::redpacket::ledger::Answer;
+use crate::redpacket::model::Settled;
 use crate::redpacket::request::USER_HEADER;
 use crate::redpacket::serve::Remote;
 use crate::redpacket::store::memory::MemoryStore;
@@ -133,6 +135,68 @@ async fn a_window_opens_and_closes() {
     clock.advance(Duration::from_secs(5));
     assert_eq!(claim(&late, Some("u2"), wish()).await.1["code"], "EXPIRED");
     assert_eq!(claim(&late, Some("u1"), wish()).await.1["code"], "ALREADY_CLAIMED", "who claimed in time keeps it");
+}
+
+/// A store in trouble.
+struct Sick(Option<StoreError>);
+
+impl Sick {
+    fn say<T: Send + 'static>(&self) -> Answer<'_, T> {
+        let error = self.0.clone();
+        Box::pin(async move {
+            match error {
+                Some(error) => Err(error),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+impl Store for Sick {
+    fn name(&self) -> &'static str {
+        "sick"
+    }
+    fn provision(&self, _: GiftId, _: u64) -> Answer<'_, ()> {
+        self.say()
+    }
+    fn claim(&self, _: Claim, _: Wall) -> Answer<'_, Claimed> {
+        self.say()
+    }
+    fn find(&self, _: OrderNo) -> Answer<'_, Option<Order>> {
+        self.say()
+    }
+    fn lease(&self, _: usize, _: Wall, _: Wall) -> Answer<'_, Vec<Order>> {
+        self.say()
+    }
+    fn settle(&self, _: Vec<Settlement>, _: Wall) -> Answer<'_, Vec<Settled>> {
+        self.say()
+    }
+    fn stats(&self) -> Answer<'_, Stats> {
+        self.say()
+    }
+    fn writable(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_in_trouble_never_leads_to_a_promise() {
+    let reason = || "disk full".to_owned();
+    let cases = [
+        (None, 504, "DEADLINE"),
+        (Some(StoreError::Overloaded), 503, "OVERLOADED"),
+        (Some(StoreError::Unwritable { reason: reason() }), 503, "UNAVAILABLE"),
+        (Some(StoreError::Unknown { reason: reason() }), 504, "DEADLINE"),
+        (Some(StoreError::Stopped), 503, "UNAVAILABLE"),
+    ];
+    for (trouble, status, code) in cases {
+        let service = ClaimService::new(Arc::new(Sick(trouble)), Arc::new(Catalogue::built_in()));
+        let (got, body) = claim(&service, Some("u1"), wish()).await;
+        assert_eq!((got, body["code"].as_str(), body["retryable"].as_bool()), (status, Some(code), Some(true)));
+        assert!(!body.to_string().contains("disk"), "no business of a user's: {body}");
+        let health = Request::get("/healthz").body(empty()).unwrap();
+        assert_eq!(send(&service, health).await.0, 503);
+    }
 }
 
 #[tokio::test]
