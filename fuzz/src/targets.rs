@@ -7,14 +7,23 @@
 
 use std::path::Path;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
 use springtide::config::diag::Severity;
+use springtide::wire::forwarded::{self, Peer};
+use springtide::wire::{head, host, path, x509};
 
 /// What a fuzzer calls with its bytes.
 pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also its folder in the corpus.
-pub const ALL: &[(&str, Body)] = &[("config", config)];
+pub const ALL: &[(&str, Body)] = &[
+    ("config", config),
+    ("head_forwarded", head_forwarded),
+    ("host", host),
+    ("path_normalise", path_normalise),
+    ("x509", x509),
+];
 
 /// Any text as a configuration: it is refused with a reason or accepted with warnings at most, every finding stands in
 /// the text, in order, and can be rendered in every way.
@@ -38,4 +47,68 @@ pub fn config(data: &[u8]) {
     assert!(findings.iter().is_sorted_by_key(|f| f.span.map(|s| s.start)), "out of order");
     assert!(findings.render(true).len() >= findings.to_string().len(), "colours take nothing away");
     assert_eq!(findings.to_json()["findings"].as_array().map(Vec::len), Some(findings.iter().len()));
+}
+
+/// Any lines as header fields: nothing of this hop goes on, and the last one in the chain is the peer.
+pub fn head_forwarded(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|&b| b == b'\n').take(64) {
+        let (name, value) = line.split_at(line.iter().position(|&b| b == b':').unwrap_or(line.len()));
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.strip_prefix(b":").unwrap_or_default()))
+        {
+            headers.append(name, value);
+        }
+    }
+    let everybody = ["0.0.0.0/0".parse().unwrap()];
+    for trusted in [&everybody[..], &[]] {
+        let mut headers = headers.clone();
+        let peer = Peer::new([192, 0, 2, 1].into(), true, trusted);
+        let _ = (
+            peer.client(&headers, trusted),
+            forwarded::hops(&headers),
+            head::upgrade(&Method::GET, Version::HTTP_11, &headers),
+        );
+        let had_host = headers.contains_key("host");
+        head::strip(&mut headers, head::Way::Request { trusted: peer.trusted }, false);
+        for gone in ["connection", "transfer-encoding", "upgrade", "keep-alive", "trailer"] {
+            assert!(!headers.contains_key(gone), "{gone} goes on");
+        }
+        assert!(!headers.keys().any(|name| name.as_str().contains('_')), "a name with _ goes on");
+        assert_eq!(headers.contains_key("host"), had_host);
+        forwarded::stamp(&mut headers, &peer, "a.example:1", Version::HTTP_11);
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+        let chain = headers["x-forwarded-for"].as_bytes();
+        assert!(chain.ends_with(b"192.0.2.1") && (peer.trusted || chain == b"192.0.2.1"), "who the peer is stays true");
+    }
+}
+
+/// Any text as a host: refused, or one name in one spelling that reads the same again.
+pub fn host(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut buffer = host::Buffer::new();
+    let spelled = host::canonical(&text, &mut buffer);
+    assert!(!spelled.bytes().any(|b| b.is_ascii_uppercase()));
+    if let Ok(host) = host::parse(&text) {
+        assert!((1..=253).contains(&host.name.len()) && host.name.is_ascii());
+        assert!(spelled.eq_ignore_ascii_case(host.name));
+        let mut again = host::Buffer::new();
+        assert_eq!(host::canonical(spelled, &mut again), spelled, "one spelling");
+    }
+}
+
+/// Any text as a path: refused, or normal for good and inside the root.
+pub fn path_normalise(data: &[u8]) {
+    if let Ok(once) = path::normalise(&String::from_utf8_lossy(data)) {
+        assert_eq!(path::normalise(&once).as_deref(), Ok(&*once), "twice is once");
+        assert!(once.starts_with('/') && once.is_ascii() && !once.contains("//"));
+        assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
+    }
+}
+
+/// Any bytes as a certificate.
+pub fn x509(data: &[u8]) {
+    if let Some(facts) = x509::facts(data) {
+        assert!(facts.names.iter().all(|name| name.is_ascii()));
+    }
 }
