@@ -35,8 +35,8 @@ use crate::snapshot::{Alarm, Published, Snapshot, Topology};
 const TICK: Duration = Duration::from_millis(100);
 /// How soon after a look an alarm may cause another.
 const BREATH: Duration = Duration::from_millis(10);
-/// Events of one turn: a flood does not keep what is known already from being published.
-const BATCH: usize = 1_024;
+/// Events of one turn: a flood does not keep what is known already from being published (ours: some milliseconds' work).
+const BATCH: usize = 256;
 /// How long a stop waits for the disk.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 

@@ -334,7 +334,11 @@ impl fmt::Display for Change {
                 if from != to {
                     write!(f, "{} -> {}, ", from.as_str(), to.as_str())?;
                 }
-                write!(f, "weight {} -> {}", thousandths(effective.0), thousandths(effective.1))?;
+                f.write_str("weight ")?;
+                if effective.0 != effective.1 {
+                    write!(f, "{} -> ", thousandths(effective.0))?;
+                }
+                write!(f, "{}", thousandths(effective.1))?;
                 write!(f, " ({:.0} % healthy)", health * 100.0)?;
                 match (panic_turned, panic) {
                     (false, _) => Ok(()),

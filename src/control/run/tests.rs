@@ -20,6 +20,8 @@ use crate::snapshot::topology::{Assets, Target};
 /// Far beyond every bound that is asserted; only a hang meets it.
 const DEADLINE: Duration = Duration::from_mins(1);
 const MS: Duration = Duration::from_millis(1);
+/// A millisecond of a bound by arithmetic, on a machine that is busy with something else.
+const SLACK: Duration = Duration::from_millis(10);
 
 /// A server that says 200 to everything, or nothing at all.
 struct Upstream {
@@ -142,7 +144,7 @@ async fn a_killed_backend_is_found_within_the_bound_and_comes_back_slowly() {
     drop(b);
     let took = until(&handle, |s| state(s, 1) == BackendState::Down).await;
     println!("refused: found after {took:?}; 1.2 s by arithmetic");
-    assert!(took < 5_000 * MS, "{took:?}");
+    assert!(took < SLACK * 1_200, "{took:?}");
     assert_eq!(handle.published.load().backends[1].weight, 0);
 
     let _back = Upstream::at(address).await;
@@ -165,7 +167,7 @@ async fn a_silent_datacenter_is_found_within_the_bound() {
     b.silent.store(true, SeqCst);
     let took = until(&handle, |s| s.weights[1].state == DcState::Failed).await;
     println!("silent: datacenter failed after {took:?}; 2.2 s by arithmetic");
-    assert!(took < 10_000 * MS, "{took:?}");
+    assert!(took < SLACK * 2_200, "{took:?}");
     assert_eq!(handle.published.load().weights[1].effective, 0);
     b.silent.store(false, SeqCst);
     until(&handle, |s| s.weights[1].effective == 10_000).await;
@@ -334,7 +336,7 @@ async fn a_flood_of_evidence_starves_neither_probes_nor_time() {
     thread.join().unwrap();
     println!("under a flood ({} events refused): found after {took:?}", refused.load(SeqCst));
     assert!(refused.load(SeqCst) > 0, "the queue was full all along");
-    assert!(took < 10_000 * MS, "{took:?}");
+    assert!(took < 2 * SLACK * 1_200, "{took:?}");
 }
 
 #[tokio::test]
