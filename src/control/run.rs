@@ -20,7 +20,7 @@ use tracing::Instrument;
 use super::event::{Event, QUEUE};
 use super::keeper::Keeper;
 use super::memory::Memory;
-use super::probe::schedule::Schedule;
+use super::probe::schedule::{MAX_IN_FLIGHT, Schedule};
 use super::probe::{self, Prober, Sockets};
 use super::report::Report;
 use super::step;
@@ -141,7 +141,9 @@ pub fn start_with(
     clock: Arc<dyn Clock>,
     prober: Arc<dyn Prober>,
 ) -> Result<Running, StartError> {
-    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
+    // All probes that have news get their turn before the loop gets its own: its turns cost by the turn, not by the probe.
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_all().event_interval(MAX_IN_FLIGHT as u32).max_blocking_threads(2).build();
     let runtime = runtime.map_err(|source| StartError::Thread { source })?;
     let memory = state_dir.as_deref().map_or(Ok(None), Memory::load).unwrap_or_else(|error| {
         tracing::warn!(%error, "starting without memory");
