@@ -29,7 +29,7 @@ impl Stage for Mark {
 struct Shout;
 
 impl Stage for Shout {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "shout"
     }
 
