@@ -40,12 +40,6 @@ pub struct Member {
     pub state: BackendState,
 }
 
-/// Whether a backend counts as healthy for its datacenter: whoever takes requests without being watched over. Slow start
-/// and suspicion count in full (a return must not look like a loss), a trial does not yet.
-pub const fn counts(state: BackendState) -> bool {
-    matches!(state, BackendState::Unknown | BackendState::Healthy | BackendState::Suspect | BackendState::SlowStart)
-}
-
 /// What a service stands on in a datacenter, apart from its backends.
 #[derive(Clone, Copy, Debug)]
 pub struct Ground<'a> {
@@ -112,7 +106,9 @@ enum Presence {
     In,
 }
 
-/// The healthy share of the weight that no operator took out. Weights that are all zero are as good as out: that is what
+/// The healthy share of the weight that no operator took out. Healthy is whoever may get requests: slow start counts in full,
+/// for a return must not look like a loss; and so does a trial, or a datacenter that failed over it would never get the
+/// request that ends it. Weights that are all zero are as good as out: that is what
 /// their operator wants.
 fn measure(members: impl Iterator<Item = Member>) -> (f64, Presence) {
     let (mut any, mut all_down, mut total, mut healthy) = (false, true, 0u64, 0u64);
@@ -121,7 +117,7 @@ fn measure(members: impl Iterator<Item = Member>) -> (f64, Presence) {
         all_down &= member.state == BackendState::AdminDown;
         if !matches!(member.state, BackendState::AdminDown | BackendState::Drained) {
             total += u64::from(member.weight);
-            healthy += if counts(member.state) { u64::from(member.weight) } else { 0 };
+            healthy += if member.state.usable() { u64::from(member.weight) } else { 0 };
         }
     }
     let presence = match (any, total) {
