@@ -29,6 +29,8 @@ pub(crate) struct Laws {
     pub(crate) ill: Vec<Option<Mono>>,
     /// UP -> DOWN moves by target, and when the last one was.
     falls: BTreeMap<(SocketAddr, String), (u32, Mono)>,
+    /// When a topology was last put in place.
+    anew: Option<Mono>,
     digest: (u64, u64),
 }
 
@@ -103,6 +105,7 @@ impl Laws {
         let topology = &after.topology;
         let key = |i: usize| (topology.targets[i].address, format!("{:?}", topology.targets[i].probe));
         if step.anew {
+            self.anew = Some(step.now);
             let left: Vec<_> = (0..topology.targets.len()).map(key).collect();
             self.falls.retain(|k, _| left.contains(k));
             for (i, health) in after.targets.iter().enumerate() {
@@ -134,7 +137,9 @@ impl Laws {
                     let (falls, at) = self.falls.get(&key(i)).copied().unwrap_or_default();
                     let probe = &topology.targets[i].probe;
                     let need = probe.rise << falls.saturating_sub(1).min(4);
-                    let least = probe.interval.mul_f64(0.9) * (need - 1);
+                    // The first two probes of a process come quicker than that, to know soon and to spread.
+                    let quick = u32::from(self.anew.is_some_and(|anew| anew >= at));
+                    let least = probe.interval.mul_f64(0.9) * (need - 1).saturating_sub(quick);
                     law(step.now.since(at) >= least, || {
                         format!(
                             "{} is up {:?} after its fall number {falls}",
@@ -183,7 +188,8 @@ impl Laws {
             let health = &after.backends[i];
             let obeyed = match taken {
                 Some(Wish::Down) => health.state == BackendState::AdminDown && health.weight == 0,
-                Some(_) => health.state == BackendState::Drained && health.weight == 0,
+                // What has just ended is in force until the next tick.
+                Some(_) => matches!(health.state, BackendState::Drained | BackendState::AdminDown) && health.weight == 0,
                 None => true,
             };
             law(obeyed, || format!("{} is {} against {taken:?}", backend.spec.address, health.state.as_str()))?;
