@@ -52,7 +52,14 @@ pub(crate) fn random(rng: &mut Rng) -> Config {
     let all = datacenters.iter().enumerate().map(|(i, d)| (DatacenterId::new(i), d.weight)).collect();
     let two = (0..2).map(|i| (DatacenterId::new(i), 1)).collect();
     let steers = vec![steer("www.test.", Policy::Weighted, all), steer("api.test.", Policy::Failover, two)];
-    Config { health, datacenters, services, dns: Some(Dns { steers, ..Dns::default() }), ..Config::default() }
+
+    Config {
+        health,
+        datacenters,
+        services,
+        dns: Some(Dns { steers, client_prefix: (24, 56), ..Dns::default() }),
+        ..Config::default()
+    }
 }
 
 fn service(s: usize, dcs: usize, rng: &mut Rng) -> Service {

@@ -1,12 +1,15 @@
 //! The two edges, as far as they act on a snapshot: what DNS would answer with, and where the proxy sends requests.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use springtide::base::clock::Mono;
 use springtide::base::entropy::Rng;
-use springtide::base::ids::{BackendId, DatacenterId, ServiceId};
+use springtide::base::ids::{BackendId, DatacenterId, ServiceId, SteerId};
 use springtide::decide::balance::{self, NoChoice, Turn, Wanted};
 use springtide::decide::place;
+use springtide::decide::steer::{Client, Near, Plan};
 use springtide::decide::tried::Tried;
 use springtide::snapshot::Snapshot;
 use springtide::snapshot::health::{BackendState, DcState, SteerHealth};
@@ -24,6 +27,15 @@ pub(crate) fn answerable(steer: &SteerHealth, configured: &[(DatacenterId, u32)]
         let served = all.filter(|(_, (c, _))| c.effective > 0);
         served.map(|(i, (c, _))| (i, c.effective as f64)).collect()
     }
+}
+
+/// What a few clients are answered by the steered name number `steer`: places in `Steer::datacenters`.
+pub(crate) fn answers(snapshot: &Snapshot, steer: usize) -> Vec<Vec<usize>> {
+    let near = Arc::new(Near::build(std::iter::empty()));
+    let Some(plan) = Plan::of(snapshot, SteerId::new(steer), &near) else { return Vec::new() };
+    let client = |n: u8| Client::new(IpAddr::from([10, n, 0, 1]), (24, 56));
+    let places = |n| plan.choose(&client(n)).picks().iter().map(|&i| usize::from(i)).collect();
+    (0..4).map(places).collect()
 }
 
 /// Parts of the datacenters that serve `service`, as the proxy divides requests.

@@ -189,7 +189,9 @@ impl Laws {
             let obeyed = match taken {
                 Some(Wish::Down) => health.state == BackendState::AdminDown && health.weight == 0,
                 // What has just ended is in force until the next tick.
-                Some(_) => matches!(health.state, BackendState::Drained | BackendState::AdminDown) && health.weight == 0,
+                Some(_) => {
+                    matches!(health.state, BackendState::Drained | BackendState::AdminDown) && health.weight == 0
+                }
                 None => true,
             };
             law(obeyed, || format!("{} is {} against {taken:?}", backend.spec.address, health.state.as_str()))?;
@@ -274,10 +276,15 @@ fn weights_are_whole(after: &Snapshot) -> Result<(), Broken> {
 
 fn never_an_empty_answer(after: &Snapshot) -> Result<(), Broken> {
     let steers = after.topology.config.dns.iter().flat_map(|dns| &dns.steers);
-    for (steer, health) in steers.zip(after.steers.iter()) {
+    for (i, (steer, health)) in steers.zip(after.steers.iter()).enumerate() {
         let served = edges::answerable(health, &steer.datacenters);
         let forbidden = health.candidates.iter().all(|c| c.state == DcState::AdminDown);
         law(forbidden || !served.is_empty(), || format!("{} has no answer: {:?}", steer.name, health.candidates))?;
+        for answer in edges::answers(after, i) {
+            law(forbidden || !answer.is_empty(), || format!("{} is answered with nothing", steer.name))?;
+            let stray = answer.iter().find(|&&place| served.iter().all(|(i, _)| *i != place));
+            law(stray.is_none(), || format!("{} is answered with {stray:?}: {health:?}", steer.name))?;
+        }
         let total: f64 = served.iter().map(|(_, w)| w).sum();
         let sum: f64 = served.iter().map(|(_, w)| w / total).sum();
         law(forbidden || (sum - 1.0).abs() < 1e-9, || format!("{}: shares sum to {sum}", steer.name))?;

@@ -33,7 +33,7 @@ pub(crate) enum Act {
 }
 
 /// How long things happen.
-pub(crate) const LENGTH: Duration = Duration::from_secs(60);
+pub(crate) const LENGTH: Duration = Duration::from_mins(1);
 
 /// A random script, sorted by time.
 pub(crate) fn random(config: &Config, start: Mono, rng: &mut Rng) -> Vec<(Mono, Act)> {

@@ -137,7 +137,7 @@ impl World {
             rng,
         };
         world.schedule.rebuild(world.snapshot.topology.serial, &world.snapshot.targets);
-        world.tell(format!("{} datacenters, {:?} requests", world.config.datacenters.len(), world.requests));
+        world.tell(&format!("{} datacenters, {:?} requests", world.config.datacenters.len(), world.requests));
         world
     }
 
@@ -257,13 +257,15 @@ impl World {
     }
 
     fn act(&mut self, act: Act) -> Result<(), Broken> {
-        self.tell(format!("** {act:?}"));
+        self.tell(&format!("** {act:?}"));
         match act {
             Act::Node(address, truth) => self.set(address, truth),
             Act::Datacenter(dc, truth) => {
                 let all = self.snapshot.topology.backends.iter();
                 let there: Vec<_> = all.filter(|b| b.spec.datacenter.index() == dc).map(|b| b.spec.address).collect();
-                there.into_iter().for_each(|address| self.set(address, truth));
+                for address in there {
+                    self.set(address, truth);
+                }
             }
             Act::Cut(cut) => {
                 self.cut = cut;
@@ -280,7 +282,7 @@ impl World {
             }
             Act::Revoke(subject) => {
                 self.laws.intents.retain(|i| i.subject != subject);
-                return self.apply(Event::Revoke(subject));
+                return self.apply(Event::Revoke { subject, by: "sim".into() });
             }
             Act::Reload => {
                 self.tally.reloads += 1;
@@ -385,7 +387,7 @@ impl World {
     }
 
     fn heal(&mut self) -> Result<(), Broken> {
-        self.tell("** all is well again".into());
+        self.tell("** all is well again");
         self.script.clear();
         (self.cut, self.requests) = (false, self.requests.min(1));
         // A trial ends with a request: let them come from nowhere, and so go everywhere.
@@ -394,7 +396,7 @@ impl World {
         self.reckon();
         while let Some(intent) = self.laws.intents.pop() {
             self.laws.intents.retain(|i| i.subject != intent.subject);
-            self.apply(Event::Revoke(intent.subject))?;
+            self.apply(Event::Revoke { subject: intent.subject, by: "sim".into() })?;
         }
         Ok(())
     }
@@ -428,14 +430,14 @@ impl World {
         wall(self.now)
     }
 
-    fn tell(&mut self, line: String) {
+    fn tell(&mut self, line: &str) {
         let ms = self.now.since(START).as_millis();
         self.story.push(format!("{:>4}.{:03} {line}", ms / 1_000, ms % 1_000));
     }
 
     fn narrate(&mut self, before: &Snapshot, after: &Snapshot) {
         if before.topology.serial != after.topology.serial || before.backends.len() != after.backends.len() {
-            self.tell(format!("generation {}: another topology, serial {}", after.generation, after.topology.serial));
+            self.tell(&format!("generation {}: another topology, serial {}", after.generation, after.topology.serial));
             return;
         }
         if before.generation == after.generation && Arc::ptr_eq(&before.backends, &after.backends) {
@@ -486,7 +488,7 @@ impl World {
             lines.push(format!("isolated: {}", after.isolated_since.is_some()));
         }
         for line in lines {
-            self.tell(format!("generation {}: {line}", after.generation));
+            self.tell(&format!("generation {}: {line}", after.generation));
         }
     }
 

@@ -336,7 +336,7 @@ fn a_reload_keeps_evidence_and_intents_and_lets_new_backends_serve_at_once() {
 fn a_slow_node_is_ejected_after_three_slow_seconds_and_pressure_never_is() {
     let mut world = World::up(config(1, 4));
     let serial = world.snapshot.topology.serial;
-    let sample = |p90_us, ok, pressure| Sample { p90_us, ok, pressure, ..Sample::default() };
+    let sample = |p90_us, ok, pressure| Sample { ok, pressure, p90_us, ..Sample::default() };
     for second in 0..5 {
         let slow = if second == 0 { 20_000 } else { 400_000 };
         let samples = (0..4).map(|b| {

@@ -110,13 +110,13 @@ fn seconds_are_slots_and_old_ones_are_forgotten() {
 
 proptest! {
     #[test]
-    fn pauses_double_up_to_five_minutes_within_a_fifth(n in 1u32..40, seed: u64, at in 0u64..1_000_000) {
+    fn pauses_double_up_to_five_minutes_within_a_fifth(n in 1u8..40, seed: u64, at in 0u64..1_000_000) {
         let mut health = standing::fresh(Mono::ZERO);
-        health.ejections = n - 1;
+        health.ejections = u32::from(n) - 1;
         let now = Mono::from_millis(at);
         eject(&mut health, EjectReason::SuccessRate, &Passive::default(), now, seed);
         let (reason, until) = health.ejected.unwrap();
-        let nominal = (5.0 * 2f64.powi(n as i32 - 1)).min(300.0);
+        let nominal = (5.0 * 2f64.powi(i32::from(n) - 1)).min(300.0);
         let pause = until.since(now).as_secs_f64();
         prop_assert_eq!(reason, EjectReason::SuccessRate);
         prop_assert!((0.799 * nominal..=1.201 * nominal).contains(&pause), "{pause} of {nominal}");
