@@ -40,7 +40,7 @@ pub(crate) fn answers(snapshot: &Snapshot, steer: usize) -> Vec<Vec<usize>> {
 
 /// Parts of the datacenters that serve `service`, as the proxy divides requests.
 pub(crate) fn parts(snapshot: &Snapshot, service: ServiceId, local: Option<DatacenterId>) -> f64 {
-    place::shares(snapshot, service, local, &Tried::new()).iter().map(|part| part.share).sum()
+    place::shares(snapshot, service, local, &Tried::new(), snapshot.at).iter().map(|part| part.share).sum()
 }
 
 /// One edge that sends requests.
