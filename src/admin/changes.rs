@@ -5,9 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::evidence;
-use super::report::{datacenter, intent};
+use super::report::datacenter;
 use crate::base::clock::{Mono, Wall};
 use crate::base::ids::BackendId;
+use crate::base::units::show_duration;
+use crate::snapshot::health::BackendState;
 use crate::snapshot::intent::Wish;
 use crate::snapshot::{DcState, Intent, Snapshot};
 
@@ -78,9 +80,9 @@ fn intents(before: &Snapshot, after: &Snapshot, wall: Wall, changes: &mut Vec<Ch
     let said =
         |i: &Intent| if i.reason.is_empty() { format!("by {}", i.by) } else { format!("by {}: {}", i.by, i.reason) };
     for new in after.intents.entries.iter().filter(|i| missing(before, i)) {
-        let report = intent(new, wall);
-        let lasting = report.left_s.map(|s| format!(" for {s}s")).unwrap_or_default();
-        changes.push(change(&report.subject, "", &format!("{}{lasting}", report.wish), &said(new)));
+        let lasting =
+            new.until.map(|until| format!(" for {}", show_duration(until.since(new.since)))).unwrap_or_default();
+        changes.push(change(&new.subject.to_string(), "", &format!("{}{lasting}", new.wish), &said(new)));
     }
     for old in before.intents.entries.iter().filter(|i| missing(after, i)) {
         let replaced = after.intents.entries.iter().any(|i| i.subject == old.subject && kind(i) == kind(old));
@@ -118,9 +120,14 @@ fn cells(before: &Snapshot, after: &Snapshot, changes: &mut Vec<Change>) {
     }
 }
 
+const fn by_intent(state: BackendState) -> bool {
+    matches!(state, BackendState::Drained | BackendState::AdminDown)
+}
+
 fn backends(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall, changes: &mut Vec<Change>) {
     for (i, (old, new)) in before.backends.iter().zip(after.backends.iter()).enumerate() {
-        if old.state == new.state {
+        // What an intent does to its backends, it has said itself.
+        if old.state == new.state || [old.state, new.state].into_iter().any(by_intent) {
             continue;
         }
         let backend = after.topology.backend(BackendId::new(i));
@@ -140,7 +147,6 @@ mod tests {
 
     use super::*;
     use crate::admin::world::{NOW, WALL, snapshot};
-    use crate::snapshot::health::BackendState;
     use crate::snapshot::topology::Assets;
     use crate::snapshot::{Intents, Topology};
 
@@ -183,7 +189,7 @@ mod tests {
     #[test]
     fn intents_come_are_replaced_and_go() {
         let drain = || intent(Wish::Drain, Some(10));
-        assert_eq!(said(&with(vec![]), &with(vec![drain()])), ["shanghai:  -> drain for 600s (by alice)"]);
+        assert_eq!(said(&with(vec![]), &with(vec![drain()])), ["shanghai:  -> drain for 10m (by alice)"]);
         let both = [drain(), intent(Wish::Weight(5), None)];
         assert_eq!(said(&with(vec![drain()]), &with(both.to_vec())), ["shanghai:  -> weight 5 (by alice)"]);
         let down = intent(Wish::Down, None);

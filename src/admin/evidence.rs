@@ -280,28 +280,27 @@ fn wished(snapshot: &Snapshot, id: BackendId, wall: Wall) -> String {
     let verb = if intent.wish == Wish::Drain { "drained" } else { "taken down" };
     let left = intent.until.map(|until| format!(", {} left", ago(until.since(wall)))).unwrap_or_default();
     let reason = if intent.reason.is_empty() { String::new() } else { format!(": {}", intent.reason) };
-    // How far a drain has come: requests of this node alone, for each node counts its own.
-    let open = match snapshot.topology.backend(id).load.in_flight() {
-        0 => String::new(),
-        open => format!("; {open} under way here"),
-    };
-    format!("{verb} by {} ({}){left}{reason}{open}", intent.by, intent.subject)
+    format!("{verb} by {} ({}){left}{reason}", intent.by, intent.subject)
 }
 
 /// The intent that takes a backend out; `down` before `drain`, for it is the stronger.
 fn intent_for(snapshot: &Snapshot, id: BackendId) -> Option<&Intent> {
+    let takes_out = |i: &&Intent| !matches!(i.wish, Wish::Weight(_)) && speaks_of(snapshot, &i.subject, id);
+    snapshot.intents.entries.iter().filter(takes_out).min_by_key(|i| i.wish == Wish::Drain)
+}
+
+/// Whether `subject` takes in this backend.
+pub(super) fn speaks_of(snapshot: &Snapshot, subject: &Subject, id: BackendId) -> bool {
     let of = snapshot.topology.backend(id);
-    let (service, place) = (&snapshot.topology.service(of.service).name, datacenter(snapshot, of.spec.datacenter));
-    let address = of.spec.address.to_string();
-    let speaks_of = |intent: &&Intent| match &intent.subject {
-        Subject::Datacenter(name) => *name == place,
-        Subject::Service { service: s, datacenter } => s == service && *datacenter == place,
-        Subject::Backend { address: a, service: s } => *a == address && s.as_ref().is_none_or(|s| s == service),
-    };
-    let mut found: Vec<&Intent> =
-        snapshot.intents.entries.iter().filter(|i| !matches!(i.wish, Wish::Weight(_))).filter(speaks_of).collect();
-    found.sort_by_key(|i| i.wish == Wish::Drain);
-    found.first().copied()
+    let is_at = |name: &str| datacenter(snapshot, of.spec.datacenter) == name;
+    let is_of = |name: &str| snapshot.topology.service(of.service).name == name;
+    match subject {
+        Subject::Datacenter(name) => is_at(name),
+        Subject::Service { service, datacenter } => is_of(service) && is_at(datacenter),
+        Subject::Backend { address, service } => {
+            address.parse() == Ok(of.spec.address) && service.as_deref().is_none_or(is_of)
+        }
+    }
 }
 
 /// How a probe failed, in words.

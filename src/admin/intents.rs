@@ -193,6 +193,6 @@ async fn apply(shared: &Arc<Shared>, event: Event) -> Result<(), Refusal> {
 fn applied(shared: &Shared, subject: &Subject, changed: bool) -> Applied {
     let (snapshot, wall) = (shared.context.published.load(), shared.context.clock.wall());
     let of_it = snapshot.intents.entries.iter().filter(|i| i.subject == *subject);
-    let intents = of_it.map(|i| report::intent(i, wall)).collect();
+    let intents = of_it.map(|i| report::intent(&snapshot, i, wall)).collect();
     Applied { generation: snapshot.generation, changed, intents, left: Vec::new() }
 }

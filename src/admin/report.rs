@@ -34,7 +34,7 @@ pub struct State {
     pub services: Vec<ServiceReport>,
     /// Steered names, in the order of the configuration.
     pub steers: Vec<SteerReport>,
-    /// Backends that are anything but healthy, and why; the first 200.
+    /// Backends that are anything but healthy, and why; the first 200. What operators took out is told by the intents.
     pub unhealthy: Vec<BackendReport>,
     /// What operators want.
     pub intents: Vec<IntentReport>,
@@ -158,6 +158,10 @@ pub struct IntentReport {
     pub since_ms: u64,
     /// In how many seconds it ends by itself; `None`: it does not.
     pub left_s: Option<u64>,
+    /// Backends that it takes in.
+    pub backends: usize,
+    /// Requests of this node that they are still at: a drain is through when there are none.
+    pub under_way: u32,
     /// Who said it.
     pub by: String,
     /// Why.
@@ -208,11 +212,11 @@ pub fn state(snapshot: &Snapshot, asked: Asked) -> State {
         steers: (0..snapshot.steers.len()).filter_map(|i| steer(snapshot, SteerId::new(i))).collect(),
         unhealthy: (0..snapshot.backends.len())
             .map(BackendId::new)
-            .filter(|id| snapshot.backend(*id).state != BackendState::Healthy)
+            .filter(|id| is_unhealthy(snapshot.backend(*id).state))
             .take(UNHEALTHY)
             .map(|id| evidence::backend(snapshot, id, now, asked.wall))
             .collect(),
-        intents: snapshot.intents.entries.iter().map(|i| intent(i, asked.wall)).collect(),
+        intents: snapshot.intents.entries.iter().map(|i| intent(snapshot, i, asked.wall)).collect(),
         fleet: asked.fleet,
     }
 }
@@ -264,9 +268,18 @@ fn steer(snapshot: &Snapshot, id: SteerId) -> Option<SteerReport> {
     })
 }
 
+/// Whether the evidence speaks against it; who is out by an operator's wish is none the worse for it.
+const fn is_unhealthy(state: BackendState) -> bool {
+    !matches!(state, BackendState::Healthy | BackendState::Drained | BackendState::AdminDown)
+}
+
 /// One intent, as it stands at `wall`.
-pub fn intent(intent: &Intent, wall: Wall) -> IntentReport {
+pub fn intent(snapshot: &Snapshot, intent: &Intent, wall: Wall) -> IntentReport {
+    let all = (0..snapshot.backends.len()).map(BackendId::new);
+    let taken_in: Vec<BackendId> = all.filter(|id| evidence::speaks_of(snapshot, &intent.subject, *id)).collect();
     IntentReport {
+        backends: taken_in.len(),
+        under_way: taken_in.iter().map(|id| snapshot.topology.backend(*id).load.in_flight()).sum(),
         subject: intent.subject.to_string(),
         wish: intent.wish.to_string(),
         since_ms: intent.since.0,

@@ -94,8 +94,10 @@ async fn an_intent_is_answered_once_it_is_in_force_and_goes_as_it_came() {
     assert_eq!(drained.json()["intents"][0]["left_s"], 600);
     assert_eq!(world.published.load().intents.entries[0].by, "alice");
     let state = get(&world, "/v1/state").await.json();
-    assert_eq!(state["intents"][0]["subject"], "shanghai");
-    assert_eq!(state["intents"][0]["wish"], "drain");
+    let told = &state["intents"][0];
+    assert_eq!((&told["subject"], &told["wish"], &told["backends"]), (&json!("shanghai"), &json!("drain"), &json!(4)));
+    let unwell: Vec<&Value> = state["unhealthy"].as_array().unwrap().iter().map(|b| &b["datacenter"]).collect();
+    assert_eq!(unwell, ["tianjin", "tianjin"], "what is drained is none the worse for it");
 
     let back = ask(&world, "DELETE", "/v1/intents", &json!({"subject": "shanghai"})).await.json();
     assert_eq!((&back["changed"], &back["generation"]), (&json!(true), &json!(14)));
@@ -274,7 +276,7 @@ async fn followers_hear_of_each_change_and_the_journal_keeps_it() {
     let order = json!({"subject": "tianjin", "wish": "drain", "for": "1h", "by": "bob", "reason": "cooling"});
     assert_eq!(ask(&world, "POST", "/v1/intents", &order).await.status, 200);
     let told = hears(&mut stream, "\"generation\":13").await;
-    assert!(told.contains("drain for 3600s") && told.contains("by bob: cooling"), "{told}");
+    assert!(told.contains("drain for 1h") && told.contains("by bob: cooling"), "{told}");
     let journal = get(&world, "/v1/changes").await.json();
     assert_eq!(journal[0]["changes"][0]["subject"], "tianjin");
     let World { server, shutdown, .. } = world;

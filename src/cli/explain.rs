@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_the_last_word_on_a_name() {
+        let value = serde_json::json!({
+            "found": "steered",
+            "steering": {"reason": "near"},
+            "answer": {"rcode": "noerror", "answer": ["a. 5 IN A 10.0.0.1", "a. 5 IN A 10.0.0.2"]}
+        });
+        let text = render(&value, answer(&value), Paint(false));
+        assert!(
+            text.ends_with("\n\n=> NOERROR (steered: near)\n   a. 5 IN A 10.0.0.1\n   a. 5 IN A 10.0.0.2\n"),
+            "{text}"
+        );
+        let none = serde_json::json!({"found": "no such name", "answer": {"rcode": "nxdomain", "answer": []}});
+        assert_eq!(answer(&none), ["NXDOMAIN, no records (no such name)"]);
+        assert_eq!(answer(&serde_json::json!({"error": "`X` is no type"})), ["`X` is no type"]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_not_sent() {
         for line in [vec!["dns", "a", "--client", "b"], vec!["http", "a", "--header", "b"], vec!["http"]] {
             assert!(Line::try_parse_from([vec!["explain"], line].concat()).is_err());

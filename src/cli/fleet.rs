@@ -108,8 +108,12 @@ fn wished(subject: &Subject, wish: Wish, terms: Terms) -> (Ask, impl Fn(&Applied
     let Terms { lasting, reason, by, force } = terms;
     let order = Order { subject: subject.clone(), wish, lasting, by, reason, force };
     let done = move |applied: &Applied| {
-        let left: Vec<String> = applied.left.iter().map(|(service, left)| format!("{left:.0}% of {service}")).collect();
-        let leaves = if left.is_empty() { String::new() } else { format!(", leaves {}", left.join(", ")) };
+        let least = applied.left.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+        let leaves = least.map(|(service, left)| match applied.left.len() - 1 {
+            0 => format!(", leaves {left:.0}% of {service}"),
+            more => format!(", leaves {left:.0}% of {service} (the least of {})", more + 1),
+        });
+        let leaves = leaves.unwrap_or_default();
         Done { text: format!("{subject}: {wish}{leaves}"), tone: Tone::Good, generation: applied.generation }
     };
     (Ask::send(Method::POST, "/v1/intents", &order), done)
@@ -185,8 +189,8 @@ mod tests {
         let named =
             came.into_iter().zip(["127.0.0.2:9900", "127.0.0.3:9900"]).map(|((_, done), name)| (name.into(), done));
         insta::assert_snapshot!(render(&named.collect::<Vec<_>>(), Paint(false)), @r#"
-        NODE            RESULT                                                  GENERATION
-        127.0.0.2:9900  shanghai: drain, leaves 74% of gift-list, 60% of claim  13
+        NODE            RESULT                                                 GENERATION
+        127.0.0.2:9900  shanghai: drain, leaves 60% of claim (the least of 2)  13
         127.0.0.3:9900  failed: connection refused
         failed on 1 of 2 nodes: say it again once they can do it
         "#);

@@ -8,7 +8,7 @@ use clap::Args;
 use super::client::{Admin, Ask, Client, ClientError, fleet};
 use super::table::{Cell, Paint, Table, Tone, cell, clean, percent};
 use crate::admin::evidence::ago;
-use crate::admin::report::{Edge, State};
+use crate::admin::report::{Edge, IntentReport, State};
 use crate::snapshot::DcState;
 use crate::snapshot::health::BackendState;
 
@@ -65,7 +65,7 @@ fn render(state: &State, told: &[Told], paint: Paint) -> String {
         ("", services(state)),
         ("", steers(state)),
         ("Not healthy", unhealthy(state)),
-        ("Intents", intents(state)),
+        ("Intents", intents(state, told)),
         ("Nodes", if told.len() > 1 { nodes(told) } else { Table::new(&[]) }),
         ("Nodes that see it otherwise", disagreements(state, told)),
     ];
@@ -90,7 +90,7 @@ fn edges(edges: &[Edge]) -> String {
             let one = |e: &Edge| match (e.serving, e.generation) {
                 (false, _) => format!("{}: not serving", clean(&e.name)),
                 (true, None) => format!("{}: not asked yet", clean(&e.name)),
-                (true, Some(generation)) => format!("{}: generation {generation}", clean(&e.name)),
+                (true, Some(generation)) => format!("{}: generation {generation} when last asked", clean(&e.name)),
             };
             edges.iter().map(one).collect::<Vec<_>>().join(", ")
         }
@@ -157,13 +157,29 @@ fn unhealthy(state: &State) -> Table {
     table
 }
 
-fn intents(state: &State) -> Table {
-    let mut table = Table::new(&["SUBJECT", "WISH", "ENDS IN", "BY", "REASON"]);
-    for i in &state.intents {
+/// What operators want anywhere in the fleet. Each node counts its own requests, so a drain is through when the sum is 0;
+/// and an intent that stands on a part of the nodes only is one to say again.
+fn intents(state: &State, told: &[Told]) -> Table {
+    let others: Vec<&State> = told.iter().filter_map(|(_, told)| told.as_ref().ok()).collect();
+    let all = if others.is_empty() { vec![state] } else { others };
+    let mut wanted: Vec<(&IntentReport, usize, u32)> = Vec::new();
+    for intent in all.iter().flat_map(|state| &state.intents) {
+        let same =
+            |(known, ..): &&mut (&IntentReport, _, _)| known.subject == intent.subject && known.wish == intent.wish;
+        match wanted.iter_mut().find(same) {
+            Some((_, nodes, under_way)) => (*nodes, *under_way) = (*nodes + 1, *under_way + intent.under_way),
+            None => wanted.push((intent, 1, intent.under_way)),
+        }
+    }
+    let mut table = Table::new(&["SUBJECT", "WISH", "ENDS IN", "NODES", "BACKENDS", "UNDER WAY", "BY", "REASON"]);
+    for (i, nodes, under_way) in wanted {
         table.row([
             Cell::from(&i.subject),
             cell(Tone::Aside, &i.wish),
             i.left_s.map_or_else(|| "when taken back".to_owned(), |s| seconds(s as f64)).into(),
+            cell(if nodes < all.len() { Tone::Bad } else { Tone::Plain }, of(nodes, all.len())),
+            i.backends.to_string().into(),
+            if i.wish.starts_with("weight") { "".into() } else { under_way.to_string().into() },
             Cell::from(&i.by),
             Cell::from(&i.reason),
         ]);
@@ -284,6 +300,7 @@ mod tests {
         let mut there = seen(|snapshot| snapshot.isolated_since = Some(Mono::ZERO));
         there.node.name = "sh-edge-1".into();
         there.services[0].datacenters[2].state = DcState::Serving;
+        there.intents = vec![IntentReport { wish: "drain".into(), under_way: 3, ..here.intents[0].clone() }];
         let absent = ClientError::Absent { address: "127.0.0.3:9900".into(), cause: "connection refused".into() };
         let told = vec![
             ("127.0.0.1:9900".to_owned(), Ok(here.clone())),
@@ -314,8 +331,9 @@ mod tests {
         gift-list  tianjin     10.3.0.12:7000  down     5.0s  probe: refused, 6 in a row, last 200ms ago
 
         Intents
-        SUBJECT        WISH      ENDS IN  BY     REASON
-        claim@tianjin  weight 5  10m      alice  new disks
+        SUBJECT        WISH      ENDS IN  NODES   BACKENDS  UNDER WAY  BY     REASON
+        claim@tianjin  weight 5  10m      1 of 2  2                    alice  new disks
+        claim@tianjin  drain     10m      1 of 2  2         3          alice  new disks
 
         Nodes
         ADMIN           NODE       DATACENTER  VERSION  UP   GENERATION  EDGES
@@ -338,7 +356,7 @@ mod tests {
         here.edges.truncate(1);
         let text = render(&here, &[("a".to_owned(), Ok(here.clone()))], Paint(false));
         assert!(text.ends_with("\nall backends are healthy\n"), "{text}");
-        assert!(text.contains("; dns: generation 12\n") && !text.contains("Nodes"), "{text}");
+        assert!(text.contains("; dns: generation 12 when last asked\n") && !text.contains("Nodes"), "{text}");
     }
 
     #[test]

@@ -78,7 +78,7 @@ function facts(state) {
   at("node").textContent = node.name + (node.datacenter ? " in " + node.datacenter : "") + ", version " + node.version;
   const fact = (name, value) => make("div", "", make("dt", "", name), make("dd", "", value));
   const edges = state.edges.map((e) => {
-    const used = e.generation === null ? "not asked yet" : "at " + e.generation;
+    const used = e.generation === null ? "not asked yet" : "used " + e.generation;
     return fact(e.name, e.serving ? used : "not serving");
   });
   at("facts").replaceChildren(fact("generation", String(state.generation)), ...edges, fact("up", length(node.uptime_s)));
@@ -129,9 +129,10 @@ function unwell(state) {
 function intents(state) {
   const all = state.intents;
   at("intents-count").textContent = all.length || "";
-  head("intents", all.length ? ["Subject", "Wish", "Ends in", "By", "Reason"] : []);
+  head("intents", all.length ? ["Subject", "Wish", "Ends in", "Backends", "Under way", "By", "Reason"] : []);
   rows("intents", all.map((i) => make("tr", "", tight(i.subject), tight(make("span", "state aside", i.wish)),
-    tight(i.left_s === null ? "when taken back" : length(i.left_s)), tight(i.by), make("td", "", i.reason))), 5,
+    tight(i.left_s === null ? "when taken back" : length(i.left_s)), tight(String(i.backends)),
+    tight(i.wish.startsWith("weight") ? "" : String(i.under_way)), tight(i.by), make("td", "", i.reason))), 7,
     "No operator wants anything special.");
 }
 
