@@ -10,6 +10,7 @@ use clap::Args;
 use super::table::{Cell, Paint, Table, Tone};
 use crate::base::ids::ServiceId;
 use crate::config::{Action, Config, Listener, PathMatch, Route, Service, check};
+use crate::router;
 
 /// Checks a configuration: reports all findings, or what it means. Exits with 0 (good), 1 (errors) or 2 (cannot be read).
 #[derive(Debug, Args)]
@@ -24,20 +25,26 @@ pub(super) struct CheckArgs {
 impl CheckArgs {
     #[expect(clippy::print_stdout, clippy::print_stderr, reason = "findings and summary are the output")]
     pub(super) fn run(self) -> ExitCode {
-        // What the configuration names is loaded here too, once `router::load` is there: zones, certificates, authorities.
         let checked = check::load(&self.file);
+        // Zones, certificates and authorities are read as a start would read them.
+        let unfit = checked.as_ref().ok().and_then(|config| router::prepare(config.clone(), None).err());
         let findings = checked.as_ref().map_or_else(|findings| findings, |config| &config.warnings);
         if self.json {
             let mut report = findings.to_json();
             if let (Ok(config), Some(report)) = (&checked, report.as_object_mut()) {
                 report.insert("summary".into(), json(config));
+                report.insert("files".into(), unfit.as_ref().map(ToString::to_string).into());
             }
             println!("{report:#}");
         } else if !findings.is_empty() {
             let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
             eprint!("{}", findings.render(stderr().is_terminal() && !plain));
         }
+        if let Some(unfit) = &unfit {
+            eprintln!("{unfit}");
+        }
         match &checked {
+            Ok(_) if unfit.is_some() => return ExitCode::FAILURE,
             Ok(config) if !self.json => print!("{}", summary(config, Paint::for_stdout())),
             Ok(_) => {}
             Err(findings) => return ExitCode::from(if findings.unreadable() { 2 } else { 1 }),

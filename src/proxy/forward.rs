@@ -219,6 +219,8 @@ impl Errand {
                             }
                             _ => {
                                 head::strip(&mut head.headers, Way::Response, false);
+                                // The version is ours, not the backend's (RFC 9110 section 2.5).
+                                head.version = Version::HTTP_11;
                                 return Ok(Response::from_parts(head, body));
                             }
                         },

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::config::diag::Findings;
 use crate::config::{Config, ProbeKind, UpstreamTls, check};
 use crate::dns::zone::{self, ZoneError};
@@ -41,7 +43,11 @@ fn lines(errors: &[AssetError]) -> String {
 
 /// Reads `file` and everything that it names. Counters of backends that `before` has too are carried over.
 pub fn load(file: &Path, before: Option<&Topology>) -> Result<Topology, LoadError> {
-    prepare(check::load(file).map_err(LoadError::Config)?, before)
+    let config = check::load(file).map_err(LoadError::Config)?;
+    if !config.warnings.is_empty() {
+        warn!(target: "config", "{}", config.warnings);
+    }
+    prepare(config, before)
 }
 
 /// Reads everything that `config` names. All that is wrong is told at once.
