@@ -37,7 +37,7 @@ pub(super) struct RunArgs {
 
 /// The line that says that everything serves.
 #[derive(Serialize)]
-struct Ready<'a> {
+struct Line<'a> {
     ready: bool,
     pid: u32,
     #[serde(flatten)]
@@ -98,8 +98,8 @@ impl RunArgs {
 
 #[expect(clippy::print_stdout, reason = "the ready line is the output")]
 fn announce(addresses: &Addresses) {
-    let ready = Ready { ready: true, pid: std::process::id(), addresses };
-    println!("{}", serde_json::to_string(&ready).unwrap_or_default());
+    let line = Line { ready: true, pid: std::process::id(), addresses };
+    println!("{}", serde_json::to_string(&line).unwrap_or_default());
 }
 
 /// Ends when standard input closes, if that was asked for. A thread of its own reads: it may never return, and must not

@@ -199,7 +199,9 @@ impl Plan {
             .collect();
         let healthy = !health.all_down && seats.iter().any(|s| s.effective > 0);
         let forced = if healthy {
-            seats.iter_mut().for_each(|s| s.weight = s.effective as f64);
+            for seat in &mut seats {
+                seat.weight = seat.effective as f64;
+            }
             None
         } else {
             Some(all_down(&mut seats, &steer.on_all_down))

@@ -68,6 +68,7 @@ impl Server {
 ///
 /// # Errors
 /// An address is taken or forbidden, or the system gives no thread. Nothing stays open then.
+#[expect(clippy::needless_pass_by_value, reason = "all that starts takes its token alike")]
 pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<Server, StartError> {
     let snapshot = published.full();
     let config = snapshot.topology.config.dns.clone().unwrap_or_default();

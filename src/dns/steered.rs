@@ -108,7 +108,7 @@ impl Steered {
         match rtype {
             rtype::A => put_addresses(reply, owner, sites, 0),
             rtype::AAAA => put_addresses(reply, owner, sites, 1),
-            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, sites, choice),
+            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, choice),
             _ => Ok(false),
         }
     }
@@ -117,7 +117,7 @@ impl Steered {
         &self,
         reply: &mut Reply<'_>,
         owner: usize,
-        sites: impl Iterator<Item = &'s Site> + Clone,
+        sites: &(impl Iterator<Item = &'s Site> + Clone),
         choice: &Choice,
     ) -> Result<bool, Full> {
         if sites.clone().next().is_none() {

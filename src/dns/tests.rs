@@ -78,7 +78,7 @@ async fn udp_and_tcp_answer_alike_on_one_port_and_follow_what_is_published() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_named_and_nothing_stays_open() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     for threads in [1, 3] {
         let published = listening(&["127.0.0.1:0", &address.to_string()], threads);

@@ -147,7 +147,7 @@ impl Batch {
             // What came as "sent to" goes back as "send from": the kernel reads the same structure either way.
             header.msg_control = came.msg_control;
             header.msg_controllen = came.msg_controllen;
-            forget_interface(&mut self.control[index], came.msg_controllen as usize);
+            forget_interface(&mut self.control[index], came.msg_controllen);
         }
         self.queued += 1;
     }

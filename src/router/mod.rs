@@ -190,7 +190,8 @@ impl Router {
             None => None,
         };
         addresses.admin = admin.as_ref().map(admin::Server::address);
-        (edges_guard.disarm(), services_guard.disarm());
+        edges_guard.disarm();
+        services_guard.disarm();
         Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services })
     }
 

@@ -171,7 +171,7 @@ impl Reader<'_> {
         let (mut origin, mut owner) = (origin.to_vec(), owner);
         let mut lexer = Lexer { rest: text, line: 1 };
         while let Some(entry) = lexer.entry() {
-            let done = entry.map_err(|(line, problem)| (line, problem)).and_then(|entry| {
+            let done = entry.and_then(|entry| {
                 let line = entry.tokens.first().map_or(entry.line, |t| t.line);
                 let at = |problem| (line, problem);
                 match entry.tokens.split_first() {

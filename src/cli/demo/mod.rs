@@ -21,7 +21,7 @@ use plan::{Plan, Role};
 use super::client;
 
 /// How long the nodes may take to agree that everything serves: two probes and a ramp of ten seconds, with room.
-const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+const SETTLE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Runs three datacenters on this machine and prints what to try.
 #[derive(Debug, Args)]

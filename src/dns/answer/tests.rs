@@ -302,7 +302,7 @@ fn a_steered_name_without_addresses_of_a_family_has_no_data() {
     let mut snapshot = world();
     let topology = std::sync::Arc::get_mut(&mut snapshot.topology).unwrap();
     let config = std::sync::Arc::get_mut(&mut topology.config).unwrap();
-    config.datacenters.iter_mut().for_each(|dc| dc.addresses.retain(std::net::IpAddr::is_ipv4));
+    config.datacenters.iter_mut().for_each(|dc| dc.addresses.retain(IpAddr::is_ipv4));
     config.dns.as_mut().unwrap().steers[2].alpn.clear();
     let table = Table::compile(&snapshot);
     let quad = Ask::new("www.example.test.", "AAAA").subnet("10.1.2.0/24");

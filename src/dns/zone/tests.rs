@@ -74,7 +74,7 @@ fn files_are_read_with_what_they_include() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.zone");
     let write = |name: &str, text: &str| {
-        std::fs::File::create(folder.path().join(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        File::create(folder.path().join(name)).unwrap().write_all(text.as_bytes()).unwrap();
     };
     write("t.zone", &format!("{HEAD}$INCLUDE more.zone\n"));
     write("more.zone", "a A 192.0.2.1\n");
