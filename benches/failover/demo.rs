@@ -26,6 +26,7 @@ pub struct Demo {
 }
 
 impl Demo {
+    #[allow(clippy::zombie_processes, reason = "where it panics the whole program ends, and the demo with it")]
     /// Starts `binary demo`, killed processes coming back after `restart`.
     pub fn start(binary: &Path, dir: &Path, restart: Duration) -> Self {
         let base = free_block();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ProbeKind, UpstreamTls, check};
 use crate::dns::zone::{self, ZoneError};
@@ -63,7 +64,13 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     for listener in &config.listeners {
         let pairs = listener.tls.as_ref().map_or_else(|| Ok(Vec::new()), tls::load_certificates);
         match pairs {
-            Ok(certificates) => assets.certificates.push(certificates),
+            Ok(certificates) => {
+                for tls::Expiring { name, remaining } in tls::expiring(&certificates, SystemClock.wall()) {
+                    let days = remaining.as_secs() / 86_400;
+                    warn!(target: "config", listener = listener.name, certificate = name, days, "expires soon: renew it");
+                }
+                assets.certificates.push(certificates);
+            }
             Err(e) => errors.push(e.into()),
         }
     }

@@ -117,6 +117,7 @@ impl Builder {
     }
 
     /// Starts everything that the configuration asks for. Where any part fails, those already started stop again.
+    #[expect(clippy::unused_async, reason = "it starts tasks: it must be called within a runtime")]
     pub async fn start(self) -> Result<Router, RouterError> {
         let topology = match (self.config, &self.file) {
             (Some(config), _) => prepare(config, None)?,
@@ -124,7 +125,7 @@ impl Builder {
             (None, None) => prepare(Config::default(), None)?,
         };
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        Router::start(topology, self.file, clock, self.stages).await
+        Router::start(topology, self.file, clock, self.stages)
     }
 }
 
@@ -147,7 +148,7 @@ impl Router {
         Builder::default()
     }
 
-    async fn start(
+    fn start(
         topology: Topology,
         file: Option<PathBuf>,
         clock: Arc<dyn Clock>,

@@ -296,7 +296,7 @@ pub fn ttl(text: &str) -> Option<u32> {
         None if text.is_empty() => return None,
         None => total,
     };
-    (all <= i32::MAX as u32).then_some(all)
+    i32::try_from(all).is_ok().then_some(all)
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {

@@ -152,7 +152,7 @@ fn number(key: &str) -> Option<u16> {
 
 fn encode(key: u16, value: Option<&str>) -> Result<Vec<u8>, &'static str> {
     let text = value.unwrap_or_default();
-    let decoded = || octets(text).filter(|v| v.len() <= usize::from(u16::MAX));
+    let decoded = || octets(text).filter(|v| u16::try_from(v.len()).is_ok());
     match key {
         0 => {
             let mut keys = text.split(',').map(number).collect::<Option<Vec<_>>>().ok_or("a list of keys")?;

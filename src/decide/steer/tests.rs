@@ -88,7 +88,7 @@ fn a_near_datacenter_that_is_half_well_sheds_half_of_its_clients_and_never_takes
             assert_eq!(!stays, choice.reason == Reason::NearShed);
             assert!(!(stays && gone.contains(&client.network)), "a further loss brings nobody back");
             if stays {
-                kept += 1
+                kept += 1;
             } else {
                 gone.insert(client.network);
             }
@@ -150,6 +150,7 @@ fn a_client_is_its_network() {
 
 #[test]
 fn what_can_serve_is_preferred_when_everything_is_down() {
+    use DcState::{Absent, AdminDown, Drained, Failed};
     let seats = |states: &[(DcState, u32)]| -> Vec<Seat> {
         let seat = |&(state, configured)| Seat { hash: 0, state, configured, effective: 0, weight: 0.0 };
         states.iter().map(seat).collect()
@@ -159,7 +160,6 @@ fn what_can_serve_is_preferred_when_everything_is_down() {
         let reason = all_down(&mut seats, &OnAllDown::ServeAll);
         (reason, seats.iter().map(|s| s.weight as u32).collect::<Vec<_>>())
     };
-    use DcState::{Absent, AdminDown, Drained, Failed};
     assert_eq!(served(&[(Failed, 40), (Drained, 40), (Failed, 20)]), (Reason::ServeAll, vec![40, 0, 20]));
     assert_eq!(served(&[(AdminDown, 40), (Drained, 40), (Absent, 20)]), (Reason::ServeAll, vec![0, 0, 20]));
     assert_eq!(served(&[(AdminDown, 40), (Drained, 40), (Failed, 0)]), (Reason::ServeAll, vec![0, 0, 1]));

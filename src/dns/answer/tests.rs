@@ -251,7 +251,7 @@ fn what_does_not_fit_is_truncated_whole() {
     let long = "x".repeat(120);
     let mut text = ZONE.to_owned();
     for i in 0..30 {
-        text += &format!("fat TXT \"{i} {long}\"\n");
+        text.push_str(&format!("fat TXT \"{i} {long}\"\n"));
     }
     for i in 0..5 {
         text += &format!("some TXT \"{i} {long}\"\n");
