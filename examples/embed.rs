@@ -1,5 +1,7 @@
 //! The router inside a program of one's own, with an upstream of one's own. `cargo run --example embed`
 
+#![allow(clippy::print_stdout, reason = "an example says where it serves")]
+
 use std::sync::Arc;
 
 use springtide::net::stage::{Body, Next, Reply, Stage, full};

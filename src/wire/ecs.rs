@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn queries_are_read_by_the_rules_of_rfc_7871() {
-        let cases: &[(&[u8], Result<Option<&str>, EcsError>)] = &[
+        type Case<'a> = (&'a [u8], Result<Option<&'a str>, EcsError>);
+        let cases: &[Case<'_>] = &[
             (&[0, 1, 24, 0, 10, 1, 2], Ok(Some("10.1.2.0"))),
             (&[0, 1, 20, 0, 10, 1, 0x10], Ok(Some("10.1.16.0"))),
             (&[0, 2, 56, 0, 0x20, 1, 0xd, 0xb8, 0, 1, 2], Ok(Some("2001:db8:1:200::"))),

@@ -246,15 +246,19 @@ fn flags_are_copied_or_ours() {
     assert_eq!(out[3], 0x10, "CD stays; RA, Z and AD do not");
 }
 
+fn writeln_text(text: &mut String, line: std::fmt::Arguments<'_>) {
+    std::fmt::Write::write_fmt(text, line).unwrap();
+}
+
 #[test]
 fn what_does_not_fit_is_truncated_whole() {
     let long = "x".repeat(120);
     let mut text = ZONE.to_owned();
     for i in 0..30 {
-        text.push_str(&format!("fat TXT \"{i} {long}\"\n"));
+        writeln_text(&mut text, format_args!("fat TXT \"{i} {long}\"\n"));
     }
     for i in 0..5 {
-        text += &format!("some TXT \"{i} {long}\"\n");
+        writeln_text(&mut text, format_args!("some TXT \"{i} {long}\"\n"));
     }
     let table = Table::compile(&fixture::snapshot(vec![zone("example.test.", &text)], Vec::new()));
     let fat = || Ask::new("fat.example.test.", "TXT");
