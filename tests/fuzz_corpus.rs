@@ -1,6 +1,6 @@
 //! Replays the corpus of every fuzz target.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,10 @@ fn every_target_survives_its_corpus() {
         assert!(!files.is_empty(), "{} is empty", folder.display());
         for file in files {
             println!("{}", file.display());
-            body(&fs::read(&file).unwrap());
+            let data = fs::read(&file).unwrap();
+            // What breaks off is what parsers trip over: every beginning too.
+            (0..=data.len().min(256)).for_each(|cut| body(&data[..cut]));
+            body(&data);
         }
     }
 }

@@ -5,8 +5,12 @@
 
 #![allow(unreachable_pub, reason = "a module of each target and of the tests, with no crate of its own")]
 
+#[path = "dns.rs"]
+mod dns;
+
 use std::path::Path;
 
+pub use dns::{dns_answer, dns_query, dns_text, ecs, name, prefix, rdata, zone};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
 use springtide::config::diag::Severity;
@@ -19,10 +23,18 @@ pub type Body = fn(&[u8]);
 /// Every target by its name, which is also its folder in the corpus.
 pub const ALL: &[(&str, Body)] = &[
     ("config", config),
+    ("dns_answer", dns_answer),
+    ("dns_query", dns_query),
+    ("dns_text", dns_text),
+    ("ecs", ecs),
     ("head_forwarded", head_forwarded),
     ("host", host),
+    ("name", name),
     ("path_normalise", path_normalise),
+    ("prefix", prefix),
+    ("rdata", rdata),
     ("x509", x509),
+    ("zone", zone),
 ];
 
 /// Any text as a configuration: it is refused with a reason or accepted with warnings at most, every finding stands in

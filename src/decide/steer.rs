@@ -19,8 +19,8 @@ use crate::base::prefix::{PrefixMap, truncate};
 use crate::config::{OnAllDown, Policy};
 use crate::snapshot::{DcState, Snapshot, SteerHealth};
 
-/// The most datacenters that one answer holds, whatever is configured.
-pub const MAX_ANSWERS: usize = 8;
+/// The most datacenters that one answer holds: as many as the configuration takes.
+pub const MAX_ANSWERS: usize = 16;
 
 /// Who is near: classes of addresses, each with the candidates that are near to it.
 #[derive(Clone, Debug)]

@@ -105,10 +105,11 @@ impl Steered {
         let sites = choice.picks().iter().filter_map(|i| self.sites.get(usize::from(*i)));
         let last = last.into_iter().filter(|_| choice.reason == Reason::LastResort);
         let sites = sites.chain(last);
+        let ttl = if choice.reason == Reason::LastResort { self.ttl.min(LAST_RESORT_TTL) } else { self.ttl };
         match rtype {
             rtype::A => put_addresses(reply, owner, sites, 0),
             rtype::AAAA => put_addresses(reply, owner, sites, 1),
-            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, choice),
+            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, ttl),
             _ => Ok(false),
         }
     }
@@ -118,12 +119,11 @@ impl Steered {
         reply: &mut Reply<'_>,
         owner: usize,
         sites: &(impl Iterator<Item = &'s Site> + Clone),
-        choice: &Choice,
+        ttl: u32,
     ) -> Result<bool, Full> {
         if sites.clone().next().is_none() {
             return Ok(false);
         }
-        let ttl = if choice.reason == Reason::LastResort { self.ttl.min(LAST_RESORT_TTL) } else { self.ttl };
         let [t0, t1] = rtype::HTTPS.to_be_bytes();
         let [c0, c1] = IN.to_be_bytes();
         let [l0, l1, l2, l3] = ttl.to_be_bytes();

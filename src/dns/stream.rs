@@ -45,10 +45,11 @@ impl Default for Limits {
     }
 }
 
-/// What is read at once: some two hundred queries.
-const READ_AHEAD: usize = 16 * 1_024;
-/// What is gathered before it is written, so that one read of a client does not make megabytes of answers.
-const WRITE_AHEAD: usize = 64 * 1_024;
+/// What is read at once: some hundred queries.
+const READ_AHEAD: usize = 8 * 1_024;
+/// What is gathered before it is written: as many answers. With what is read it bounds what a connection holds between
+/// queries; a larger query or answer is given back when it is done.
+const WRITE_AHEAD: usize = 16 * 1_024;
 /// How often counters go to the metrics.
 const FLUSH: Duration = Duration::from_secs(1);
 /// How long to wait when the system gives no further connections (no file descriptors).
@@ -147,8 +148,26 @@ impl Guests {
 struct House {
     published: Arc<Published>,
     guests: Guests,
-    tally: Mutex<Tally>,
+    desk: Mutex<Desk>,
     shutdown: CancellationToken,
+}
+
+/// Where answers are made, one at a time.
+struct Desk {
+    tally: Tally,
+    /// Room for the largest answer.
+    sheet: Vec<u8>,
+}
+
+impl House {
+    fn new(published: Arc<Published>, limits: Limits, shutdown: CancellationToken) -> Self {
+        let desk = Desk { tally: Tally::new(Transport::Tcp), sheet: vec![0; MAX_TCP] };
+        Self { published, guests: Guests::new(limits), desk: Mutex::new(desk), shutdown }
+    }
+
+    fn desk(&self) -> std::sync::MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Answers what comes in on `listeners` until `shutdown`; then until every connection has got what it had asked for.
@@ -158,12 +177,7 @@ pub(super) async fn serve(
     limits: Limits,
     shutdown: CancellationToken,
 ) {
-    let house = Arc::new(House {
-        published,
-        guests: Guests::new(limits),
-        tally: Mutex::new(Tally::new(Transport::Tcp)),
-        shutdown,
-    });
+    let house = Arc::new(House::new(published, limits, shutdown));
     let accepting: Vec<_> =
         listeners.into_iter().map(|listener| task::spawn("dns-accept", accept(listener, Arc::clone(&house)))).collect();
     while !house.shutdown.is_cancelled() {
@@ -171,7 +185,7 @@ pub(super) async fn serve(
             () = sleep(FLUSH) => {}
             () = house.shutdown.cancelled() => {}
         }
-        house.tally.lock().unwrap_or_else(PoisonError::into_inner).flush();
+        house.desk().tally.flush();
     }
     for task in accepting {
         task.ended().await;
@@ -244,7 +258,6 @@ async fn converse(
                 Err(_) => return End::Slow,
             }
         }
-        // One large answer should not cost this connection its memory for ever.
         output.shrink_to(WRITE_AHEAD);
         tokio::task::consume_budget().await;
     }
@@ -254,18 +267,20 @@ async fn converse(
 fn answer_all(input: &mut Input, output: &mut Vec<u8>, meta: &Meta, house: &House) {
     let snapshot = house.published.look(Slot::Dns);
     let Some(table) = Table::of(&snapshot) else { return };
-    let mut tally = house.tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut desk = house.desk();
+    let Desk { tally, sheet } = &mut *desk;
     tally.follow(&snapshot.topology);
     while output.len() < WRITE_AHEAD
         && let Some(query) = input.next_query()
     {
-        let start = output.len();
-        output.resize(start + 2 + MAX_TCP, 0);
-        let outcome = answer(&table, query, meta, &mut output[start + 2..]);
+        let outcome = answer(&table, query, meta, sheet);
         tally.count(&outcome);
-        let length = if let Outcome::Send(sent) = outcome { sent.length } else { 0 };
-        output[start..start + 2].copy_from_slice(&(length as u16).to_be_bytes());
-        output.truncate(if length == 0 { start } else { start + 2 + length });
+        if let Outcome::Send(sent) = outcome
+            && let Some(message) = sheet.get(..sent.length)
+        {
+            output.extend((sent.length as u16).to_be_bytes());
+            output.extend_from_slice(message);
+        }
     }
 }
 
@@ -303,6 +318,7 @@ impl Input {
     async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.octets.drain(..self.at);
         self.at = 0;
+        self.octets.shrink_to(2 * READ_AHEAD);
         self.octets.reserve(READ_AHEAD);
         let mut room = (&mut *stream).take(READ_AHEAD as u64);
         room.read_buf(&mut self.octets).await

@@ -1,7 +1,7 @@
 //! The whole name server over real sockets.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, TcpStream};
 use std::time::Duration;
 
 use super::fixture::{Ask, published, show, with_health, world};
@@ -12,7 +12,7 @@ use crate::snapshot::DcState;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn over_udp(address: SocketAddr, ask: &Ask) -> String {
-    let local: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+    let local: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { Ipv6Addr::LOCALHOST.into() };
     let socket = UdpSocket::bind((local, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(address).unwrap();

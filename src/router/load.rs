@@ -33,6 +33,9 @@ pub enum AssetError {
     /// A zone.
     #[error(transparent)]
     Zone(#[from] ZoneError),
+    /// A steered name that contradicts the zone it lies in.
+    #[error("{0}")]
+    Steer(zone::Problem),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -61,6 +64,9 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
             Err(e) => errors.push(e.into()),
         }
     }
+    if let Some(dns) = &config.dns {
+        errors.extend(zone::conflicts(dns, &assets.zones).into_iter().map(AssetError::Steer));
+    }
     for listener in &config.listeners {
         let pairs = listener.tls.as_ref().map_or_else(|| Ok(Vec::new()), tls::load_certificates);
         match pairs {
@@ -88,7 +94,10 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     }
     assets.upstream_tls = clients;
     if errors.is_empty() {
-        Ok(Topology::build(Arc::new(config), assets, before))
+        let topology = Topology::build(Arc::new(config), assets, before);
+        // Here, off the data path: a million names take a while, and queries should not wait for them.
+        crate::dns::prepare(&topology);
+        Ok(topology)
     } else {
         Err(LoadError::Assets(errors))
     }

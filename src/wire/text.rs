@@ -147,6 +147,7 @@ fn known(fields: &[Field], data: &[u8]) -> Option<String> {
         let (octets, after) = rest.split_at_checked(width)?;
         rest = after;
         match field {
+            Field::Texts if octets.is_empty() => return None,
             Field::Texts => {
                 let mut strings = octets;
                 while let Some((&length, tail)) = strings.split_first() {
@@ -268,6 +269,7 @@ mod tests {
             ),
             ("TYPE65280", r"\# 3 010203"),
             ("TYPE65280", r"\# 0"),
+            ("TXT", r"\# 0"),
         ] {
             let rtype = rdata::type_of(rtype).unwrap();
             let wire = read_back(rtype, text).unwrap();

@@ -1,5 +1,6 @@
 //! Shares, stickiness and movement of steering, and the cases that an operator asks about.
 
+use DcState::{Absent, AdminDown, Drained, Failed, Serving};
 use proptest::prelude::*;
 
 use super::*;
@@ -9,7 +10,7 @@ fn plan(order: Order, weights: &[(u64, u32)], near: Option<&[&[&str]]>) -> Plan 
     let salt = hash::bytes(0, b"www.example.test.");
     let seats = weights.iter().enumerate().map(|(i, &(effective, configured))| Seat {
         hash: hash::bytes(salt, format!("dc{i}").as_bytes()),
-        state: if effective > 0 { DcState::Serving } else { DcState::Failed },
+        state: if effective > 0 { Serving } else { Failed },
         configured,
         effective,
         weight: effective as f64,
@@ -150,7 +151,6 @@ fn a_client_is_its_network() {
 
 #[test]
 fn what_can_serve_is_preferred_when_everything_is_down() {
-    use DcState::{Absent, AdminDown, Drained, Failed};
     let seats = |states: &[(DcState, u32)]| -> Vec<Seat> {
         let seat = |&(state, configured)| Seat { hash: 0, state, configured, effective: 0, weight: 0.0 };
         states.iter().map(seat).collect()
@@ -179,7 +179,7 @@ fn orders() -> impl Strategy<Value = Order> {
 proptest! {
     /// Nobody without weight, nobody twice, as many as there can be, and the head of the whole ranking.
     #[test]
-    fn an_answer_is_the_head_of_the_ranking(order in orders(), weights in weights(), answers in 1usize..=8, near: bool, address: u32) {
+    fn an_answer_is_the_head_of_the_ranking(order in orders(), weights in weights(), answers in 1usize..=MAX_ANSWERS, near: bool, address: u32) {
         let mut plan = plan(order, &weights, near.then_some(NEAR).filter(|_| weights.len() == 3));
         plan.answers = answers;
         let client = Client::new(IpAddr::V4(address.into()), (24, 56));

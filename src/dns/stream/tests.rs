@@ -10,12 +10,7 @@ use crate::wire::text;
 const NAME: &str = "host.example.test.";
 
 fn house(limits: Limits) -> Arc<House> {
-    Arc::new(House {
-        published: published(world()),
-        guests: Guests::new(limits),
-        tally: Mutex::new(Tally::new(Transport::Tcp)),
-        shutdown: CancellationToken::new(),
-    })
+    Arc::new(House::new(published(world()), limits, CancellationToken::new()))
 }
 
 fn framed(qname: &str, id: u16) -> Vec<u8> {

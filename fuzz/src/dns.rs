@@ -1,0 +1,169 @@
+//! The name server's targets: octets as queries, messages, options, names, record data, zones and prefixes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use ipnet::IpNet;
+use springtide::base::clock::{Mono, Wall};
+use springtide::base::prefix::{PrefixMap, truncate};
+use springtide::config::check;
+use springtide::control::step;
+use springtide::dns::answer::{Meta, Outcome, Transport, answer, answer_in_place};
+use springtide::dns::table::Table;
+use springtide::dns::zone;
+use springtide::snapshot::Topology;
+use springtide::snapshot::topology::Assets;
+use springtide::wire::dns::{MAX_UDP, Query};
+use springtide::wire::ecs::{self, Subnet};
+use springtide::wire::zone::Zone;
+use springtide::wire::{master, name, rdata, text};
+
+/// A query as it comes in: what is read of it lies inside it.
+pub fn dns_query(data: &[u8]) {
+    let Ok(query) = Query::parse(data) else { return };
+    assert!(query.question_end <= data.len());
+    assert!((512..=MAX_UDP).contains(&query.udp_limit()));
+    let mut lowered = [0; name::MAX];
+    let length = query.lower(data, &mut lowered);
+    assert_eq!(name::labels(&lowered[..length]).map(|l| l.len() + 1).sum::<usize>() + 1, length);
+}
+
+/// A query and its answer: the same for every way to ask, within its limit, readable, and of this question.
+pub fn dns_answer(data: &[u8]) {
+    let Some((&choice, query)) = data.split_first() else { return };
+    let transport = if choice & 1 == 0 { Transport::Udp } else { Transport::Tcp };
+    let meta = Meta { client: Ipv4Addr::new(10, choice, 0, 1).into(), transport };
+    let mut out = vec![0; 65_535];
+    let outcome = answer(&WORLD, query, &meta, &mut out);
+    let mut place = vec![0; 65_535];
+    let length = query.len().min(place.len());
+    place[..length].copy_from_slice(&query[..length]);
+    assert_eq!(answer_in_place(&WORLD, &mut place, length, &meta), outcome);
+    let Outcome::Send(sent) = outcome else { return };
+    assert_eq!(place[..sent.length], out[..sent.length]);
+    assert!(transport == Transport::Tcp || sent.length <= MAX_UDP);
+    assert_eq!(out[..2], query[..2], "the id is kept");
+    let message = text::message(&out[..sent.length]).expect("an answer of ours is a message");
+    assert_eq!(message.rcode, sent.rcode as u16);
+    // A buffer of any size is enough for not panicking.
+    let room = usize::from(choice) * 8;
+    if let Outcome::Send(sent) = answer(&WORLD, query, &meta, &mut vec![0; room]) {
+        assert!(sent.length <= room);
+    }
+}
+
+/// A message from anybody, as text.
+pub fn dns_text(data: &[u8]) {
+    text::message(data);
+}
+
+/// The client subnet option: what is read is written again as it was.
+pub fn ecs(data: &[u8]) {
+    let Ok(subnet) = Subnet::parse(data) else { return };
+    let mut out = [0; ecs::MAX_WRITTEN];
+    let length = subnet.write(0, &mut out);
+    assert_eq!(&out[4..length], data);
+    if let Some(address) = subnet.address() {
+        assert_eq!(truncate(address, subnet.source()), address, "no bits beyond SOURCE");
+    }
+}
+
+/// A name as text: what is read shows as a text that reads as the same name.
+pub fn name(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(wire) = name::parse(text, Some(b"\x06origin\0")) else { return };
+    assert!(wire.len() <= name::MAX);
+    assert_eq!(name::parse(&name::show(&wire), None).as_deref(), Ok(&*wire));
+}
+
+/// Record data of any type: its text reads as the same octets.
+pub fn rdata(data: &[u8]) {
+    let Some((head, data)) = data.split_first_chunk::<2>() else { return };
+    let rtype = u16::from_be_bytes(*head);
+    if data.len() > usize::from(u16::MAX) {
+        return;
+    }
+    let line = format!("x. 1 IN TYPE{rtype} {}\n", text::show(rtype, data));
+    let read = master::parse(&line, Path::new("x"), b"\0", &mut |_| Err(String::new()));
+    assert!(read.findings.is_empty(), "{line}: {:?}", read.findings);
+    assert_eq!(read.records.first().map(|r| &*r.rdata), Some(data), "{line}");
+    assert_eq!(rdata::type_of(&rdata::type_name(rtype)), Some(rtype));
+}
+
+/// A master file: a zone, or findings with lines inside it; what is a zone is answered from.
+pub fn zone(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match parse_zone("z.", &text) {
+        Err(findings) => {
+            let lines = text.lines().count() as u32;
+            assert!(findings.iter().all(|f| f.place.line <= lines + 1), "{findings:?}");
+        }
+        Ok(zone) => {
+            let names: Vec<Box<[u8]>> = zone.names.keys().cloned().collect();
+            let table = table("[node]\nname = \"fuzz\"\n[dns]\nlisten = \"127.0.0.1:5300\"\n", vec![zone]);
+            let meta = Meta { client: Ipv4Addr::LOCALHOST.into(), transport: Transport::Tcp };
+            for owner in names {
+                for rtype in [1u16, 5, 16, 43, 255] {
+                    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                    query.extend(&owner);
+                    query.extend(rtype.to_be_bytes());
+                    query.extend([0, 1]);
+                    let mut out = vec![0; 65_535];
+                    let Outcome::Send(sent) = answer(&table, &query, &meta, &mut out) else { panic!("dropped") };
+                    assert!(text::message(&out[..sent.length]).is_some());
+                    assert_ne!(sent.rcode, springtide::wire::dns::Rcode::Refused, "a name of the zone is ours");
+                }
+            }
+        }
+    }
+}
+
+/// A prefix map against its definition, and its leaves against themselves.
+pub fn prefix(data: &[u8]) {
+    let (rules, _) = data.as_chunks::<6>();
+    let mut nets: Vec<(IpNet, u8)> = Vec::new();
+    for &[a, b, c, d, length, value] in rules.iter().take(64) {
+        let address = if value & 1 == 0 { v4([a, b, c, d]) } else { v6([a, b, c, d]) };
+        let Ok(net) = IpNet::new(address, length % (if value & 1 == 0 { 33 } else { 129 })) else { continue };
+        if !nets.iter().any(|(n, _)| *n == net.trunc()) {
+            nets.push((net.trunc(), value));
+        }
+    }
+    let map = PrefixMap::build(nets.iter().copied(), 0);
+    let said =
+        |a: IpAddr| nets.iter().filter(|(n, _)| n.contains(&a)).max_by_key(|(n, _)| n.prefix_len()).map_or(0, |r| r.1);
+    for &[a, b, c, d, ..] in rules.iter().take(64) {
+        for address in [v4([a, b, c, d]), v6([a, b, c, d]), v4([d, c, b, a])] {
+            let leaf = map.find(address);
+            assert_eq!(leaf.value, said(address));
+            assert_eq!(leaf.value, said(truncate(address, leaf.depth)), "the first address of the leaf agrees");
+        }
+    }
+}
+
+fn v4(octets: [u8; 4]) -> IpAddr {
+    Ipv4Addr::from(octets).into()
+}
+
+fn v6([a, b, c, d]: [u8; 4]) -> IpAddr {
+    Ipv6Addr::from([a, b, c, d, d, c, b, a, a, b, c, d, d, c, b, a]).into()
+}
+
+fn parse_zone(origin: &str, text: &str) -> Result<Zone, Vec<zone::Finding>> {
+    let origin = name::parse(origin, None).unwrap_or_default();
+    zone::parse(text, Path::new("fuzz.zone"), &origin, &mut |_| Err("no files here".into()))
+}
+
+fn table(config: &str, zones: Vec<Zone>) -> Table {
+    let config = check::parse(config, Path::new("fuzz.toml")).unwrap_or_else(|findings| panic!("{findings}"));
+    let assets = Assets { zones: zones.into_iter().map(Arc::new).collect(), ..Assets::default() };
+    let topology = Topology::build(Arc::new(config), assets, None);
+    Table::compile(&step::first(topology, None, Mono::from_millis(1_000), Wall(1_000)))
+}
+
+/// One zone with everything that `answer` has a branch for, and steered names.
+static WORLD: LazyLock<Table> = LazyLock::new(|| {
+    let zone = parse_zone("t.", include_str!("world.zone")).unwrap_or_else(|findings| panic!("{findings:?}"));
+    table(include_str!("world.toml"), vec![zone])
+});
