@@ -12,9 +12,10 @@ use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::base::task;
+use crate::net::sys;
 use crate::observe::{recorder, trace};
 use crate::router::{Addresses, Router};
 
@@ -66,6 +67,10 @@ impl RunArgs {
     async fn serve(self) -> Result<(), String> {
         let _logs = trace::init(self.log_format, &self.log).map_err(|e| e.to_string())?;
         recorder::install();
+        match sys::raise_descriptor_limit() {
+            Ok(descriptors) => debug!(descriptors, "limit of open files"),
+            Err(error) => warn!(%error, "the limit of open files stays as it is"),
+        }
         let mut signals = Signals::new().map_err(|e| format!("cannot listen for signals: {e}"))?;
         let router = Router::builder().file(&self.config).start().await.map_err(|e| e.to_string())?;
         let _upkeep = task::spawn("metrics-upkeep", async {

@@ -254,6 +254,22 @@ unsafe fn boxed<T>() -> Box<T> {
     unsafe { zeroed.assume_init() }
 }
 
+/// Raises the limit of open descriptors to what the system allows this process, and gives what it is now. An edge, a name
+/// server and a thousand probes share it; the usual soft limit of 1024 is made for programs that call `select`.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, to a place that lives and is ours.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the call reads one rlimit, from a place that lives and is ours.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
