@@ -229,7 +229,7 @@ fn one(field: Field, token: Token<'_>, origin: &[u8], out: &mut Vec<u8>) -> Resu
         U8 => out.push(token.text.parse().map_err(|_| wrong())?),
         U16 => out.extend(token.text.parse::<u16>().map_err(|_| wrong())?.to_be_bytes()),
         U32 => out.extend(token.text.parse::<u32>().map_err(|_| wrong())?.to_be_bytes()),
-        Ttl => out.extend(ttl(token.text).ok_or_else(wrong)?.to_be_bytes()),
+        Ttl => out.extend(time(token.text).ok_or_else(wrong)?.to_be_bytes()),
         Text => {
             let text = octets(token.text).filter(|t| t.len() <= 255).ok_or_else(wrong)?;
             out.push(text.len() as u8);
@@ -273,8 +273,13 @@ pub(super) fn octets(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A time in seconds, or with units as BIND writes them (`1h30m`); at most 2^31 - 1 (RFC 2181 section 8).
+/// A TTL: a [`time`] of at most 2^31 - 1 seconds (RFC 2181 section 8).
 pub fn ttl(text: &str) -> Option<u32> {
+    time(text).filter(|&seconds| i32::try_from(seconds).is_ok())
+}
+
+/// A time in seconds, or with units as BIND writes them (`1h30m`); 32 bits, as SOA has them (RFC 1035 section 3.3.13).
+fn time(text: &str) -> Option<u32> {
     let (mut total, mut number) = (0u32, None::<u32>);
     for byte in text.bytes() {
         let scale = match byte.to_ascii_lowercase() {
@@ -291,12 +296,11 @@ pub fn ttl(text: &str) -> Option<u32> {
         };
         total = total.checked_add(number.take()?.checked_mul(scale)?)?;
     }
-    let all = match number {
-        Some(seconds) => total.checked_add(seconds)?,
-        None if text.is_empty() => return None,
-        None => total,
-    };
-    i32::try_from(all).is_ok().then_some(all)
+    match number {
+        Some(seconds) => total.checked_add(seconds),
+        None if text.is_empty() => None,
+        None => Some(total),
+    }
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {
