@@ -114,7 +114,8 @@ fn read_name(packet: &[u8], mut at: usize) -> Option<(String, usize)> {
             }
             _ => return None,
         }
-        if wire.len() > name::MAX {
+        // The final zero must fit, too.
+        if wire.len() >= name::MAX {
             return None;
         }
     }
@@ -189,7 +190,7 @@ fn name_length(data: &[u8]) -> Option<usize> {
         let length = usize::from(*data.get(at)?);
         at += 1 + length;
         match length {
-            0 => return Some(at),
+            0 => return (at <= name::MAX).then_some(at),
             1..=name::MAX_LABEL => {}
             _ => return None,
         }
