@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example says where it serves")]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use springtide::net::stage::{Body, Next, Reply, Stage, full};
@@ -19,10 +20,14 @@ impl Stage for Hello {
     }
 }
 
+/// Serves what `file` says, with `hello` answered by this program.
+pub(crate) async fn start(file: impl Into<PathBuf>) -> Result<Router, RouterError> {
+    Router::builder().file(file).upstream("hello", Arc::new(Hello)).start().await
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), RouterError> {
-    let file = std::env::args().nth(1).unwrap_or_else(|| "examples/embed.toml".into());
-    let router = Router::builder().file(file).upstream("hello", Arc::new(Hello)).start().await?;
+    let router = start(std::env::args().nth(1).as_deref().unwrap_or("examples/embed.toml")).await?;
     println!("serving on {:?}; Ctrl-C stops", router.addresses());
     let _ = tokio::signal::ctrl_c().await;
     router.stop().await;

@@ -11,11 +11,12 @@ mod dns;
 use std::path::Path;
 
 pub use dns::{dns_answer, dns_query, dns_text, ecs, name, prefix, rdata, zone};
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
 use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
-use springtide::wire::{head, host, path, x509};
+use springtide::wire::{cookie, head, host, path, x509};
 
 /// What a fuzzer calls with its bytes.
 pub type Body = fn(&[u8]);
@@ -23,6 +24,7 @@ pub type Body = fn(&[u8]);
 /// Every target by its name, which is also its folder in the corpus.
 pub const ALL: &[(&str, Body)] = &[
     ("config", config),
+    ("cookie", cookie),
     ("dns_answer", dns_answer),
     ("dns_query", dns_query),
     ("dns_text", dns_text),
@@ -59,6 +61,31 @@ pub fn config(data: &[u8]) {
     assert!(findings.iter().is_sorted_by_key(|f| f.span.map(|s| s.start)), "out of order");
     assert!(findings.render(true).len() >= findings.to_string().len(), "colours take nothing away");
     assert_eq!(findings.to_json()["findings"].as_array().map(Vec::len), Some(findings.iter().len()));
+}
+
+/// Any octets as `Cookie` fields, a line each: what is found lies in one of them, behind its name.
+pub fn cookie(data: &[u8]) {
+    let (name, fields) = data.split_at(data.iter().position(|&b| b == 0).unwrap_or(data.len()));
+    let Ok(name) = std::str::from_utf8(name) else { return };
+    let mut headers = HeaderMap::new();
+    for field in fields.split(|&b| b == b'\n').take(64) {
+        if let Ok(value) = HeaderValue::from_bytes(field.strip_prefix(b"\0").unwrap_or(field)) {
+            headers.append(COOKIE, value);
+        }
+    }
+    let found = cookie::find(&headers, name);
+    let within = |value: &[u8]| headers.values().any(|f| f.as_bytes().as_ptr_range().contains(&value.as_ptr()));
+    assert!(found.is_none_or(|value| value.is_empty() || within(value)));
+    assert!(found.is_none_or(|value| !value.contains(&b';')), "one pair and no more");
+    // A sender who names one cookie and nothing else gets its value back.
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b';' | b'=' | b'"');
+    if !name.is_empty() && name.bytes().all(plain) {
+        let value: Vec<u8> = fields.iter().copied().filter(|&b| plain(b)).collect();
+        let mut headers = HeaderMap::new();
+        let pair = [name.as_bytes(), b"=", &value].concat();
+        headers.append(COOKIE, HeaderValue::from_bytes(&pair).expect("graphic octets"));
+        assert_eq!(cookie::find(&headers, name), Some(&value[..]));
+    }
 }
 
 /// Any lines as header fields: nothing of this hop goes on, and the last one in the chain is the peer.

@@ -193,9 +193,11 @@ mod tests {
         fn a_damaged_certificate_is_survived(at in 0usize..1_000, to: u8, cut in 0usize..1_000) {
             let mut der = certificate(&["www.hongbao.test"]);
             let (at, cut) = (at % der.len(), cut % der.len());
+            prop_assert_eq!(facts(&der[..cut]), None, "half a certificate is none");
+            // A damaged length may still frame something: what it says is not ours to judge, only that it is survived.
             der[at] = to;
             let _ = facts(&der);
-            prop_assert_eq!(facts(&der[..cut]), None);
+            let _ = facts(&der[..cut]);
         }
     }
 }
