@@ -31,8 +31,40 @@ pub struct Meta {
 pub enum Transport {
     /// In a datagram: the answer has to fit one.
     Udp,
-    /// In a stream.
+    /// In a TCP stream (RFC 7766).
     Tcp,
+    /// In a TLS stream (RFC 7858).
+    Tls,
+    /// In an HTTPS request (RFC 8484).
+    Https,
+    /// In a QUIC stream of its own (RFC 9250).
+    Quic,
+}
+
+impl Transport {
+    /// All of them, for tables of counters and for tests.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
+        }
+    }
+
+    /// Whether an answer has to fit a datagram, and its sender's address proves nothing.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp)
+    }
+
+    /// Whether nobody on the way can read it: there alone, padding hides something (RFC 7830 section 6).
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https | Self::Quic)
+    }
 }
 
 /// Why there is no answer.
@@ -85,10 +117,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     };
     let mut qname = [0; name::MAX];
     let qname_length = query.lower(packet, &mut qname);
-    let limit = match meta.transport {
-        Transport::Udp => query.udp_limit(),
-        Transport::Tcp => MAX_TCP,
-    };
+    let limit = if meta.transport.is_datagram() { query.udp_limit() } else { MAX_TCP };
     let fixed = &*table.fixed;
     let options = query.edns.filter(|e| e.version == 0 && !e.malformed);
     let subnet = options.and_then(|e| e.subnet).filter(|_| fixed.ecs);

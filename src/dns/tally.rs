@@ -39,13 +39,9 @@ impl Count {
 impl Tally {
     /// Nothing yet, of queries by `transport`.
     pub(super) fn new(transport: Transport) -> Self {
-        let transport = match transport {
-            Transport::Udp => "udp",
-            Transport::Tcp => "tcp",
-        };
         let dropped = |reason| Count::new(metric::DROPPED.counter(&[reason]));
         Self {
-            queries: Count::new(metric::QUERIES.counter(&[transport])),
+            queries: Count::new(metric::QUERIES.counter(&[transport.as_str()])),
             responses: Rcode::ALL.map(|r| Count::new(metric::RESPONSES.counter(&[r.as_str()]))),
             short: dropped("short"),
             response: dropped("response"),

@@ -6,7 +6,7 @@ use super::{Kind, table};
 const COMPILE_SECONDS: &[f64] = &[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0];
 
 table! {
-    QUERIES: Kind::Counter, "springtide_dns_queries_total", ["transport"], "Packets and messages that came in, broken ones among them.";
+    QUERIES: Kind::Counter, "springtide_dns_queries_total", ["transport"], "Packets and messages that came in, broken ones among them, by transport: `udp`, `tcp`, `tls`, `https`, `quic`.";
     RESPONSES: Kind::Counter, "springtide_dns_responses_total", ["rcode"], "Answers by how they end.";
     DROPPED: Kind::Counter, "springtide_dns_dropped_total", ["reason"], "What was not answered: `short` (less than a header), `response` (an answer, not a query), `unsent` (the socket took no more).";
     TRUNCATED: Kind::Counter, "springtide_dns_truncated_total", [], "Answers that did not fit into the packet: the client comes again over TCP.";
