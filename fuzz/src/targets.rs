@@ -83,7 +83,8 @@ pub fn cookie(data: &[u8]) {
         let value: Vec<u8> = fields.iter().copied().filter(|&b| plain(b)).collect();
         let mut headers = HeaderMap::new();
         let pair = [name.as_bytes(), b"=", &value].concat();
-        headers.append(COOKIE, HeaderValue::from_bytes(&pair).expect("graphic octets"));
+        let Ok(field) = HeaderValue::from_bytes(&pair) else { panic!("graphic octets make a field") };
+        headers.append(COOKIE, field);
         assert_eq!(cookie::find(&headers, name), Some(&value[..]));
     }
 }
