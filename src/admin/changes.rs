@@ -1,14 +1,15 @@
 //! What has changed from one snapshot to the next, in words: the log of the dashboard and of `/v1/events`.
 //!
-//! States only. A weight that ramps changes a hundred times and says nothing that the states don't.
+//! What has changed is [`diff`]'s to find; here it is chosen and put into words. States only: a weight that ramps changes a
+//! hundred times and says nothing that the states don't.
 
 use serde::{Deserialize, Serialize};
 
 use super::evidence;
-use super::report::datacenter;
 use crate::base::clock::{Mono, Wall};
-use crate::base::ids::BackendId;
+use crate::base::ids::{BackendId, DatacenterId, ServiceId};
 use crate::base::units::show_duration;
+use crate::snapshot::diff::{Change as Told, diff};
 use crate::snapshot::health::BackendState;
 use crate::snapshot::intent::Wish;
 use crate::snapshot::{DcState, Intent, Snapshot};
@@ -40,29 +41,10 @@ pub struct Moment {
     pub changes: Vec<Change>,
 }
 
-/// What has changed from `before` to `after`.
+/// What has changed from `before` to `after`, as far as people want to be told.
 pub(super) fn between(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall) -> Vec<Change> {
-    let mut changes = Vec::new();
-    if before.isolated_since.is_some() != after.isolated_since.is_some() {
-        let word = |s: &Snapshot| if s.isolated_since.is_some() { "isolated" } else { "connected" };
-        let why = match after.isolated_since {
-            Some(_) => "everything seems dead at once: this node distrusts itself and holds its verdicts",
-            None => "targets or references answer again",
-        };
-        changes.push(change("node", word(before), word(after), why));
-    }
-    intents(before, after, wall, &mut changes);
-    if before.topology.serial == after.topology.serial {
-        cells(before, after, &mut changes);
-        backends(before, after, now, wall, &mut changes);
-    } else {
-        // Ids do not compare over topologies, and every row would be new: the reload is the news.
-        let size = |s: &Snapshot| {
-            let config = &s.topology.config;
-            format!("{} services, {} backends", config.services.len(), s.topology.backends.len())
-        };
-        changes.push(change("configuration", &size(before), &size(after), "reloaded"));
-    }
+    let told = diff(before, after);
+    let mut changes: Vec<Change> = told.iter().filter_map(|it| say(it, &told, before, after, now, wall)).collect();
     let more = changes.len().saturating_sub(AT_MOST);
     if more > 0 {
         changes.truncate(AT_MOST);
@@ -75,21 +57,69 @@ fn change(subject: &str, from: &str, to: &str, why: &str) -> Change {
     Change { subject: subject.into(), from: from.into(), to: to.into(), why: why.into() }
 }
 
-fn intents(before: &Snapshot, after: &Snapshot, wall: Wall, changes: &mut Vec<Change>) {
-    let missing = |from: &Snapshot, intent: &&Intent| !from.intents.entries.contains(intent);
-    let said =
-        |i: &Intent| if i.reason.is_empty() { format!("by {}", i.by) } else { format!("by {}: {}", i.by, i.reason) };
-    for new in after.intents.entries.iter().filter(|i| missing(before, i)) {
-        let lasting =
-            new.until.map(|until| format!(" for {}", show_duration(until.since(new.since)))).unwrap_or_default();
-        changes.push(change(&new.subject.to_string(), "", &format!("{}{lasting}", new.wish), &said(new)));
-    }
-    for old in before.intents.entries.iter().filter(|i| missing(after, i)) {
-        let replaced = after.intents.entries.iter().any(|i| i.subject == old.subject && kind(i) == kind(old));
-        if !replaced {
-            let why = if old.until.is_some_and(|until| until <= wall) { "it has expired" } else { "taken back" };
-            changes.push(change(&old.subject.to_string(), &old.wish.to_string(), "as configured", why));
+/// `it`, one of `all` that changed, in words; `None` where it says nothing that another does not, or is a step of a ramp.
+fn say(it: &Told, all: &[Told], before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall) -> Option<Change> {
+    match it {
+        Told::Isolation { isolated: true } => {
+            let why = "everything seems dead at once: this node distrusts itself and holds its verdicts";
+            Some(change("node", "connected", "isolated", why))
         }
+        Told::Isolation { isolated: false } => {
+            Some(change("node", "isolated", "connected", "targets or references answer again"))
+        }
+        Told::Reloaded { .. } => {
+            let size = |s: &Snapshot| {
+                let config = &s.topology.config;
+                format!("{} services, {} backends", config.services.len(), s.topology.backends.len())
+            };
+            Some(change("configuration", &size(before), &size(after), "reloaded"))
+        }
+        Told::Intent { intent, in_force: true } => {
+            let lasting = intent.until.map(|until| format!(" for {}", show_duration(until.since(intent.since))));
+            let wish = format!("{}{}", intent.wish, lasting.unwrap_or_default());
+            let Intent { subject, by, reason, .. } = intent;
+            let said = if reason.is_empty() { format!("by {by}") } else { format!("by {by}: {reason}") };
+            Some(change(&subject.to_string(), "", &wish, &said))
+        }
+        Told::Intent { intent, in_force: false } => {
+            let replaces = |new: &Told| {
+                matches!(new, Told::Intent { intent: new, in_force: true }
+                    if new.subject == intent.subject && kind(new) == kind(intent))
+            };
+            let expired = intent.until.is_some_and(|until| until <= wall);
+            let why = if expired { "it has expired" } else { "taken back" };
+            let said = || change(&intent.subject.to_string(), &intent.wish.to_string(), "as configured", why);
+            (!all.iter().any(replaces)).then(said)
+        }
+        Told::Datacenter { service, datacenter, from, to, panic, panic_turned, .. } => {
+            let panicked = *panic != *panic_turned;
+            let word = |state: &DcState, panic| {
+                if panic { format!("{}, panic", state.as_str()) } else { state.as_str().into() }
+            };
+            (from != to || *panic_turned).then(|| Change {
+                subject: format!("{service}@{datacenter}"),
+                from: word(from, panicked),
+                to: word(to, *panic),
+                why: usable(after, service, datacenter),
+            })
+        }
+        // What an intent does to its backends, it has said itself.
+        Told::Backend { from, to, .. } if from == to || [from, to].into_iter().any(|s| by_intent(*s)) => None,
+        Told::Backend { service, datacenter, address, from, to, .. } => Some(Change {
+            subject: format!("{service}/{address}"),
+            from: from.as_str().into(),
+            to: to.as_str().into(),
+            why: members(after, service, datacenter)
+                .find(|id| after.topology.backend(*id).spec.address == *address)
+                .map(|id| evidence::why(after, id, now, wall))
+                .unwrap_or_default(),
+        }),
+        Told::Steer { name, all_down } => {
+            let [from, to] = if *all_down { ["served", "all down"] } else { ["all down", "served"] };
+            Some(change(name, from, to, if *all_down { "every datacenter of it has failed" } else { "one is back" }))
+        }
+        // A verdict shows in the state of its backends.
+        Told::Target { .. } => None,
     }
 }
 
@@ -98,46 +128,25 @@ fn kind(intent: &Intent) -> bool {
     matches!(intent.wish, Wish::Weight(_))
 }
 
-fn cells(before: &Snapshot, after: &Snapshot, changes: &mut Vec<Change>) {
-    for service in after.topology.service_ids() {
-        for dc in after.topology.datacenter_ids() {
-            let (old, new) = (before.weight(service, dc), after.weight(service, dc));
-            if (old.state, old.panic) == (new.state, new.panic) {
-                continue;
-            }
-            let members = after.topology.members(service, dc);
-            let usable = members.iter().filter(|id| after.backend(**id).state.usable()).count();
-            let word = |state: DcState, panic| {
-                if panic { format!("{}, panic", state.as_str()) } else { state.as_str().into() }
-            };
-            changes.push(Change {
-                subject: format!("{}@{}", after.topology.service(service).name, datacenter(after, dc)),
-                from: word(old.state, old.panic),
-                to: word(new.state, new.panic),
-                why: format!("{usable} of {} backends usable", members.len()),
-            });
-        }
-    }
-}
-
 const fn by_intent(state: BackendState) -> bool {
     matches!(state, BackendState::Drained | BackendState::AdminDown)
 }
 
-fn backends(before: &Snapshot, after: &Snapshot, now: Mono, wall: Wall, changes: &mut Vec<Change>) {
-    for (i, (old, new)) in before.backends.iter().zip(after.backends.iter()).enumerate() {
-        // What an intent does to its backends, it has said itself.
-        if old.state == new.state || [old.state, new.state].into_iter().any(by_intent) {
-            continue;
-        }
-        let backend = after.topology.backend(BackendId::new(i));
-        changes.push(Change {
-            subject: format!("{}/{}", after.topology.service(backend.service).name, backend.spec.address),
-            from: old.state.as_str().into(),
-            to: new.state.as_str().into(),
-            why: evidence::why(after, BackendId::new(i), now, wall),
-        });
+fn members<'s>(snapshot: &'s Snapshot, service: &str, datacenter: &str) -> impl Iterator<Item = BackendId> + 's {
+    let config = &snapshot.topology.config;
+    let service = config.services.iter().position(|s| s.name == service).map(ServiceId::new);
+    let datacenter = config.datacenters.iter().position(|dc| dc.name == datacenter).map(DatacenterId::new);
+    let members = service.zip(datacenter).map(|(service, dc)| snapshot.topology.members(service, dc));
+    members.unwrap_or_default().iter().copied()
+}
+
+fn usable(snapshot: &Snapshot, service: &str, datacenter: &str) -> String {
+    let (mut usable, mut all) = (0, 0);
+    for id in members(snapshot, service, datacenter) {
+        usable += usize::from(snapshot.backend(id).state.usable());
+        all += 1;
     }
+    format!("{usable} of {all} backends usable")
 }
 
 #[cfg(test)]
@@ -180,8 +189,8 @@ mod tests {
         assert_eq!(
             said(&before, &after),
             [
-                "gift-list@tianjin: failed -> returning (1 of 2 backends usable)",
-                "gift-list/10.3.0.11:7000: down -> healthy (probe: refused, 6 in a row, last 200ms ago)"
+                "gift-list/10.3.0.11:7000: down -> healthy (probe: refused, 6 in a row, last 200ms ago)",
+                "gift-list@tianjin: failed -> returning (1 of 2 backends usable)"
             ]
         );
     }
