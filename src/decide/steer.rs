@@ -6,58 +6,20 @@
 //! client gets the same answer from every node, and a change moves only the clients that it must.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
+use super::near::Near;
 use crate::base::hash;
 use crate::base::ids::SteerId;
-use crate::base::prefix::{PrefixMap, truncate};
+use crate::base::prefix::truncate;
 use crate::config::{OnAllDown, Policy};
 use crate::snapshot::{DcState, Snapshot, SteerHealth};
 
 /// The most datacenters that one answer holds: as many as the configuration takes.
 pub const MAX_ANSWERS: usize = 16;
-
-/// Who is near: classes of addresses, each with the candidates that are near to it.
-#[derive(Clone, Debug)]
-pub struct Near {
-    map: PrefixMap<u32>,
-    /// By class: whether each candidate is near. Class 0 is near to nobody.
-    classes: Vec<Box<[bool]>>,
-}
-
-impl Near {
-    /// Builds the classes from the prefixes of each candidate, in their order. The longest prefix over all candidates wins;
-    /// who has an equal one shares it.
-    pub fn build<'a>(candidates: impl ExactSizeIterator<Item = &'a [IpNet]>) -> Self {
-        let count = candidates.len();
-        let mut rules: BTreeMap<IpNet, Vec<bool>> = BTreeMap::new();
-        for (i, nets) in candidates.enumerate() {
-            for net in nets {
-                if let Some(near) = rules.entry(net.trunc()).or_insert_with(|| vec![false; count]).get_mut(i) {
-                    *near = true;
-                }
-            }
-        }
-        let mut known: BTreeMap<Vec<bool>, u32> = BTreeMap::from([(vec![false; count], 0)]);
-        let mut classes = vec![vec![false; count].into_boxed_slice()];
-        let rules: Vec<(IpNet, u32)> = rules
-            .into_iter()
-            .map(|(net, near)| {
-                let class = *known.entry(near).or_insert_with_key(|near| {
-                    classes.push(near.clone().into());
-                    classes.len() as u32 - 1
-                });
-                (net, class)
-            })
-            .collect();
-        Self { map: PrefixMap::build(rules, 0), classes }
-    }
-}
 
 /// The client as far as it counts: its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +234,7 @@ impl Plan {
     /// The block of addresses, by network and length, within which everybody has the same datacenters near. `None` where
     /// `near` does not count.
     pub fn near_leaf(&self, client: &Client) -> Option<(IpAddr, u8)> {
-        let depth = self.near.as_ref()?.map.find(client.network).depth;
+        let (_, depth) = self.near.as_ref()?.find(client.network);
         Some((truncate(client.network, depth), depth))
     }
 
@@ -283,9 +245,9 @@ impl Plan {
         let hashed = self.order != Order::Listed && self.seats.len() > 1;
         let mut view = View { near: None, shed: false, scope: if hashed { cap } else { 0 }, key: client.key };
         if let Some(near) = &self.near {
-            let leaf = near.map.find(client.network);
-            view.scope = view.scope.max(leaf.depth.min(cap));
-            view.near = near.classes.get(leaf.value as usize).map(AsRef::as_ref).filter(|_| leaf.value > 0);
+            let (nearby, depth) = near.find(client.network);
+            view.scope = view.scope.max(depth.min(cap));
+            view.near = nearby;
             // In a fixed order the first serves until it fails: a share of its clients would narrow every scope for little.
             view.shed = hashed && view.near.is_some_and(|near| self.sheds(near, client));
         }

@@ -12,7 +12,7 @@ use super::steered::Steered;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::Config;
-use crate::decide::steer::Near;
+use crate::decide::near::Near;
 use crate::observe::names::dns as metric;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};

@@ -15,7 +15,7 @@ fn plan(order: Order, weights: &[(u64, u32)], near: Option<&[&[&str]]>) -> Plan 
         effective,
         weight: effective as f64,
     });
-    let nets: Option<Vec<Vec<IpNet>>> =
+    let nets: Option<Vec<Vec<ipnet::IpNet>>> =
         near.map(|all| all.iter().map(|nets| nets.iter().map(|n| n.parse().unwrap()).collect()).collect());
     Plan {
         seats: seats.collect(),
