@@ -86,7 +86,7 @@ fn config() -> Config {
                 ttl_base: Duration::from_secs(20),
                 ttl_min: Duration::from_secs(5),
                 on_all_down: crate::config::OnAllDown::ServeAll,
-                alpn: vec![],
+                ..Steer::default()
             }],
             ..Dns::default()
         }),
@@ -184,7 +184,7 @@ pub(crate) fn snapshot() -> Snapshot {
         cell(DcState::Serving, 1.0, 1_000, 40),
         cell(DcState::Serving, 1.0, 1_000, 20),
     ];
-    let candidate = |state, effective, held_by| Candidate { state, effective, held_by };
+    let candidate = |state, effective, held_by| Candidate { state, effective, held_by, planned: false };
     let steer = SteerHealth {
         candidates: vec![
             candidate(DcState::Serving, 40_000, None),
@@ -202,6 +202,7 @@ pub(crate) fn snapshot() -> Snapshot {
         backends: Arc::new(backends),
         weights: Arc::new(weights),
         steers: Arc::new(vec![steer]),
+        spill: Arc::default(),
         intents: Arc::new(Intents::default()),
         isolated_since: None,
         views: Arc::new(Views::default()),

@@ -9,6 +9,7 @@ pub mod diag;
 mod guess;
 mod kinds;
 pub mod model;
+mod moment;
 mod raw;
 mod reader;
 pub mod schema;

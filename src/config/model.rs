@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::diag::Findings;
+use crate::base::clock::Wall;
 use crate::base::ids::{DatacenterId, ServiceId};
 
 /// Everything that one file says.
@@ -312,6 +313,8 @@ pub struct Dns {
     pub zones: Vec<ZoneFile>,
     /// Steered names.
     pub steers: Vec<Steer>,
+    /// What is planned for datacenters, by time.
+    pub schedules: Vec<Schedule>,
     /// Whether the client subnet of RFC 7871 is honoured. Default true.
     pub ecs: bool,
     /// Prefixes of resolvers (IPv4 bits, IPv6 bits) that stand for their clients where there is no client subnet; also
@@ -329,7 +332,7 @@ pub struct ZoneFile {
 }
 
 /// A steered name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Steer {
     /// The name, lower case, with the final dot; inside one of the zones.
     pub name: String,
@@ -337,8 +340,15 @@ pub struct Steer {
     pub services: Vec<ServiceId>,
     /// In order: each narrows what the next chooses from; the last one ranks.
     pub policy: Vec<Policy>,
-    /// Datacenters it may answer with, in order of preference, with their weights here. Default: all, with their own weights.
+    /// Datacenters it may answer with, in order of preference, with their weights here. Default: all, with their own
+    /// weights. Each stands here once, wherever it stands in `members`.
     pub datacenters: Vec<(DatacenterId, u32)>,
+    /// What `policy` chooses among. Empty: `datacenters`, each by itself.
+    pub members: Vec<Member>,
+    /// Whom some clients may be sent to, whatever else is said.
+    pub fences: Vec<Fence>,
+    /// What to say to a client whose fence leaves nobody.
+    pub on_empty: OnEmpty,
     /// Addresses of how many datacenters make an answer. Default 2.
     pub answers: usize,
     /// TTL in the calm.
@@ -351,6 +361,84 @@ pub struct Steer {
     pub alpn: Vec<String>,
 }
 
+/// What a policy chooses among: a datacenter, or a group of further members.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// Which.
+    pub who: Who,
+    /// A group's share beside the other members; a datacenter's stands in [`Steer::datacenters`].
+    pub weight: u32,
+    /// Used when every other member of some weight that is no standby has failed.
+    pub standby: bool,
+}
+
+/// Who is a member.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Who {
+    /// A datacenter, by its place in [`Steer::datacenters`].
+    Datacenter(usize),
+    /// A group.
+    Pool(Pool),
+}
+
+/// A group of datacenters and further groups.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// As in [`Steer`].
+    pub policy: Vec<Policy>,
+    /// At least one.
+    pub members: Vec<Member>,
+    /// Below this share of healthy weight it is used only when everything beside it has failed. Default 0.5 (gdnsd's).
+    pub fail_below: f64,
+}
+
+/// Clients that may be sent to some datacenters only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fence {
+    /// Who; the longest prefix over all fences of a name decides.
+    pub clients: Vec<IpNet>,
+    /// Where they may be sent: places in [`Steer::datacenters`].
+    pub only: Vec<usize>,
+}
+
+/// What to say to a client whose fence leaves nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEmpty {
+    /// No data.
+    #[default]
+    Nodata,
+    /// REFUSED.
+    Refused,
+    /// SERVFAIL.
+    Servfail,
+}
+
+/// What is planned for a datacenter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// For which.
+    pub datacenter: DatacenterId,
+    /// From when on.
+    pub from: Wall,
+    /// Until when.
+    pub until: Wall,
+    /// What.
+    pub action: Planned,
+}
+
+/// What may be planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Planned {
+    /// Nothing new goes there.
+    Drain,
+    /// This weight instead of the configured one.
+    Weight(u32),
+}
+
 /// How datacenters are chosen for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -361,7 +449,7 @@ pub enum Policy {
     Weighted,
     /// In the order of the file: the first that is healthy.
     Failover,
-    /// All of them, rotated by the client's subnet.
+    /// All of them, rotated by the client's subnet. After another one: the addresses of each datacenter.
     Spread,
 }
 
@@ -377,6 +465,8 @@ pub enum OnAllDown {
     Nodata,
     /// SERVFAIL.
     Servfail,
+    /// REFUSED.
+    Refused,
 }
 
 /// A listener of the edge.

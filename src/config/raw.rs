@@ -5,12 +5,13 @@
 use toml::de::DeValue;
 
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
-use super::model::{Balance, Class, Policy, Protocol};
+use super::model::{Balance, Class, OnEmpty, Policy, Protocol};
+use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
 use super::words::{
-    AllDown, Alpn, DomainName, File, Host, HostPattern, Ip, Listen, Method, Name, Peer, Prefix, Rate, Share, Size,
-    Statuses, Text, Time, UrlPath, User,
+    AllDown, Alpn, DomainName, Drain, File, Host, HostPattern, Ip, Listen, Method, Name, Peer, Prefix, Rate, Share,
+    Size, Statuses, Text, Time, UrlPath, User,
 };
 
 const HOUR: u64 = 3_600_000;
@@ -313,6 +314,10 @@ section! {
         zone: Many<Zone, 10_000> = [],
         /// Steered names.
         steer: Many<Steer, 10_000> = [],
+        /// Groups of datacenters, for steered names to choose among.
+        pool: Many<Pool, 1_000> = [],
+        /// What is planned for datacenters, by time; for both edges.
+        schedule: Many<Schedule, 1_000> = [],
     } later {
         tls: "DNS over TLS is not served yet: UDP and TCP are",
         https: "DNS over HTTPS is not served yet: UDP and TCP are",
@@ -320,7 +325,8 @@ section! {
         cookies: "DNS cookies are not spoken yet",
         rate_limit: "responses are not rate-limited yet",
     } synonyms {
-        address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs",
+        address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", pools: "pool",
+        group: "pool", schedules: "schedule", maintenance: "schedule",
     }
 }
 
@@ -346,17 +352,23 @@ section! {
         name: DomainName = required,
         /// The services behind it: a datacenter is as healthy here as its worst critical one of these.
         services: List<Name, 256> = required,
-        /// How datacenters are chosen, in order: each narrows what the next chooses from, the last one ranks.
+        /// How datacenters are chosen, in order. `near` narrows to who is near; `weighted`, `failover` or `spread` ranks
+        /// what that leaves; `spread` behind one of them turns the addresses of each datacenter.
         policy: List<Policy, 4> = ["near", "weighted"],
-        /// Datacenters that it may answer with, in order of preference: names, or `{ name, weight }`. By default all.
+        /// What it chooses among, in order of preference: datacenters and pools by their names, or
+        /// `{ name, weight, standby }`. A datacenter stands here once, pools and all. By default all datacenters.
         datacenters: List<Or<Name, Preference>, 64> = optional,
         /// Addresses of how many datacenters make an answer.
         answers: Count<1, 16> = 2,
         /// How long resolvers may keep an answer.
         ttl: Ttl = {},
         /// What to say when every datacenter has failed: `serve-all` (but what an operator took down), `nodata`,
-        /// `servfail`, or `{ last_resort = ["192.0.2.1"] }`.
+        /// `servfail`, `refused`, or `{ last_resort = ["192.0.2.1"] }`.
         on_all_down: Or<AllDown, LastResort> = "serve-all",
+        /// Clients that may be sent to some datacenters only, whatever else is said: data residency.
+        fence: Many<Fence, 64> = [],
+        /// What to say to clients whose fence leaves nobody: `nodata`, `refused` or `servfail`.
+        on_empty: OnEmpty = "nodata",
         /// ALPN ids of the HTTPS record; an empty list leaves the record out.
         alpn: List<Alpn, 16> = ["h2", "http/1.1"],
     } later {
@@ -364,19 +376,73 @@ section! {
         geo: "`near` goes by the prefixes of `[[datacenter]]`",
     } synonyms {
         service: "services", policies: "policy", dcs: "datacenters", datacenter: "datacenters", pools: "datacenters",
-        fallback: "on_all_down", host: "name",
+        fallback: "on_all_down", host: "name", fences: "fence", geofence: "fence", residency: "fence",
     }
 }
 
 section! {
-    /// A datacenter of a steered name, with a weight of its own.
+    /// A member of a steered name or of a pool, with a weight of its own.
     Preference {
-        /// The datacenter.
+        /// The datacenter, or the pool.
         name: Name = required,
-        /// Its share here. By default its own.
+        /// Its share here; 0 is never used. By default a datacenter's own, and a pool's those of its members together.
         weight: Weight = optional,
+        /// Used when every other member beside it has failed, those that stand by or have weight 0 apart.
+        standby: Flag = false,
     } synonyms {
-        datacenter: "name", share: "weight",
+        datacenter: "name", pool: "name", share: "weight", backup: "standby", spare: "standby",
+    }
+}
+
+section! {
+    /// A group of datacenters: stands wherever a steered name, or another pool, may name a datacenter.
+    Pool {
+        /// Its name; no datacenter has it.
+        name: Name = required,
+        /// Its members, in order of preference: datacenters and further pools, or `{ name, weight, standby }`.
+        datacenters: List<Or<Name, Preference>, 64> = required,
+        /// How one of them is chosen, as in a steered name.
+        policy: List<Policy, 4> = ["weighted"],
+        /// Below this share of healthy weight it has failed: it is used only when everything beside it has failed too.
+        fail_below: Share = "50%",
+    } synonyms {
+        members: "datacenters", pools: "datacenters", dcs: "datacenters", policies: "policy",
+    }
+}
+
+section! {
+    /// Clients that may be sent to some datacenters only.
+    Fence {
+        /// Who: prefixes; the longest over all fences of the name decides.
+        clients: List<Prefix, 100_000> = required,
+        /// Where they may be sent: datacenters of the name.
+        only: List<Name, 64> = required,
+    } synonyms {
+        client: "clients", near: "clients", datacenters: "only", to: "only",
+    }
+}
+
+section! {
+    /// What is planned for a datacenter. A wish of an operator comes before it.
+    Schedule {
+        /// The datacenter.
+        datacenter: Name = required,
+        /// From when on, RFC 3339.
+        from: Moment = required,
+        /// Until when, RFC 3339.
+        until: Moment = required,
+        /// `drain`: nothing new goes there; or `{ weight = 10 }`: this weight instead of the configured one.
+        action: Or<Drain, PlannedWeight> = "drain",
+    } synonyms {
+        name: "datacenter", begin: "from", start: "from", end: "until", to: "until",
+    }
+}
+
+section! {
+    /// A weight for a time.
+    PlannedWeight {
+        /// The weight instead of the configured one; 0 takes nothing.
+        weight: Weight = required,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::clock::{Mono, Wall};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::Steer;
 use crate::decide::orders::Orders;
+use crate::decide::schedule;
 use crate::decide::standing::{self, Standing};
 use crate::decide::ttl;
 use crate::decide::weight::{self, Ground, Member};
@@ -33,7 +34,7 @@ pub enum Look {
 /// Derives everything that can be derived.
 pub fn assess(next: &mut Snapshot, look: Look, now: Mono, wall: Wall) {
     let topology = Arc::clone(&next.topology);
-    let orders = Orders::of(&next.intents, &topology);
+    let orders = Orders::of(&next.intents, &topology, wall);
     backends(next, &topology, &orders, look, now);
     weights(next, &topology, &orders, look, now);
     steers(next, &topology, &orders, now, wall);
@@ -52,6 +53,7 @@ pub fn moved(before: &Snapshot, after: &Snapshot) -> bool {
             (a.state, a.factor, a.effective, a.panic) != (b.state, b.factor, b.effective, b.panic)
         })
         || differ(&before.steers, &after.steers, |a, b| a != b)
+        || differ(&before.spill, &after.spill, |a, b| a.shed != b.shed)
 }
 
 /// How an edge treats a backend: those that are merely used are all alike.
@@ -144,5 +146,7 @@ fn soonest_change(next: &Snapshot, topology: &Topology, steer: &Steer, now: Mono
         });
         members.chain(ttl::until_weight(next.weight(service, dc), ramp, now)).min()
     };
-    places.filter_map(here).chain(ttl::until_intent(&next.intents, wall)).min()
+    let planned = topology.config.dns.as_ref().map(|d| d.schedules.as_slice()).unwrap_or_default();
+    let planned = schedule::until_next(planned, &steer.datacenters, wall);
+    places.filter_map(here).chain(ttl::until_intent(&next.intents, wall)).chain(planned).min()
 }

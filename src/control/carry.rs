@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::spill;
 use super::step::seed;
 use crate::base::clock::Mono;
 use crate::base::ids::TargetId;
@@ -41,6 +42,7 @@ pub fn reload(next: &mut Snapshot, mut topology: Topology, now: Mono) {
     });
     let weights = Arc::new(weights.collect());
 
+    next.spill = Arc::new(spill::carried(&old, &next.spill, &topology, now));
     (next.targets, next.backends, next.weights) = (targets, backends, weights);
     next.topology = Arc::new(topology);
 }

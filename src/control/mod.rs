@@ -9,6 +9,7 @@ pub mod memory;
 pub mod probe;
 mod report;
 mod run;
+mod spill;
 pub mod step;
 
-pub use run::{Handle, Running, StartError, Stopped, start, start_with};
+pub use run::{Handle, Prepare, Running, StartError, Stopped, start, start_with};

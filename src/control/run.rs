@@ -128,10 +128,18 @@ impl Drop for Running {
     }
 }
 
+/// What makes the views of a snapshot before it is published, given the one before it: so that no reader pays for it.
+pub type Prepare = Box<dyn Fn(Option<&Snapshot>, &Snapshot) + Send>;
+
 /// Starts the health core for `topology`, from what `state_dir` remembers if there is one. A first snapshot is published
 /// when it returns. Install the metrics recorder before: handles that are made without one stay silent.
-pub fn start(topology: Topology, state_dir: Option<PathBuf>, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    start_with(topology, state_dir, clock, Arc::new(Sockets))
+pub fn start(
+    topology: Topology,
+    state_dir: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    prepare: Prepare,
+) -> Result<Running, StartError> {
+    start_with(topology, state_dir, clock, Arc::new(Sockets), prepare)
 }
 
 /// As [`start`], with a prober of one's own.
@@ -140,6 +148,7 @@ pub fn start_with(
     state_dir: Option<PathBuf>,
     clock: Arc<dyn Clock>,
     prober: Arc<dyn Prober>,
+    prepare: Prepare,
 ) -> Result<Running, StartError> {
     // All probes that have news get their turn before the loop gets its own: its turns cost by the turn, not by the probe.
     let mut builder = Builder::new_current_thread();
@@ -150,10 +159,11 @@ pub fn start_with(
         None
     });
     let first = step::first(topology, memory.as_ref(), clock.mono(), clock.wall());
+    prepare(None, &first);
     let published = Arc::new(Published::new(first));
     let (events, arriving) = mpsc::channel(QUEUE);
     let stop = CancellationToken::new();
-    let turning = Loop::new(Arc::clone(&published), arriving, stop.clone(), state_dir, clock, prober);
+    let turning = Loop::new(Arc::clone(&published), arriving, stop.clone(), state_dir, clock, prober, prepare);
     let body = move || drive(runtime, turning);
     let thread = std::thread::Builder::new().name("control".into()).spawn(body);
     let thread = thread.map_err(|source| StartError::Thread { source })?;
@@ -173,6 +183,7 @@ struct Loop {
     stop: CancellationToken,
     clock: Arc<dyn Clock>,
     prober: Arc<dyn Prober>,
+    prepare: Prepare,
     schedule: Schedule,
     flights: JoinSet<Landing>,
     /// Whose flight each task is: the target and the serial of its topology.
@@ -203,6 +214,7 @@ impl Loop {
         state_dir: Option<PathBuf>,
         clock: Arc<dyn Clock>,
         prober: Arc<dyn Prober>,
+        prepare: Prepare,
     ) -> Self {
         let current = published.full();
         let now = clock.mono();
@@ -217,6 +229,7 @@ impl Loop {
             stop,
             clock,
             prober,
+            prepare,
             schedule,
             flights: JoinSet::new(),
             aboard: HashMap::new(),
@@ -315,6 +328,9 @@ impl Loop {
             }
             let next = step::steps(&self.current, turn.events, now, wall);
             let before = std::mem::replace(&mut self.current, Arc::new(next));
+            if before.generation != self.current.generation {
+                (self.prepare)(Some(&before), &self.current);
+            }
             self.published.publish(Arc::clone(&self.current));
             // Evidence alone moves no generation; what it has turned is told with the next tick.
             if touched.all || before.generation != self.current.generation {

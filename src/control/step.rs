@@ -11,6 +11,7 @@ use super::carry;
 use super::event::Event;
 use super::intent;
 use super::memory::Memory;
+use super::spill;
 use crate::base::clock::{Mono, Wall};
 use crate::base::hash;
 use crate::base::ids::{BackendId, TargetId};
@@ -32,6 +33,7 @@ pub fn first(topology: Topology, known: Option<&Memory>, now: Mono, wall: Wall) 
         backends: Arc::new(topology.backends.iter().map(|_| standing::fresh(now)).collect()),
         weights: Arc::new(vec![DcWeight { state: DcState::Absent, ..DcWeight::default() }; pairs]),
         steers: Arc::default(),
+        spill: Arc::new(spill::fresh(&topology, now)),
         intents: Arc::new(Intents::default()),
         isolated_since: None,
         views: Arc::default(),
@@ -167,6 +169,7 @@ const fn lost(health: &TargetHealth) -> bool {
 fn sampled(next: &mut Snapshot, samples: &[(BackendId, Sample)], now: Mono) -> Look {
     let topology = Arc::clone(&next.topology);
     let known = |(id, _): &&(BackendId, Sample)| id.index() < topology.backends.len();
+    spill::count(next, samples);
     let mut suspects: Vec<TargetId> = Vec::new();
     let backends = Arc::make_mut(&mut next.backends);
     let mut closed = Vec::new();
@@ -235,6 +238,7 @@ fn tick(next: &mut Snapshot, now: Mono, wall: Wall) -> Look {
     if let Some(left) = intent::unexpired(&next.intents, wall) {
         next.intents = Arc::new(left);
     }
+    spill::tick(next, now);
     let stale = |(at, _): &(Mono, Sample)| now.since(*at) >= eject::WINDOW;
     if next.backends.iter().any(|b| b.recent.first().is_some_and(stale)) {
         for backend in Arc::make_mut(&mut next.backends) {

@@ -9,6 +9,8 @@ pub mod orders;
 pub mod place;
 pub mod retry;
 pub mod route;
+pub mod schedule;
+pub mod spill;
 pub mod standing;
 pub mod steer;
 pub mod tried;

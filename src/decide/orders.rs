@@ -1,11 +1,15 @@
 //! What operators want, resolved against what exists: from names and addresses to ids.
 //!
 //! A wish for something that does not exist is kept (a reload may bring it) and has no effect. Where wishes for a place and
-//! for a part of it differ, the harder state wins (down over drain), and the weight nearest to the part.
+//! for a part of it differ, the harder state wins (down over drain), and the weight nearest to the part. What is planned for
+//! a datacenter counts where no operator says otherwise.
 
 use std::net::SocketAddr;
 
+use super::schedule;
+use crate::base::clock::Wall;
 use crate::base::ids::{DatacenterId, ServiceId};
+use crate::config::Planned;
 use crate::snapshot::Topology;
 use crate::snapshot::intent::{Intents, Subject, Wish};
 use crate::snapshot::topology::Backend;
@@ -26,6 +30,8 @@ pub struct Order {
     pub taken: Option<Taken>,
     /// The weight that replaces the configured one.
     pub weight: Option<u32>,
+    /// A part of this is planned, and no operator's wish.
+    pub planned: bool,
 }
 
 impl Order {
@@ -49,8 +55,8 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Resolves `intents` against `topology`.
-    pub fn of(intents: &Intents, topology: &Topology) -> Self {
+    /// Resolves `intents` against `topology`, and adds what is planned for `wall`.
+    pub fn of(intents: &Intents, topology: &Topology, wall: Wall) -> Self {
         let config = &topology.config;
         let width = config.datacenters.len();
         let datacenter_of = |name: &str| config.datacenters.iter().position(|d| d.name == name);
@@ -81,6 +87,17 @@ impl Orders {
                 }
             }
         }
+        // A wish of now comes before a plan of yesterday.
+        for plan in schedule::in_force(config.dns.as_ref(), wall) {
+            let Some(order) = orders.datacenters.get_mut(plan.datacenter.index()) else { continue };
+            match plan.action {
+                Planned::Drain if order.taken.is_none() => (order.taken, order.planned) = (Some(Taken::Drained), true),
+                Planned::Weight(weight) if order.weight.is_none() => {
+                    (order.weight, order.planned) = (Some(weight), true);
+                }
+                Planned::Drain | Planned::Weight(_) => {}
+            }
+        }
         // What speaks of one service comes last, so that its weight wins over what speaks of all.
         orders.backends.sort_by_key(|(_, service, _)| service.is_some());
         orders
@@ -99,7 +116,8 @@ impl Orders {
     /// Of a service in a datacenter.
     pub fn service(&self, service: ServiceId, datacenter: DatacenterId) -> Order {
         let (part, whole) = (self.service_alone(service, datacenter), self.datacenter(datacenter));
-        Order { taken: part.taken.max(whole.taken), weight: part.weight.or(whole.weight) }
+        let planned = whole.planned;
+        Order { taken: part.taken.max(whole.taken), weight: part.weight.or(whole.weight), planned }
     }
 
     /// Of a backend: the state with all that it is part of, the weight of its own.

@@ -182,7 +182,8 @@ pub fn candidates<'a>(
                 (None, None) if deciding.is_empty() => (DcState::Serving, 1_000, None),
                 (None, None) => (DcState::Absent, 0, None),
             };
-            Candidate { state, effective: u64::from(order.weight.unwrap_or(own)) * share, held_by }
+            let effective = u64::from(order.weight.unwrap_or(own)) * share;
+            Candidate { state, effective, held_by, planned: order.planned }
         })
         .collect();
     let all_down =

@@ -75,6 +75,7 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
         backends: Arc::new(topology.backends.iter().map(|b| health(b.spec.weight)).collect()),
         weights: Arc::new(vec![DcWeight::default(); datacenters.len()]),
         steers: Arc::default(),
+        spill: Arc::default(),
         intents: Arc::new(Intents::default()),
         isolated_since: None,
         views: Arc::new(Views::default()),

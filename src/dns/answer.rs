@@ -271,8 +271,8 @@ impl Work<'_, '_> {
     fn steer(&mut self, id: SteerId, steered: &Steered, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
         let client = Client::new(self.client, self.table.fixed.client_prefix);
         let Some(choice) = steered.choose(&client) else { return self.close(zone, question) };
-        if choice.reason == Reason::Servfail {
-            self.rcode = Rcode::ServFail;
+        if let Reason::Servfail | Reason::Refused = choice.reason {
+            self.rcode = if choice.reason == Reason::Refused { Rcode::Refused } else { Rcode::ServFail };
             self.authoritative = false;
             return Ok(());
         }

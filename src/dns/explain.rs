@@ -11,8 +11,8 @@ use super::answer::{Meta, Outcome, Transport, answer};
 use super::steered::Steered;
 use super::table::{Found, Table};
 use crate::base::ids::SteerId;
-use crate::config::{OnAllDown, Steer};
-use crate::decide::steer::{Client, Plan, Seat};
+use crate::config::{Member, OnAllDown, Steer, Who};
+use crate::decide::steer::{Client, Plan, Rank, Seat};
 use crate::snapshot::{DcState, Snapshot};
 use crate::wire::dns::{MAX_TCP, rtype};
 use crate::wire::{ecs, name, rdata, text};
@@ -65,11 +65,19 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
         OnAllDown::LastResort(addresses) => json!({ "last-resort": addresses }),
         OnAllDown::Nodata => json!("nodata"),
         OnAllDown::Servfail => json!("servfail"),
+        OnAllDown::Refused => json!("refused"),
     };
+    let fence = plan.fence(client).and_then(|place| steer.fences.get(place)).map(|fence| {
+        let config = &snapshot.topology.config;
+        let sites = fence.only.iter().filter_map(|i| steer.datacenters.get(*i));
+        let names = sites.filter_map(|(dc, _)| config.datacenters.get(dc.index())).map(|d| d.name.as_str());
+        json!({ "only": names.collect::<Vec<_>>(), "on_empty": steer.on_empty })
+    });
     json!({
         "policy": steer.policy,
         "reason": choice.reason,
         "answers": steer.answers,
+        "fence": fence,
         "near_leaf": plan.near_leaf(client).map(|(network, length)| format!("{network}/{length}")),
         "scope": choice.scope,
         "all_down": health.is_some_and(|h| h.all_down),
@@ -80,7 +88,36 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
             "min": steer.ttl_min.as_secs(),
             "why": if u64::from(steered.ttl) < steer.ttl_base.as_secs() { "a change may be near" } else { "calm" },
         },
+        "pools": pools(&steer.members),
         "candidates": candidates(snapshot, steer, id, plan, client),
+    })
+}
+
+/// The groups of a name as they nest; nothing where there are none.
+fn pools(members: &[Member]) -> Vec<Value> {
+    let pool = |member: &Member| match &member.who {
+        Who::Datacenter(_) => None,
+        Who::Pool(pool) => Some(json!({
+            "pool": pool.name,
+            "policy": pool.policy,
+            "weight": member.weight,
+            "standby": member.standby,
+            "fail_below": pool.fail_below,
+            "pools": pools(&pool.members),
+        })),
+    };
+    members.iter().filter_map(pool).collect()
+}
+
+/// The groups that candidate `index` stands in, outermost first, and whether it stands by.
+fn place(members: &[Member], index: usize) -> Option<(Vec<&str>, bool)> {
+    members.iter().find_map(|member| match &member.who {
+        Who::Datacenter(i) => (*i == index).then_some((Vec::new(), member.standby)),
+        Who::Pool(pool) => {
+            let (mut path, standby) = place(&pool.members, index)?;
+            path.insert(0, &pool.name);
+            Some((path, standby || member.standby))
+        }
     })
 }
 
@@ -89,40 +126,56 @@ fn candidates(snapshot: &Snapshot, steer: &Steer, id: SteerId, plan: &Plan, clie
     let ranking = plan.ranking(client);
     let picks = plan.choose(client);
     let one = |(index, (seat, (dc, _))): (usize, (&Seat, &(crate::base::ids::DatacenterId, u32)))| {
-        let rank = ranking.iter().position(|r| usize::from(r.index) == index);
+        let place_in_rank = ranking.iter().position(|r| usize::from(r.index) == index);
+        let rank = place_in_rank.and_then(|r| ranking.get(r));
         let chosen = picks.picks().iter().any(|p| usize::from(*p) == index);
         let candidate = snapshot.steers.get(id.index()).and_then(|s| s.candidates.get(index));
         let held_by = candidate.and_then(|c| c.held_by).and_then(|s| config.services.get(s.index()));
+        let (path, standby) = place(&steer.members, index).unwrap_or_default();
         json!({
             "datacenter": config.datacenters.get(dc.index()).map(|d| &d.name),
+            "pool": path,
+            "standby": standby,
             "addresses": config.datacenters.get(dc.index()).map(|d| &d.addresses),
             "weight": seat.configured,
             "effective": seat.effective as f64 / 1_000.0,
             "state": seat.state,
+            "planned": seat.planned,
             "held_by": held_by.map(|s| &s.name),
+            "fenced_off": !plan.lets(index, client),
             "near": plan.is_near(index, client),
-            "group": rank.and_then(|r| ranking.get(r)).map(|r| match r.group { 0 => "first", 1 => "rest", _ => "shed" }),
-            "score": rank.and_then(|r| ranking.get(r)).map(|r| r.score),
-            "rank": rank.map(|r| r + 1),
+            "shed": f64::from(seat.shed) / 1_000.0,
+            "group": rank.map(|r| match (r.spilled, r.near) {
+                (true, _) => "spilled",
+                (false, 0) => "first",
+                (false, 1) => "rest",
+                (false, _) => "shed",
+            }),
+            "rank": place_in_rank.map(|r| r + 1),
             "chosen": chosen,
-            "excluded": if chosen { None } else { Some(excluded(seat, rank.is_some())) },
+            "excluded": if chosen { None } else { Some(excluded(seat, plan.lets(index, client), standby, rank)) },
         })
     };
     plan.seats().iter().zip(&steer.datacenters).enumerate().map(one).collect()
 }
 
-/// Why a candidate is not in the answer.
-const fn excluded(seat: &Seat, ranked: bool) -> &'static str {
-    if ranked {
-        return "others rank before it";
-    }
-    match seat.state {
-        DcState::AdminDown => "an operator took it down",
-        DcState::Drained => "an operator drains it",
-        DcState::Failed => "too little of it is healthy",
-        DcState::Absent => "the service has no backend there",
-        DcState::Serving | DcState::Returning if seat.configured == 0 => "its weight is 0",
-        DcState::Serving | DcState::Returning => "no weight is left of it",
+/// Why a candidate is not in the answer: the first that applies, in the order of evaluation.
+const fn excluded(seat: &Seat, fenced_in: bool, standby: bool, rank: Option<&Rank>) -> &'static str {
+    match (seat.state, rank) {
+        (_, Some(Rank { spilled: true, .. })) => {
+            "it is short of capacity, and this client is among those that leave it"
+        }
+        (_, Some(_)) => "others rank before it",
+        (DcState::AdminDown, _) => "an operator took it down",
+        (DcState::Drained, _) if seat.planned => "its schedule drains it",
+        (DcState::Drained, _) => "an operator drains it",
+        _ if !fenced_in => "this client's fence keeps it out",
+        (DcState::Failed, _) => "too little of it is healthy",
+        (DcState::Absent, _) => "the service has no backend there",
+        _ if seat.configured == 0 => "its weight is 0",
+        _ if seat.effective == 0 => "no weight is left of it",
+        _ if standby => "it stands by while others serve",
+        _ => "its pool has failed or has no weight, and others serve",
     }
 }
 
@@ -166,8 +219,12 @@ fn subnet(client: IpAddr, prefix: (u8, u8)) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::config::{Fence, Policy, Pool};
     use crate::dns::fixture::{self, with_health, world};
+    use crate::snapshot::Spill;
 
     #[test]
     fn a_steered_name_shows_every_candidate_and_the_answer_that_a_resolver_gets() {
@@ -197,6 +254,39 @@ mod tests {
             json!(["NEAR.example.test. 5 IN AAAA 2001:db8:1::1", "NEAR.example.test. 5 IN AAAA 2001:db8:2::1"])
         );
         assert_eq!(said["answer"]["client_subnet"], json!({ "source": 24, "scope": 24 }));
+    }
+
+    #[test]
+    fn pools_fences_standbys_and_spill_are_shown_with_what_keeps_each_out() {
+        let dc = |place| Member { who: Who::Datacenter(place), weight: 0, standby: false };
+        let south =
+            Pool { name: "south".into(), policy: vec![Policy::Weighted], members: vec![dc(0), dc(1)], fail_below: 0.5 };
+        let steer = Steer {
+            members: vec![
+                Member { who: Who::Pool(south), weight: 80, standby: false },
+                Member { standby: true, ..dc(2) },
+            ],
+            fences: vec![Fence { clients: vec!["10.9.0.0/16".parse().unwrap()], only: vec![1, 2] }],
+            ..fixture::steer("www.example.test.", &[Policy::Failover])
+        };
+        let mut snapshot = fixture::snapshot(vec![fixture::zone("example.test.", fixture::ZONE)], vec![steer]);
+        snapshot.spill = Arc::new(vec![Spill::default(), Spill { shed: 1_000, ..Spill::default() }]);
+        let ask =
+            |client: &str| explain(&snapshot, "www.example.test", "A", client.parse().unwrap())["steering"].clone();
+        let free = ask("10.1.2.3");
+        let of = |said: &Value, member: &str| -> Vec<Value> {
+            (0..3).map(|i| said["candidates"][i][member].clone()).collect()
+        };
+        assert_eq!((&free["reason"], &free["fence"]), (&json!("spilled"), &Value::Null));
+        assert_eq!(of(&free, "pool"), [json!(["south"]), json!(["south"]), json!([])]);
+        assert_eq!(of(&free, "chosen"), [json!(true), json!(true), json!(false)]);
+        assert_eq!(of(&free, "group"), [json!("first"), json!("spilled"), Value::Null]);
+        assert_eq!(free["candidates"][2]["excluded"], "it stands by while others serve");
+        assert_eq!(free["pools"][0]["pool"], "south");
+        let fenced = ask("10.9.2.3");
+        assert_eq!(fenced["fence"], json!({ "only": ["shanghai", "tianjin"], "on_empty": "nodata" }));
+        assert_eq!(fenced["candidates"][0]["excluded"], "this client's fence keeps it out");
+        assert_eq!(of(&fenced, "fenced_off"), [json!(true), json!(false), json!(false)]);
     }
 
     #[test]

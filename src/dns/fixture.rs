@@ -93,6 +93,7 @@ pub(crate) fn steer(name: &str, policy: &[Policy]) -> Steer {
         ttl_min: Duration::from_secs(5),
         on_all_down: OnAllDown::ServeAll,
         alpn: vec!["h2".into(), "http/1.1".into()],
+        ..Steer::default()
     }
 }
 
@@ -100,7 +101,7 @@ pub(crate) fn healthy(steer: &Steer) -> SteerHealth {
     let candidate = |(_, w): &(DatacenterId, u32)| Candidate {
         state: DcState::Serving,
         effective: u64::from(*w) * 1_000,
-        held_by: None,
+        ..Candidate::default()
     };
     SteerHealth { candidates: steer.datacenters.iter().map(candidate).collect(), all_down: false, ttl: 20 }
 }
@@ -112,8 +113,8 @@ pub(crate) fn snapshot(zones: Vec<Zone>, steers: Vec<Steer>) -> Snapshot {
         threads: 1,
         ecs: true,
         client_prefix: (24, 56),
-        zones: Vec::new(),
         steers,
+        ..Dns::default()
     };
     let config = Config {
         node: Node { name: "node-1".into(), ..Node::default() },
@@ -131,6 +132,7 @@ pub(crate) fn snapshot(zones: Vec<Zone>, steers: Vec<Steer>) -> Snapshot {
         backends: Arc::default(),
         weights: Arc::default(),
         steers: Arc::new(steers),
+        spill: Arc::default(),
         intents: Arc::default(),
         isolated_since: None,
         views: Arc::default(),

@@ -26,7 +26,7 @@ mod udp;
 pub mod zone;
 
 pub use explain::explain;
-pub use table::prepare;
+pub use table::{prepare, publish};
 
 /// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.
 const PORT_TRIES: usize = 32;

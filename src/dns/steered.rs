@@ -10,7 +10,7 @@ use super::table::record;
 use crate::base::ids::SteerId;
 use crate::config::OnAllDown;
 use crate::decide::near::Near;
-use crate::decide::steer::{Choice, Client, Plan, Reason};
+use crate::decide::steer::{Choice, Client, Fences, Plan, Reason};
 use crate::snapshot::Snapshot;
 use crate::wire::dns::{Full, IN, QNAME, Reply, Section, rtype};
 use crate::wire::svcb;
@@ -58,7 +58,7 @@ impl Site {
 
 impl Steered {
     /// Compiles the steered name `id`.
-    pub(super) fn compile(snapshot: &Snapshot, id: SteerId, near: &Arc<Near>) -> Self {
+    pub(super) fn compile(snapshot: &Snapshot, id: SteerId, near: &Arc<Near>, fences: Option<&Arc<Fences>>) -> Self {
         let config = &snapshot.topology.config;
         let Some(steer) = config.dns.as_ref().and_then(|d| d.steers.get(id.index())) else { return Self::default() };
         let floor = steer.ttl_min.as_secs() as u32;
@@ -70,7 +70,7 @@ impl Steered {
             _ => Site::default(),
         };
         Self {
-            plan: Plan::of(snapshot, id, near),
+            plan: Plan::of(snapshot, id, near, fences),
             sites: steer
                 .datacenters
                 .iter()
@@ -92,6 +92,16 @@ impl Steered {
         self.plan.as_ref()
     }
 
+    /// Whether `after` would be compiled to the same as this was from `before`, both being of one topology.
+    pub(super) fn stands(&self, id: SteerId, before: &Snapshot, after: &Snapshot) -> bool {
+        let steer = before.topology.config.dns.as_ref().and_then(|d| d.steers.get(id.index()));
+        let shed = |s: &Snapshot, dc: usize| s.spill.get(dc).map_or(0, |s| s.shed);
+        before.steers.get(id.index()) == after.steers.get(id.index())
+            && steer.is_some_and(|s| {
+                s.datacenters.iter().all(|(dc, _)| shed(before, dc.index()) == shed(after, dc.index()))
+            })
+    }
+
     /// The choice for `client`.
     pub(super) fn choose(&self, client: &Client) -> Option<Choice> {
         self.plan.as_ref().map(|plan| plan.choose(client))
@@ -108,9 +118,9 @@ impl Steered {
         let sites = sites.chain(last);
         let ttl = if choice.reason == Reason::LastResort { self.ttl.min(LAST_RESORT_TTL) } else { self.ttl };
         match rtype {
-            rtype::A => put_addresses(reply, owner, sites, 0),
-            rtype::AAAA => put_addresses(reply, owner, sites, 1),
-            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, ttl),
+            rtype::A => put_addresses(reply, owner, sites, 0, choice.turn),
+            rtype::AAAA => put_addresses(reply, owner, sites, 1, choice.turn),
+            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, ttl, choice.turn),
             _ => Ok(false),
         }
     }
@@ -121,6 +131,7 @@ impl Steered {
         owner: usize,
         sites: &(impl Iterator<Item = &'s Site> + Clone),
         ttl: u32,
+        turn: u16,
     ) -> Result<bool, Full> {
         if sites.clone().next().is_none() {
             return Ok(false);
@@ -138,7 +149,11 @@ impl Steered {
             if length > 0 {
                 let ([k0, k1], [n0, n1]) = (key.to_be_bytes(), (length as u16).to_be_bytes());
                 reply.raw(&[k0, k1, n0, n1])?;
-                sites.clone().try_for_each(|s| reply.raw(&s.hints[family]))?;
+                for site in sites.clone() {
+                    let (head, tail) = turned(&site.hints[family], site.records[family].0, turn);
+                    reply.raw(tail)?;
+                    reply.raw(head)?;
+                }
             }
         }
         reply.patch(data - 2, (reply.at() - data) as u16);
@@ -151,11 +166,24 @@ fn put_addresses<'s>(
     owner: usize,
     sites: impl Iterator<Item = &'s Site>,
     family: usize,
+    turn: u16,
 ) -> Result<bool, Full> {
     let mut any = false;
     for (count, octets) in sites.map(|s| &s.records[family]) {
-        reply.put_owned(Section::Answer, *count, octets, owner)?;
+        let (head, tail) = turned(octets, *count, turn);
+        let first = if head.is_empty() { *count } else { *count - turn % *count };
+        reply.put_owned(Section::Answer, first, tail, owner)?;
+        if !head.is_empty() {
+            reply.put_owned(Section::Answer, *count - first, head, owner)?;
+        }
         any |= *count > 0;
     }
     Ok(any)
+}
+
+/// `octets` of `count` equal pieces, cut where the rotation begins: what comes last, and what comes first.
+fn turned(octets: &[u8], count: u16, turn: u16) -> (&[u8], &[u8]) {
+    let place = usize::from(turn.checked_rem(count).unwrap_or(0));
+    let piece = octets.len().checked_div(count.into()).unwrap_or(0);
+    octets.split_at_checked(place * piece).unwrap_or((&[], octets))
 }

@@ -13,6 +13,7 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::Config;
 use crate::decide::near::Near;
+use crate::decide::steer::Fences;
 use crate::observe::names::dns as metric;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
@@ -30,7 +31,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Table {
     pub(super) fixed: Arc<Fixed>,
-    pub(super) steered: Vec<Steered>,
+    pub(super) steered: Vec<Arc<Steered>>,
     /// Generation of the snapshot that it was compiled from.
     pub generation: u64,
 }
@@ -46,6 +47,8 @@ pub(super) struct Fixed {
     referrals: Vec<Referral>,
     /// By steered name: who is near.
     near: Vec<Arc<Near>>,
+    /// By steered name: who is fenced.
+    fences: Vec<Option<Arc<Fences>>>,
     /// Our name, as the NSID option has it.
     pub(super) nsid: Box<[u8]>,
     /// Whether client subnets are honoured.
@@ -109,22 +112,31 @@ pub(super) enum Found<'t> {
 }
 
 impl Table {
-    /// The table of `snapshot`, compiled if this is the first who asks.
+    /// The table of `snapshot`, compiled if this is the first who asks: as a rule [`publish`] has.
     pub fn of(snapshot: &Snapshot) -> Option<Arc<Self>> {
-        snapshot.views.of(Slot::Dns, || {
-            let began = SystemClock.mono();
-            let table = Self::compile(snapshot);
-            let took = SystemClock.mono().since(began);
-            metric::COMPILE.histogram(&["steered"]).record(took.as_secs_f64());
-            table
-        })
+        snapshot.views.of(Slot::Dns, || timed("steered", || Self::compile(snapshot)))
     }
 
     /// Compiles the table of `snapshot`.
     pub fn compile(snapshot: &Snapshot) -> Self {
+        Self::follow(snapshot, None)
+    }
+
+    /// Compiles the table of `snapshot`, with all that has not moved from the one `before`.
+    fn follow(snapshot: &Snapshot, before: Option<(&Snapshot, &Self)>) -> Self {
         let fixed = Fixed::of(&snapshot.topology);
-        let steered = fixed.near.iter().enumerate().map(|(i, near)| Steered::compile(snapshot, SteerId::new(i), near));
-        Self { steered: steered.collect(), generation: snapshot.generation, fixed: Arc::clone(&fixed) }
+        let before = before.filter(|(_, table)| Arc::ptr_eq(&table.fixed, &fixed));
+        let one = |(i, near): (usize, &Arc<Near>)| {
+            let id = SteerId::new(i);
+            let kept = before.and_then(|(old, table)| {
+                let steered = table.steered.get(i)?;
+                steered.stands(id, old, snapshot).then(|| Arc::clone(steered))
+            });
+            let fences = fixed.fences.get(i).and_then(Option::as_ref);
+            kept.unwrap_or_else(|| Arc::new(Steered::compile(snapshot, id, near, fences)))
+        };
+        let steered = fixed.near.iter().enumerate().map(one).collect();
+        Self { steered, generation: snapshot.generation, fixed: Arc::clone(&fixed) }
     }
 
     /// Where `name`, in lower case, leads.
@@ -134,7 +146,7 @@ impl Table {
 
     /// The steered name that `node` is.
     pub(super) fn steered(&self, node: &Node) -> Option<(SteerId, &Steered)> {
-        self.steered.get(node.steer as usize).map(|s| (SteerId::new(node.steer as usize), s))
+        self.steered.get(node.steer as usize).map(|s| (SteerId::new(node.steer as usize), &**s))
     }
 }
 
@@ -143,15 +155,26 @@ pub fn prepare(topology: &Topology) {
     Fixed::of(topology);
 }
 
+/// Compiles what `after` answers from, before it is published: what has moved since `before`, the rest is shared with it.
+pub fn publish(before: Option<&Snapshot>, after: &Snapshot) {
+    if after.topology.config.dns.is_some() {
+        let known = before.and_then(|old| Some((old, old.views.peek::<Table>(Slot::Dns)?)));
+        after.views.of(Slot::Dns, || timed("steered", || Table::follow(after, known)));
+    }
+}
+
+fn timed<T>(part: &'static str, compile: impl FnOnce() -> T) -> T {
+    let began = SystemClock.mono();
+    let made = compile();
+    metric::COMPILE.histogram(&[part]).record(SystemClock.mono().since(began).as_secs_f64());
+    made
+}
+
 impl Fixed {
     fn of(topology: &Topology) -> Arc<Self> {
-        let made = topology.views.of(Slot::Dns, || {
-            let began = SystemClock.mono();
-            let fixed = Self::compile(&topology.config, &topology.assets.zones);
-            let took = SystemClock.mono().since(began);
-            metric::COMPILE.histogram(&["static"]).record(took.as_secs_f64());
-            fixed
-        });
+        let made = topology
+            .views
+            .of(Slot::Dns, || timed("static", || Self::compile(&topology.config, &topology.assets.zones)));
         made.unwrap_or_default()
     }
 
@@ -174,6 +197,7 @@ impl Fixed {
             let same = dns.steers.iter().zip(&fixed.near).find(|(s, _)| same_candidates(s, steer));
             let near = same.map_or_else(|| Arc::new(Near::build(nets.into_iter())), |(_, near)| Arc::clone(near));
             fixed.near.push(near);
+            fixed.fences.push(Fences::build(&steer.fences).map(Arc::new));
             let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
             let zone = zone_of(&owner, &apexes).and_then(|i| order.get(i as usize).map(|z| (i, z)));
             if let Some((zone, data)) = zone

@@ -156,7 +156,8 @@ impl Router {
     ) -> Result<Self, RouterError> {
         let config = Arc::clone(&topology.config);
         let token = config.admin.as_ref().map(read_token).transpose()?.flatten();
-        let control = control::start(topology, config.node.state_dir.clone(), Arc::clone(&clock))?;
+        let state_dir = config.node.state_dir.clone();
+        let control = control::start(topology, state_dir, Arc::clone(&clock), Box::new(dns::publish))?;
         let handle = control.handle();
         let (edges, services) = (CancellationToken::new(), CancellationToken::new());
         // Dropping these guards, as every early return does, stops what has started.

@@ -261,6 +261,29 @@ pub struct Candidate {
     pub effective: u64,
     /// The service that decides, where one holds it down.
     pub held_by: Option<crate::base::ids::ServiceId>,
+    /// It is down, or weighs what it does, because that is planned for now.
+    pub planned: bool,
+}
+
+/// How much one datacenter has to carry, as far as this node sees, and what leaves it for that.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spill {
+    /// Requests since `counted_from`.
+    pub requests: u64,
+    /// Since when they are counted.
+    pub counted_from: Mono,
+    /// Requests a second, averaged over some seconds; `None`: nobody tells.
+    pub rate_rps: Option<f64>,
+    /// Since when nobody tells.
+    pub silent_from: Option<Mono>,
+    /// The share of clients, in thousandths, that DNS sends elsewhere.
+    pub shed: u32,
+    /// The share of clients, 0 to 1, that have learnt of it by now: caches lag behind by a TTL.
+    pub felt: f64,
+    /// `shed` is on its way to where it belongs.
+    pub moving: bool,
+    /// When `shed` was last decided.
+    pub decided_at: Mono,
 }
 
 /// What DNS answers from, for one steered name.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use alarm::Alarm;
 pub use cell::Published;
-pub use health::{BackendHealth, DcState, DcWeight, SteerHealth, TargetHealth};
+pub use health::{BackendHealth, DcState, DcWeight, Spill, SteerHealth, TargetHealth};
 pub use intent::{Intent, Intents};
 pub use load::Load;
 pub use topology::Topology;
@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub weights: Arc<Vec<DcWeight>>,
     /// The same by steered name: what DNS answers from.
     pub steers: Arc<Vec<SteerHealth>>,
+    /// What each datacenter has to carry, by [`DatacenterId`], and what leaves it. Empty where no capacity is configured.
+    pub spill: Arc<Vec<Spill>>,
     /// What operators want.
     pub intents: Arc<Intents>,
     /// Whether this node has reason to believe that it is the one cut off: verdicts are held since then.

@@ -47,7 +47,7 @@ pub(crate) fn random(rng: &mut Rng) -> Config {
         ttl_base: 20 * S,
         ttl_min: 5 * S,
         on_all_down: OnAllDown::ServeAll,
-        alpn: Vec::new(),
+        ..Steer::default()
     };
     let all = datacenters.iter().enumerate().map(|(i, d)| (DatacenterId::new(i), d.weight)).collect();
     let two = (0..2).map(|i| (DatacenterId::new(i), 1)).collect();

@@ -19,6 +19,7 @@ mod edge;
 mod health;
 mod names;
 mod places;
+mod pools;
 mod sockets;
 mod steering;
 mod syntax;

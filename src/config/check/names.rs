@@ -45,6 +45,11 @@ impl Names {
         self.ids.contains_key(name)
     }
 
+    /// The index of a name, if it is there.
+    pub(super) fn index(&self, name: &str) -> Option<usize> {
+        self.ids.get(name).copied()
+    }
+
     /// The index of a name; notes one that is not there.
     pub(super) fn resolve(&self, name: &str, span: Span, checker: &mut Checker<'_>) -> Option<usize> {
         let found = self.ids.get(name).copied();

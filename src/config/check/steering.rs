@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::names::Names;
+use super::pools::{Layout, Pools};
 use super::{Checker, places};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::kinds::Or;
-use crate::config::model::{Datacenter, Dns, OnAllDown, Policy, Steer, ZoneFile};
+use crate::config::kinds::{List, Or};
+use crate::config::model::{Datacenter, Dns, Fence, OnAllDown, Planned, Policy, Schedule, Steer, ZoneFile};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
-use crate::config::words::DomainName;
+use crate::config::words::{DomainName, Drain};
 
 pub(super) fn dns(
     root: &Root,
@@ -28,7 +31,8 @@ pub(super) fn dns(
             checker.twice(name.span, first, format!("`{}` is steered twice", name.0));
         }
     }
-    let context = Context { dns: said, sites, work, datacenters };
+    let pools = Pools::collect(said, sites, datacenters, checker);
+    let context = Context { dns: said, sites, work, datacenters, pools };
     let steers = said.steer.0.iter().map(|s| context.steer(s, checker)).collect();
     if said.zone.0.is_empty() && said.steer.0.is_empty() && checker.whole && said.clean {
         checker.warn(
@@ -43,6 +47,7 @@ pub(super) fn dns(
         threads: said.threads.as_ref().map_or_else(|| places::cores().min(4), |t| t.0 as usize),
         zones,
         steers,
+        schedules: schedules(said, sites, checker),
         ecs: said.ecs.0,
         client_prefix: (said.client_prefix_v4.0 as u8, said.client_prefix_v6.0 as u8),
     })
@@ -73,6 +78,7 @@ struct Context<'a> {
     sites: &'a Names,
     work: &'a Names,
     datacenters: &'a [Datacenter],
+    pools: Pools<'a>,
 }
 
 impl Context<'_> {
@@ -82,7 +88,9 @@ impl Context<'_> {
         }
         let services = self.services(said, checker);
         let policy = self.policy(said, checker);
-        let datacenters = self.sites(said, checker);
+        let layout = self.sites(said, checker);
+        let fences = self.fences(said, &layout, checker);
+        let datacenters = &layout.datacenters;
         let (base, min) = ttl(&said.ttl, checker);
         if said.answers.written
             && said.answers.0 as usize > datacenters.len()
@@ -101,7 +109,10 @@ impl Context<'_> {
             name: said.name.as_ref().map(|n| n.0.clone()).unwrap_or_default(),
             services,
             policy,
-            datacenters,
+            fences,
+            on_empty: said.on_empty.value,
+            datacenters: layout.datacenters,
+            members: layout.members,
             answers: said.answers.0 as usize,
             ttl_base: base,
             ttl_min: min,
@@ -142,25 +153,8 @@ impl Context<'_> {
     }
 
     fn policy(&self, said: &raw::Steer, checker: &mut Checker<'_>) -> Vec<Policy> {
-        let list = &said.policy.0;
-        let policy: Vec<Policy> = list.iter().map(|p| p.value).collect();
-        if list.is_empty() && said.policy.clean {
-            checker.error(
-                Code::BadValue,
-                said.policy.span,
-                "no policy is named",
-                "for example `policy = [\"near\", \"weighted\"]`",
-            );
-        }
-        for (index, p) in list.iter().enumerate() {
-            if let Some(first) = list.iter().take(index).find(|q| q.value == p.value) {
-                checker.twice(p.span, first.span, "this policy stands twice");
-            } else if index + 1 < list.len() && p.value != Policy::Near {
-                let hint = "only `near` narrows: it stands first, and one of `weighted`, `failover`, `spread` last";
-                checker.error(Code::Conflict, p.span, "what follows this policy is never asked", hint);
-            }
-        }
-        let near = list.iter().find(|p| p.value == Policy::Near && p.written);
+        let policy = policy(&said.policy, false, checker);
+        let near = said.policy.0.iter().find(|p| p.value == Policy::Near && p.written);
         if let Some(near) = near.filter(|_| self.datacenters.iter().all(|d| d.near.is_empty()) && checker.whole) {
             let hint = "add `near = [...]` to the datacenters, or leave the policy out";
             checker.warn(Code::Doubtful, near.span, "nobody is near: no datacenter has `near` prefixes", hint);
@@ -168,7 +162,7 @@ impl Context<'_> {
         policy
     }
 
-    fn sites(&self, said: &Said<raw::Steer>, checker: &mut Checker<'_>) -> Vec<(DatacenterId, u32)> {
+    fn sites(&self, said: &Said<raw::Steer>, checker: &mut Checker<'_>) -> Layout {
         let Some(list) = &said.datacenters else {
             let all = self.datacenters.iter().enumerate();
             let span = said.name.as_ref().map_or(said.span, |n| n.span);
@@ -176,44 +170,106 @@ impl Context<'_> {
                 let hint = "add `addresses = [...]` to the datacenters";
                 checker.error(Code::Conflict, span, "no datacenter has an address to answer with", hint);
             }
-            return all.map(|(index, d)| (DatacenterId::new(index), d.weight)).collect();
+            let datacenters = all.map(|(index, d)| (DatacenterId::new(index), d.weight)).collect();
+            return Layout { datacenters, whole: checker.whole, ..Layout::default() };
         };
-        let mut seen: HashMap<usize, Span> = HashMap::new();
-        let mut sites = Vec::new();
-        for preference in &list.0 {
-            let (name, weight) = match &preference.value {
-                Or::One(name) => (Some((&name.0, preference.span)), None),
-                Or::Other(full) => (full.name.as_ref().map(|n| (&n.value.0, n.span)), full.weight.as_ref()),
-            };
-            let Some((name, span)) = name else { continue };
-            let Some(index) = self.sites.resolve(name, span, checker) else { continue };
-            if let Some(first) = seen.insert(index, span) {
-                checker.twice(span, first, format!("datacenter `{name}` stands twice"));
-            }
-            let Some(datacenter) = self.datacenters.get(index) else { continue };
-            if datacenter.addresses.is_empty() && checker.whole {
-                let message = format!("datacenter `{name}` has no address to answer with");
-                checker.error(Code::Conflict, span, message, "add `addresses = [...]` to it");
-            }
-            sites.push((DatacenterId::new(index), weight.map_or(datacenter.weight, |w| w.0)));
-        }
-        if list.0.is_empty() && list.clean {
-            checker.error(
-                Code::BadValue,
-                list.span,
-                "no datacenter is named",
-                "leave `datacenters` out to answer with all of them",
-            );
-        } else if sites.len() == list.0.len() && sites.iter().all(|(_, weight)| *weight == 0) {
-            checker.error(
-                Code::Conflict,
-                list.span,
-                "every datacenter has weight 0 here: none would be answered",
-                "give one a weight",
-            );
-        }
-        sites
+        self.pools.lay(list, checker)
     }
+
+    /// Who is fenced, and to where.
+    fn fences(&self, said: &raw::Steer, layout: &Layout, checker: &mut Checker<'_>) -> Vec<Fence> {
+        let mut seen: HashMap<IpNet, Span> = HashMap::new();
+        let mut fences = Vec::new();
+        for fence in &said.fence.0 {
+            let mut all = Fence::default();
+            for net in fence.clients.iter().flat_map(|c| &c.0) {
+                if let Some(first) = seen.insert(net.0, net.span) {
+                    checker.twice(net.span, first, format!("{} is fenced twice", net.0));
+                }
+                let told =
+                    if net.0.addr().is_ipv4() { self.dns.client_prefix_v4.0 } else { self.dns.client_prefix_v6.0 };
+                if u32::from(net.0.prefix_len()) > told {
+                    let message = format!("{} is narrower than what clients are told apart by: /{told}", net.0);
+                    let hint = "fence the network around it, or raise `client_prefix_v4` or `client_prefix_v6`";
+                    checker.error(Code::Conflict, net.span, message, hint);
+                }
+                all.clients.push(net.0);
+            }
+            if fence.clients.as_ref().is_some_and(|c| c.0.is_empty() && c.clean) {
+                checker.error(Code::BadValue, fence.span, "this fence stands around nobody", "name its `clients`");
+            }
+            let Some(only) = &fence.only else { continue };
+            if only.0.is_empty() && only.clean {
+                let hint = "name at least one datacenter";
+                checker.error(Code::BadValue, only.span, "this fence leaves nobody to be sent to", hint);
+            }
+            for name in &only.0 {
+                let Some(index) = self.sites.resolve(&name.0, name.span, checker) else { continue };
+                match layout.datacenters.iter().position(|(dc, _)| dc.index() == index) {
+                    Some(place) => all.only.push(place),
+                    None if layout.whole => {
+                        let message = format!("this name never answers with `{}`", name.0);
+                        checker.error(
+                            Code::Conflict,
+                            name.span,
+                            message,
+                            "add it to `datacenters`, or take it out here",
+                        );
+                    }
+                    None => {}
+                }
+            }
+            fences.push(all);
+        }
+        fences
+    }
+}
+
+/// What may be planned, and for when.
+fn schedules(said: &raw::Dns, sites: &Names, checker: &mut Checker<'_>) -> Vec<Schedule> {
+    let mut schedules = Vec::new();
+    for plan in &said.schedule.0 {
+        let datacenter = plan.datacenter.as_ref().and_then(|name| sites.resolve(&name.0, name.span, checker));
+        let (Some(from), Some(until)) = (&plan.from, &plan.until) else { continue };
+        if until.0 <= from.0 {
+            let finding = Finding::error(Code::Conflict, until.span, "this ends before it begins");
+            checker.notes.push(finding.related(from.span, "it begins here").hint("`until` is later than `from`"));
+        }
+        let action = match &plan.action.value {
+            Or::One(Drain) => Planned::Drain,
+            Or::Other(planned) => Planned::Weight(planned.weight.as_ref().map_or(0, |w| w.0)),
+        };
+        schedules.extend(datacenter.map(|dc| Schedule {
+            datacenter: DatacenterId::new(dc),
+            from: from.value.0,
+            until: until.value.0,
+            action,
+        }));
+    }
+    schedules
+}
+
+/// The policies of a name, or of a pool, in order.
+pub(super) fn policy(said: &Said<List<Policy, 4>>, pool: bool, checker: &mut Checker<'_>) -> Vec<Policy> {
+    let list = &said.0;
+    if list.is_empty() && said.clean {
+        checker.error(
+            Code::BadValue,
+            said.span,
+            "no policy is named",
+            "for example `policy = [\"near\", \"weighted\"]`",
+        );
+    }
+    for (index, p) in list.iter().enumerate() {
+        let turns = !pool && index + 2 == list.len() && list.last().is_some_and(|l| l.value == Policy::Spread);
+        if let Some(first) = list.iter().take(index).find(|q| q.value == p.value) {
+            checker.twice(p.span, first.span, "this policy stands twice");
+        } else if index + 1 < list.len() && p.value != Policy::Near && !turns {
+            let hint = "`near` stands first, one of `weighted`, `failover`, `spread` ranks; equals of a rank form a `[[dns.pool]]`";
+            checker.error(Code::Conflict, p.span, "what follows this policy is never asked", hint);
+        }
+    }
+    list.iter().map(|p| p.value).collect()
 }
 
 fn ttl(said: &raw::Ttl, checker: &mut Checker<'_>) -> (Duration, Duration) {

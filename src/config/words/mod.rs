@@ -250,12 +250,31 @@ choices! {
         "serve-all" => Self(model::OnAllDown::ServeAll),
         "nodata" => Self(model::OnAllDown::Nodata),
         "servfail" => Self(model::OnAllDown::Servfail),
-    } not yet {
-        "refused": "`servfail` makes resolvers ask another server",
+        "refused" => Self(model::OnAllDown::Refused),
     } rather {
         "last-resort": "name the addresses: `on_all_down = { last_resort = [\"192.0.2.1\"] }`",
     }
 }
+
+choices! {
+    "something to do when nobody is left" model::OnEmpty {
+        "nodata" => Self::Nodata,
+        "refused" => Self::Refused,
+        "servfail" => Self::Servfail,
+    } rather {
+        "serve-all": "a fence never opens: `nodata`, `refused` or `servfail`",
+    }
+    "something to plan" Drain {
+        "drain" => Self,
+    } rather {
+        "down": "did you mean `drain`? Taking a datacenter down is for operators: `springtide down`",
+        "weight": "write the weight: `action = { weight = 10 }`",
+    }
+}
+
+/// A planned drain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drain;
 
 /// What to say when every datacenter has failed, where it is said in a word.
 #[derive(Clone, Debug)]

@@ -109,7 +109,7 @@ fn topology(config: Config, before: Option<&Topology>) -> Topology {
 }
 
 fn begin(config: Config, state_dir: Option<PathBuf>) -> Running {
-    start(topology(config, None), state_dir, Arc::new(SystemClock)).unwrap()
+    start(topology(config, None), state_dir, Arc::new(SystemClock), Box::new(|_, _| {})).unwrap()
 }
 
 /// Waits until `what` holds of the published snapshot; how long that took.
@@ -180,7 +180,8 @@ async fn an_alarm_ejects_and_has_the_target_probed_before_its_time() {
     let clock = Arc::new(ManualClock::new(Mono::from_millis(1_000), Wall(1_000_000)));
     let addresses = [all[0].address, all[1].address, all[2].address];
     let slow = Probe { interval: 100_000 * MS, ..http() };
-    let running = start(topology(config(&[&addresses], slow), None), None, Arc::clone(&clock) as _).unwrap();
+    let running =
+        start(topology(config(&[&addresses], slow), None), None, Arc::clone(&clock) as _, Box::new(|_, _| {})).unwrap();
     let handle = running.handle();
     clock.advance(300 * MS);
     until(&handle, all_up).await;
@@ -256,7 +257,13 @@ async fn a_restart_serves_what_was_known_before_its_first_probe() {
     running.stop();
     assert_eq!(handle.apply(Event::Tick).await, Err(Stopped));
 
-    let running = start_with(topology(config(), None), Some(state_dir.clone()), Arc::new(SystemClock), Arc::new(Mute));
+    let running = start_with(
+        topology(config(), None),
+        Some(state_dir.clone()),
+        Arc::new(SystemClock),
+        Arc::new(Mute),
+        Box::new(|_, _| {}),
+    );
     let first = running.unwrap().handle().published.full();
     assert!(first.generation > generation, "generations go on over a restart");
     assert_eq!((state(&first, 0), state(&first, 1)), (BackendState::Drained, BackendState::Down));
@@ -306,7 +313,7 @@ async fn our_own_mistakes_and_shortages_are_no_evidence() {
     let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let quick = Probe { interval: 10 * MS, ..http() };
     let topology = topology(config(&[&[at(1), at(2), at(3)]], quick), None);
-    let running = start_with(topology, None, Arc::new(SystemClock), Arc::new(Broken)).unwrap();
+    let running = start_with(topology, None, Arc::new(SystemClock), Arc::new(Broken), Box::new(|_, _| {})).unwrap();
     until(&running.handle(), |s| s.targets[2].round >= 20).await;
     let snapshot = running.handle().published.full();
     assert!(snapshot.targets[..2].iter().all(|t| t.verdict == Verdict::Unknown && t.round == 0));
@@ -344,7 +351,7 @@ async fn stopping_is_prompt_whatever_is_in_the_air() {
     let all: Vec<SocketAddr> = (1..500).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
     let patient = Probe { timeout: 100_000 * MS, ..http() };
     let topology = topology(config(&[&all], patient), None);
-    let running = start_with(topology, None, Arc::new(SystemClock), Arc::new(Mute)).unwrap();
+    let running = start_with(topology, None, Arc::new(SystemClock), Arc::new(Mute), Box::new(|_, _| {})).unwrap();
     until(&running.handle(), |s| s.at > Mono::ZERO).await;
     let began = SystemClock.mono();
     drop(running);
@@ -378,7 +385,7 @@ async fn ten_thousand_targets_are_each_asked_in_their_turn() {
     let topology = topology(config(&[a, b], http()), None);
     let clock = Arc::new(SystemClock);
     let began = clock.mono();
-    let running = start_with(topology, None, clock, Arc::clone(&prober) as _).unwrap();
+    let running = start_with(topology, None, clock, Arc::clone(&prober) as _, Box::new(|_, _| {})).unwrap();
     let handle = running.handle();
     until(&handle, all_up).await;
     println!("10,000 targets up after {:?}", SystemClock.mono().since(began));

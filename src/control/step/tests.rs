@@ -46,7 +46,7 @@ pub(in crate::control) fn config(dcs: usize, each: usize) -> Config {
         ttl_base: 20_000 * MS,
         ttl_min: 5_000 * MS,
         on_all_down: OnAllDown::ServeAll,
-        alpn: Vec::new(),
+        ..Steer::default()
     };
     let datacenter = |dc: usize| Datacenter {
         name: format!("dc{dc}"),

@@ -34,7 +34,7 @@ fn backend(state: BackendState) -> BackendHealth {
 }
 
 fn at(before: &BackendHealth, target: Option<&TargetHealth>, taken: Option<Taken>) -> Standing {
-    stand(before, target, Order { taken, weight: None }, 2, &service(), true, NOW)
+    stand(before, target, Order { taken, weight: None, ..Order::default() }, 2, &service(), true, NOW)
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn pressure_lowers_the_weight_and_a_wish_replaces_it() {
         assert_eq!((standing.state, standing.weight), (BackendState::Healthy, weight));
     }
     health.recent.clear();
-    let order = Order { taken: None, weight: Some(7) };
+    let order = Order { taken: None, weight: Some(7), ..Order::default() };
     assert_eq!(stand(&health, Some(&up), order, 2, &service(), true, NOW).weight, 7_000);
 }
 

@@ -86,13 +86,13 @@ fn down_moves_act_at_once_and_up_moves_climb() {
 fn an_operator_wins_over_health() {
     let rules = Health::default();
     for (taken, state) in [(Taken::Drained, DcState::Drained), (Taken::Down, DcState::AdminDown)] {
-        let order = Order { taken: Some(taken), weight: Some(99) };
+        let order = Order { taken: Some(taken), weight: Some(99), ..Order::default() };
         let w = datacenter(&ABSENT, members(5, 0), &Ground { order, ..ground(&rules) }, Mono::ZERO);
         assert_eq!((w.state, w.effective), (state, 0));
         let back = datacenter(&w, members(5, 0), &ground(&rules), Mono::ZERO + MS);
         assert_eq!((back.state, back.factor), (DcState::Returning, 100), "who was drained comes back by a ramp");
     }
-    let order = Order { taken: None, weight: Some(7) };
+    let order = Order { taken: None, weight: Some(7), ..Order::default() };
     let w = datacenter(&ABSENT, members(5, 0), &Ground { order, ..ground(&rules) }, Mono::ZERO);
     assert_eq!(w.effective, 7_000);
 }
