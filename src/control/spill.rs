@@ -60,7 +60,9 @@ pub(super) fn tick(next: &mut Snapshot, now: Mono) {
     let decided = if due {
         let sites: Vec<Site> = next.topology.datacenter_ids().map(|dc| site(next, dc)).collect();
         let mut decided = spill::decide(&measured, &sites, ttl(next), now);
-        decided.iter_mut().for_each(|s| s.decided_at = now);
+        for spill in &mut decided {
+            spill.decided_at = now;
+        }
         decided
     } else {
         measured

@@ -92,8 +92,8 @@ impl Steered {
         self.plan.as_ref()
     }
 
-    /// Whether `after` would be compiled to the same as this was from `before`, both being of one topology.
-    pub(super) fn stands(&self, id: SteerId, before: &Snapshot, after: &Snapshot) -> bool {
+    /// Whether `id` would be compiled to the same from `before` and `after`, both being of one topology.
+    pub(super) fn stands(id: SteerId, before: &Snapshot, after: &Snapshot) -> bool {
         let steer = before.topology.config.dns.as_ref().and_then(|d| d.steers.get(id.index()));
         let shed = |s: &Snapshot, dc: usize| s.spill.get(dc).map_or(0, |s| s.shed);
         before.steers.get(id.index()) == after.steers.get(id.index())

@@ -130,7 +130,7 @@ impl Table {
             let id = SteerId::new(i);
             let kept = before.and_then(|(old, table)| {
                 let steered = table.steered.get(i)?;
-                steered.stands(id, old, snapshot).then(|| Arc::clone(steered))
+                Steered::stands(id, old, snapshot).then(|| Arc::clone(steered))
             });
             let fences = fixed.fences.get(i).and_then(Option::as_ref);
             kept.unwrap_or_else(|| Arc::new(Steered::compile(snapshot, id, near, fences)))

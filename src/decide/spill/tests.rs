@@ -98,7 +98,7 @@ impl World {
             } else {
                 2
             };
-            let second = (first + 1 + usize::from(hash::mix(i ^ 77) & 1 == 0)) % 3;
+            let second = (first + 1 + usize::from(hash::mix(i ^ 0x77) & 1 == 0)) % 3;
             ([first, second, 3 - first - second], first, (hash::mix(i + 1) % TTL.as_secs()) as u32)
         });
         Self { clients: clients.collect(), spills: vec![Spill::default(); 3], capacities }
@@ -119,7 +119,7 @@ impl World {
             spill.requests /= 1_000;
             *spill = measure(spill, true, now).unwrap_or_else(|| spill.clone());
         }
-        if at % 5 == 0 {
+        if at.is_multiple_of(5) {
             self.spills = decide(&self.spills, &sites(&self.capacities), TTL, now);
         }
     }

@@ -92,7 +92,7 @@ impl Plan {
         let mut plan = Self::new(seats, steer, dns.client_prefix);
         // Whether clients are told apart must not depend on health or load, or a cache would keep a scope that has become
         // too wide.
-        plan.hashed |= plan.seats.len() > 1 && capacities.filter_map(|d| d.capacity_rps).next().is_some();
+        plan.hashed |= plan.seats.len() > 1 && capacities.filter(|d| d.capacity_rps.is_some()).count() > 0;
         if plan.near_counts(steer) {
             plan = plan.with_near(near);
         }
@@ -148,7 +148,7 @@ impl Plan {
         let near = ground.tree.rank(&view, &mut picks);
         let reason = match ground.forced {
             Some(reason) => reason,
-            None if view.spilled != 0 && self.spills_first(ground, view) => Reason::Spilled,
+            None if view.spilled != 0 && spills_first(ground, view) => Reason::Spilled,
             None => match (near, ground.tree.order()) {
                 (0, _) if view.near != 0 => Reason::Near,
                 (2, _) => Reason::NearShed,
@@ -158,7 +158,7 @@ impl Plan {
             },
         };
         let turn = if self.turns { (hash::join(self.salt ^ TURN, client.key) >> 48) as u16 } else { 0 };
-        Choice { picks: picks.picks, len: picks.len as u8, reason, scope, turn }
+        Choice { picks: picks.list, len: picks.len as u8, reason, scope, turn }
     }
 
     /// Every candidate that can be answered with, best first: what [`Plan::choose`] takes the head of.
@@ -226,13 +226,6 @@ impl Plan {
         (view, scope)
     }
 
-    /// Whether who would be first is one that the client leaves.
-    fn spills_first(&self, ground: &Ground, view: View) -> bool {
-        let mut picks = Picks::new(1);
-        ground.tree.rank(&View { spilled: 0, ..view }, &mut picks);
-        picks.len > 0 && view.spilled >> picks.picks[0] & 1 == 1
-    }
-
     fn near_counts(&self, steer: &Steer) -> bool {
         fn any(policy: &[Policy], members: &[Member]) -> bool {
             policy.contains(&Policy::Near)
@@ -240,6 +233,13 @@ impl Plan {
         }
         !self.seats.is_empty() && any(&steer.policy, &steer.members)
     }
+}
+
+/// Whether who would be first is one that the client leaves.
+fn spills_first(ground: &Ground, view: View) -> bool {
+    let mut picks = Picks::new(1);
+    ground.tree.rank(&View { spilled: 0, ..view }, &mut picks);
+    picks.len > 0 && view.spilled >> picks.list[0] & 1 == 1
 }
 
 /// Settles what clients inside a fence (or without one) can be answered with.
@@ -300,7 +300,7 @@ fn told_apart(policy: &[Policy], members: &[Member]) -> bool {
 /// Whether `spread` stands behind another policy that ranks: then it is addresses that rotate.
 fn turns(policy: &[Policy]) -> bool {
     let ranks = policy.iter().filter(|p| **p != Policy::Near);
-    ranks.clone().count() > 1 && ranks.last() == Some(&Policy::Spread)
+    ranks.count() > 1 && policy.last() == Some(&Policy::Spread)
 }
 
 fn bits(nearby: Option<&[bool]>) -> u64 {

@@ -86,18 +86,18 @@ pub(super) struct View {
 /// The answer so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Picks {
-    pub(super) picks: [u16; MAX_ANSWERS],
+    pub(super) list: [u16; MAX_ANSWERS],
     pub(super) len: usize,
     room: usize,
 }
 
 impl Picks {
     pub(super) const fn new(answers: usize) -> Self {
-        Self { picks: [0; MAX_ANSWERS], len: 0, room: answers }
+        Self { list: [0; MAX_ANSWERS], len: 0, room: answers }
     }
 
     fn push(&mut self, index: u16) {
-        if let Some(place) = self.picks.get_mut(self.len).filter(|_| self.room > 0) {
+        if let Some(place) = self.list.get_mut(self.len).filter(|_| self.room > 0) {
             *place = index;
             self.len += 1;
             self.room -= 1;

@@ -438,7 +438,7 @@ proptest! {
             Seat { state, configured, effective, shed, ..seat }
         }).collect();
         let fences = vec![Fence { clients: vec!["0.0.0.0/1".parse().unwrap()], only: only.clone() }];
-        let steer = Steer { members, answers, fences, ..steer(policy) };
+        let steer = Steer { members, fences, answers, ..steer(policy) };
         let plan = Plan::new(seats.clone(), &steer, PREFIX).with_fences(&steer, &Arc::new(Fences::build(&steer.fences).unwrap()));
         let client = Client::new(IpAddr::V4(address.into()), PREFIX);
         let (choice, inside) = (plan.choose(&client), address >> 31 == 0);
