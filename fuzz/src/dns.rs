@@ -17,7 +17,7 @@ use springtide::snapshot::topology::Assets;
 use springtide::wire::dns::{MAX_UDP, Query};
 use springtide::wire::ecs::{self, Subnet};
 use springtide::wire::zone::Zone;
-use springtide::wire::{master, name, rdata, text};
+use springtide::wire::{doh, master, name, rdata, text};
 
 /// A query as it comes in: what is read of it lies inside it.
 pub fn dns_query(data: &[u8]) {
@@ -56,6 +56,16 @@ pub fn dns_answer(data: &[u8]) {
 /// A message from anybody, as text.
 pub fn dns_text(data: &[u8]) {
     text::message(data);
+}
+
+/// What DNS over HTTPS reads: a query in a URL that has one spelling, and for how long a message is fresh.
+pub fn doh(data: &[u8]) {
+    doh::freshness(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some(octets) = doh::parameter(text).and_then(doh::decode) {
+        let digits = text.split('&').find_map(|pair| pair.strip_prefix("dns=")).map_or(0, str::len);
+        assert_eq!(octets.len(), digits * 3 / 4);
+    }
 }
 
 /// The client subnet option: what is read is written again as it was.

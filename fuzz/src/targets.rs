@@ -10,12 +10,13 @@ mod dns;
 
 use std::path::Path;
 
-pub use dns::{dns_answer, dns_query, dns_text, ecs, name, prefix, rdata, zone};
+pub use dns::{dns_answer, dns_query, dns_text, doh, ecs, name, prefix, rdata, zone};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
 use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
+use springtide::wire::proxy_line::{self, Line};
 use springtide::wire::{cookie, head, host, path, x509};
 
 /// What a fuzzer calls with its bytes.
@@ -28,11 +29,13 @@ pub const ALL: &[(&str, Body)] = &[
     ("dns_answer", dns_answer),
     ("dns_query", dns_query),
     ("dns_text", dns_text),
+    ("doh", doh),
     ("ecs", ecs),
     ("head_forwarded", head_forwarded),
     ("host", host),
     ("name", name),
     ("path_normalise", path_normalise),
+    ("proxy_line", proxy_line),
     ("prefix", prefix),
     ("rdata", rdata),
     ("x509", x509),
@@ -143,6 +146,26 @@ pub fn path_normalise(data: &[u8]) {
         assert_eq!(path::normalise(&once).as_deref(), Ok(&*once), "twice is once");
         assert!(once.starts_with('/') && once.is_ascii() && !once.contains("//"));
         assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
+    }
+}
+
+/// Any bytes as a PROXY header: a reader that takes what it is asked to take ends behind the header, within bounds.
+pub fn proxy_line(data: &[u8]) {
+    let mut taken = 0;
+    loop {
+        match proxy_line::parse(&data[..taken]) {
+            Ok(Line::More(octets)) if taken + octets <= data.len() => {
+                assert!(octets > 0);
+                taken += octets;
+                assert!(taken <= proxy_line::MAX_V2);
+            }
+            Ok(Line::Whole { length, source }) => {
+                assert_eq!(length, taken, "not an octet too many");
+                assert_eq!(proxy_line::parse(data), Ok(Line::Whole { length, source }), "what follows changes nothing");
+                return;
+            }
+            Ok(Line::More(_)) | Err(_) => return,
+        }
     }
 }
 

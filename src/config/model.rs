@@ -320,6 +320,88 @@ pub struct Dns {
     /// Prefixes of resolvers (IPv4 bits, IPv6 bits) that stand for their clients where there is no client subnet; also
     /// the longest scopes ever returned. Default 24 and 56.
     pub client_prefix: (u8, u8),
+    /// Limits of connections: of TCP, TLS, HTTPS and QUIC each for itself.
+    pub connections: Connections,
+    /// Peers whose connections begin with a PROXY header, which is believed. Default none.
+    pub proxies: Vec<IpNet>,
+    /// DNS over TLS, if it is wanted.
+    pub tls: Option<SecureDns>,
+    /// DNS over HTTPS, if it is wanted.
+    pub https: Option<DnsHttps>,
+    /// DNS over QUIC, if it is wanted.
+    pub quic: Option<SecureDns>,
+}
+
+impl Dns {
+    /// One of the encrypted ways, if it is wanted.
+    pub fn secure(&self, way: SecureWay) -> Option<&SecureDns> {
+        match way {
+            SecureWay::Tls => self.tls.as_ref(),
+            SecureWay::Https => self.https.as_ref().map(|https| &https.secure),
+            SecureWay::Quic => self.quic.as_ref(),
+        }
+    }
+}
+
+/// The encrypted ways to the name server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecureWay {
+    /// DNS over TLS.
+    Tls,
+    /// DNS over HTTPS.
+    Https,
+    /// DNS over QUIC.
+    Quic,
+}
+
+impl SecureWay {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Tls, Self::Https, Self::Quic];
+}
+
+/// An encrypted way to the name server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecureDns {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Its certificate.
+    pub tls: ListenerTls,
+}
+
+/// DNS over HTTPS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsHttps {
+    /// Where, and with which certificate.
+    pub secure: SecureDns,
+    /// The path that is asked. Default `/dns-query`.
+    pub path: String,
+}
+
+/// What connections to the name server may cost. The defaults are ours, near to what gdnsd and Knot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Connections in all. Default 1024.
+    pub total: usize,
+    /// Connections of one client: an IPv4 address, or a /56 of IPv6. Default 128.
+    pub per_client: usize,
+    /// How long a connection may stand without a whole query. RFC 7766 section 6.2.3 wants seconds. Default 15 s.
+    pub idle: Duration,
+    /// How long the peer may take to take what is written. Default 5 s.
+    pub write: Duration,
+    /// How long a PROXY header and a TLS handshake may take together. Default 5 s.
+    pub handshake: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            total: 1_024,
+            per_client: 128,
+            idle: Duration::from_secs(15),
+            write: Duration::from_secs(5),
+            handshake: Duration::from_secs(5),
+        }
+    }
 }
 
 /// A static zone.
@@ -483,7 +565,7 @@ pub struct Listener {
 }
 
 /// Certificates of a listener; SNI chooses among them, the first one serves who asks for none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// Certificate chain and key, PEM files.
     pub pairs: Vec<(PathBuf, PathBuf)>,

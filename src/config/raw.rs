@@ -14,6 +14,10 @@ use super::words::{
     Size, Statuses, Text, Time, UrlPath, User,
 };
 
+mod transports;
+
+pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
+
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 
@@ -310,6 +314,16 @@ section! {
         client_prefix_v4: Count<1, 32> = 24,
         /// Bits of an IPv6 resolver's address that stand for its clients, and the longest IPv6 scope ever returned.
         client_prefix_v6: Count<1, 128> = 56,
+        /// Limits of connections.
+        tcp: DnsTcp = {},
+        /// DNS over TLS (RFC 7858), by convention on port 853 of TCP.
+        tls: DnsSecure = optional,
+        /// DNS over HTTPS (RFC 8484).
+        https: DnsHttps = optional,
+        /// DNS over QUIC (RFC 9250), by convention on port 853 of UDP.
+        quic: DnsSecure = optional,
+        /// Balancers in front that say whom they speak for.
+        proxy_protocol: DnsProxies = optional,
         /// Static zones.
         zone: Many<Zone, 10_000> = [],
         /// Steered names.
@@ -319,14 +333,12 @@ section! {
         /// What is planned for datacenters, by time; for both edges.
         schedule: Many<Schedule, 1_000> = [],
     } later {
-        tls: "DNS over TLS is not served yet: UDP and TCP are",
-        https: "DNS over HTTPS is not served yet: UDP and TCP are",
-        quic: "DNS over QUIC is not served yet: UDP and TCP are",
         cookies: "DNS cookies are not spoken yet",
         rate_limit: "responses are not rate-limited yet",
     } synonyms {
         address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", pools: "pool",
-        group: "pool", schedules: "schedule", maintenance: "schedule",
+        group: "pool", schedules: "schedule", maintenance: "schedule", dot: "tls", doh: "https", doq: "quic",
+        proxy: "proxy_protocol", limits: "tcp",
     }
 }
 

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::sign::CertifiedKey;
+
 use super::answer::{Meta, Outcome, Sent, Transport, answer};
 use super::table::Table;
 use super::zone;
 use crate::base::clock::Mono;
 use crate::base::ids::{DatacenterId, SteerId};
-use crate::config::{Config, Datacenter, Dns, Node, OnAllDown, Policy, Steer};
+use crate::config::{Config, Datacenter, Dns, DnsHttps, ListenerTls, Node, OnAllDown, Policy, SecureDns, Steer};
 use crate::snapshot::health::Candidate;
-use crate::snapshot::topology::Assets;
+use crate::snapshot::topology::{Assets, Certificate};
 use crate::snapshot::{DcState, Published, Snapshot, SteerHealth, Topology};
 use crate::wire::dns::rtype;
 use crate::wire::name;
@@ -166,6 +169,44 @@ pub(crate) fn world() -> Snapshot {
 
 pub(crate) fn published(snapshot: Snapshot) -> Arc<Published> {
     Arc::new(Published::new(snapshot))
+}
+
+/// The name on the certificate of [`everywhere`].
+pub(crate) const SERVER: &str = "ns1.example.test";
+
+/// The world, listening by every transport on ports of the system's choice, and what a client has to trust for that.
+pub(crate) fn everywhere(change: impl FnOnce(&mut Dns)) -> (Arc<Published>, rustls::ClientConfig) {
+    let mut snapshot = world();
+    let topology = Arc::get_mut(&mut snapshot.topology).unwrap();
+    let dns = Arc::get_mut(&mut topology.config).unwrap().dns.as_mut().unwrap();
+    let secure = SecureDns { listen: vec!["127.0.0.1:0".parse().unwrap()], tls: ListenerTls { pairs: Vec::new() } };
+    dns.listen = secure.listen.clone();
+    (dns.tls, dns.quic) = (Some(secure.clone()), Some(secure.clone()));
+    dns.https = Some(DnsHttps { secure, path: "/dns-query".into() });
+    change(dns);
+    let made = rcgen::generate_simple_self_signed([SERVER.to_owned()]).unwrap();
+    let own = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let key = Arc::new(CertifiedKey::new(vec![own.clone()], key));
+    let certificate = Certificate { names: vec![SERVER.into()], key };
+    topology.assets.dns_certificates = [(); 3].map(|()| vec![certificate.clone()]);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(own).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (published(snapshot), client)
+}
+
+/// A client that speaks `alpn` and nothing else.
+pub(crate) fn speaking(client: &rustls::ClientConfig, alpn: &str) -> Arc<rustls::ClientConfig> {
+    let mut client = client.clone();
+    client.alpn_protocols = vec![alpn.into()];
+    Arc::new(client)
 }
 
 /// A query being built.

@@ -1,23 +1,33 @@
 //! Floor 6: the name server. One pure `answer` serves every transport; the transports are thin loops.
 //!
-//! UDP runs on plain threads with blocking batches, TCP on one thread with a runtime of its own: neither waits for the
-//! other, nor for control or the proxy. All of them read the published snapshot and the table that hangs in it.
+//! UDP runs on plain threads with blocking batches. TCP, TLS, HTTPS and QUIC have one thread with a runtime of its own each.
+//! None waits for another, nor for control or the proxy. All of them read the published snapshot and the table that hangs
+//! in it.
 
+use std::future::Future;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::{Dns, SecureWay};
 use crate::net::listen::{self, ListenError, Share};
+use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
 
 pub mod answer;
+mod door;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod guests;
+mod house;
+mod https;
 mod index;
+mod quic;
 mod steered;
 mod stream;
 pub mod table;
@@ -27,6 +37,10 @@ pub mod zone;
 
 pub use explain::explain;
 pub use table::{prepare, publish};
+
+use answer::Transport;
+use door::Speech;
+use house::House;
 
 /// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.
 const PORT_TRIES: usize = 32;
@@ -38,22 +52,38 @@ pub enum StartError {
     /// An address could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A thread or its runtime could not be started.
     #[error("a thread of the name server could not be started: {0}")]
     Thread(std::io::Error),
 }
 
+/// Where the name server listens, in the order of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// UDP and TCP.
+    pub plain: Vec<SocketAddr>,
+    /// DNS over TLS.
+    pub tls: Vec<SocketAddr>,
+    /// DNS over HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// DNS over QUIC.
+    pub quic: Vec<SocketAddr>,
+}
+
 /// A running name server.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    addresses: Addresses,
     /// Every thread holds a sender: the channel closes when the last one has ended.
     running: mpsc::Receiver<()>,
 }
 
 impl Server {
-    /// Where it listens, UDP and TCP, in the order of the configuration.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    /// Where it listens; ports that were asked for as 0 are the real ones.
+    pub fn addresses(&self) -> Addresses {
         self.addresses.clone()
     }
 
@@ -67,51 +97,134 @@ impl Server {
 /// threads are those of this moment, everything else follows what is published.
 ///
 /// # Errors
-/// An address is taken or forbidden, or the system gives no thread. Nothing stays open then.
+/// An address is taken or forbidden, TLS cannot be set up, or the system gives no thread. Nothing stays open then.
 #[expect(clippy::needless_pass_by_value, reason = "all that starts takes its token alike")]
 pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<Server, StartError> {
     let snapshot = published.full();
     let config = snapshot.topology.config.dns.clone().unwrap_or_default();
     table::Table::of(&snapshot);
-    let (mut addresses, mut streams, mut datagrams) = (Vec::new(), Vec::new(), Vec::new());
-    for address in config.listen {
-        let (stream, sockets) = open(address, config.threads.max(1))?;
-        addresses.push(stream.local_addr().map_err(|source| other(address, source))?);
-        streams.push(stream);
-        datagrams.extend(sockets);
-    }
+    let (addresses, sockets) = Sockets::open(&config)?;
     let (alive, running) = mpsc::channel(1);
     // If a thread can't be started, those that were are told to go.
     let guard = shutdown.child_token();
     let stop = guard.clone().drop_guard();
-    for (i, socket) in datagrams.into_iter().enumerate() {
+    let staff = Staff { published, shutdown: guard, alive };
+    for (i, socket) in sockets.datagrams.into_iter().enumerate() {
         udp::prepare(&socket).map_err(StartError::Thread)?;
-        let (published, shutdown, alive) = (Arc::clone(&published), guard.clone(), alive.clone());
+        let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
         spawn(format!("dns-udp-{i}"), move || {
             udp::serve(&socket, &published, &shutdown);
             drop(alive);
         })?;
     }
-    if !streams.is_empty() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let shutdown = guard;
-        spawn("dns-tcp".into(), move || {
-            runtime.block_on(async move {
-                let listeners = streams.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>();
-                match listeners {
-                    Ok(listeners) => stream::serve(listeners, published, stream::Limits::default(), shutdown).await,
-                    Err(error) => tracing::error!(%error, "the name server's TCP side could not begin"),
-                }
-            });
-            drop(alive);
-        })?;
+    staff.streams(Transport::Tcp, sockets.tcp, || Ok(Speech::Tcp))?;
+    let tls = |way| tls::dns_server_config(Arc::clone(&staff.published), way);
+    staff.streams(Transport::Tls, sockets.tls, || Ok(Speech::Tls(TlsAcceptor::from(tls(SecureWay::Tls)?))))?;
+    let speaker = Arc::<https::Speaker>::default();
+    staff.streams(Transport::Https, sockets.https, || {
+        Ok(Speech::Https(TlsAcceptor::from(tls(SecureWay::Https)?), speaker))
+    })?;
+    if !sockets.quic.is_empty() {
+        let config = quic::config(tls(SecureWay::Quic)?).map_err(|source| TlsError::Setup { source })?;
+        staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house))?;
     }
     stop.disarm();
     Ok(Server { addresses, running })
 }
 
+/// Whom threads work for.
+struct Staff {
+    published: Arc<Published>,
+    shutdown: CancellationToken,
+    alive: mpsc::Sender<()>,
+}
+
+impl Staff {
+    /// Starts the thread of a transport over TCP, if it listens anywhere.
+    fn streams(
+        &self,
+        transport: Transport,
+        listeners: Vec<TcpListener>,
+        speech: impl FnOnce() -> Result<Speech, StartError>,
+    ) -> Result<(), StartError> {
+        if listeners.is_empty() {
+            return Ok(());
+        }
+        let speech = speech()?;
+        self.run(transport, move |house| async move {
+            let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<Result<_, _>>()?;
+            door::serve(listeners, house, speech).await;
+            Ok(())
+        })
+    }
+
+    /// Starts a thread with a runtime of its own.
+    fn run<F>(
+        &self,
+        transport: Transport,
+        serve: impl FnOnce(Arc<House>) -> F + Send + 'static,
+    ) -> Result<(), StartError>
+    where
+        F: Future<Output = std::io::Result<()>>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let house = Arc::new(House::new(transport, Arc::clone(&self.published), self.shutdown.clone()));
+        let alive = self.alive.clone();
+        spawn(format!("dns-{}", transport.as_str()), move || {
+            if let Err(error) = runtime.block_on(async move { serve(house).await }) {
+                tracing::error!(%error, transport = transport.as_str(), "the name server could not begin");
+            }
+            drop(alive);
+        })
+    }
+}
+
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
     thread::Builder::new().name(name).spawn(run).map(drop).map_err(StartError::Thread)
+}
+
+/// What the name server listens on.
+#[derive(Default)]
+struct Sockets {
+    datagrams: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    quic: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    fn open(config: &Dns) -> Result<(Addresses, Self), ListenError> {
+        let (mut addresses, mut sockets) = (Addresses::default(), Self::default());
+        for &address in &config.listen {
+            let (stream, datagrams) = open(address, config.threads.max(1))?;
+            addresses.plain.push(local(address, &stream)?);
+            sockets.tcp.push(stream);
+            sockets.datagrams.extend(datagrams);
+        }
+        let listen = |way| config.secure(way).map_or(&[][..], |secure| &secure.listen);
+        for &address in listen(SecureWay::Tls) {
+            let stream = listen::tcp(address, Share::Alone)?;
+            addresses.tls.push(local(address, &stream)?);
+            sockets.tls.push(stream);
+        }
+        for &address in listen(SecureWay::Https) {
+            let stream = listen::tcp(address, Share::Alone)?;
+            addresses.https.push(local(address, &stream)?);
+            sockets.https.push(stream);
+        }
+        for &address in listen(SecureWay::Quic) {
+            let socket = listen::udp(address, Share::Alone)?;
+            let bound = socket.local_addr();
+            addresses.quic.push(bound.map_err(|source| ListenError::Other { transport: "UDP", address, source })?);
+            sockets.quic.push(socket);
+        }
+        Ok((addresses, sockets))
+    }
+}
+
+fn local(address: SocketAddr, listener: &TcpListener) -> Result<SocketAddr, ListenError> {
+    listener.local_addr().map_err(|source| other(address, source))
 }
 
 /// Opens `address` for TCP and, by `threads` sockets, for UDP: on the same port, also where that is ours to choose.
@@ -123,7 +236,7 @@ fn open(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSock
     loop {
         tries -= 1;
         let stream = listen::tcp(address, Share::Alone)?;
-        let bound = stream.local_addr().map_err(|source| other(address, source))?;
+        let bound = local(address, &stream)?;
         match (0..threads).map(|_| listen::udp(bound, share)).collect() {
             Ok(sockets) => return Ok((stream, sockets)),
             Err(ListenError::InUse { .. }) if tries > 0 => {}

@@ -16,13 +16,14 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::version::TLS13;
+use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::base::clock::Wall;
 use crate::base::ids::ListenerId;
-use crate::config::{ListenerTls, Protocol, UpstreamTls};
-use crate::snapshot::Published;
+use crate::config::{ListenerTls, Protocol, SecureWay, UpstreamTls};
 use crate::snapshot::topology::Certificate;
+use crate::snapshot::{Published, Topology};
 use crate::wire::x509;
 
 /// When to warn: what renews itself does so a month ahead (Let's Encrypt's advice), so two weeks before it is overdue.
@@ -168,15 +169,38 @@ pub fn expiring(certificates: &[Certificate], now: Wall) -> Vec<Expiring> {
 /// The server side of listener `listener`: certificates by SNI from the snapshot of the moment, HTTP/2 before HTTP/1.1,
 /// TLS 1.2 and 1.3, tickets under rotating keys. Make one and share it: tickets hold within one configuration.
 pub fn server_config(published: Arc<Published>, listener: ListenerId) -> Result<Arc<ServerConfig>, TlsError> {
-    let setup = |source| TlsError::Setup { source };
     let name = published.load().topology.config.listeners.get(listener.index()).map(|l| l.name.clone());
-    let chooser = Chooser { published, listener: name.unwrap_or_default() };
+    serving(published, Holder::Listener(name.unwrap_or_default()), ALL_VERSIONS, &HTTP)
+}
+
+/// The same for one of the name server's encrypted ways.
+pub fn dns_server_config(published: Arc<Published>, way: SecureWay) -> Result<Arc<ServerConfig>, TlsError> {
+    let holder = Holder::NameServer(way);
+    match way {
+        // RFC 7858 section 3.1 names no ALPN; "dot" is what the IANA has for it, and who offers none is served too.
+        SecureWay::Tls => serving(published, holder, ALL_VERSIONS, &[b"dot"]),
+        SecureWay::Https => serving(published, holder, ALL_VERSIONS, &HTTP),
+        // QUIC has TLS 1.3 and no other (RFC 9001 section 4.2).
+        SecureWay::Quic => serving(published, holder, &[&TLS13], &[b"doq"]),
+    }
+}
+
+/// What a browser may speak, the better one first.
+const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+fn serving(
+    published: Arc<Published>,
+    holder: Holder,
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let setup = |source| TlsError::Setup { source };
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(setup)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(chooser));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .with_cert_resolver(Arc::new(Chooser { published, holder }));
+    config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
     // Tickets do; a cache beside them would cost memory and a lock for each handshake.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -227,19 +251,37 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     if certificates.is_empty() { Err(TlsError::NoCertificate { path: path.into() }) } else { Ok(certificates) }
 }
 
-/// Chooses a certificate at each handshake. Knows its listener by name: a reload may move its place in the file.
+/// Whose certificates. A listener is known by its name: a reload may move its place in the file.
+#[derive(Debug)]
+enum Holder {
+    Listener(String),
+    NameServer(SecureWay),
+}
+
+impl Holder {
+    fn certificates<'a>(&self, topology: &'a Topology) -> Option<&'a [Certificate]> {
+        let all = match self {
+            Self::Listener(name) => {
+                let at = topology.config.listeners.iter().position(|l| l.name == *name)?;
+                topology.assets.certificates.get(at)?
+            }
+            Self::NameServer(way) => topology.assets.dns_certificates.get(*way as usize)?,
+        };
+        Some(all)
+    }
+}
+
+/// Chooses a certificate at each handshake.
 #[derive(Debug)]
 struct Chooser {
     published: Arc<Published>,
-    listener: String,
+    holder: Holder,
 }
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.published.load();
-        let topology = &snapshot.topology;
-        let at = topology.config.listeners.iter().position(|l| l.name == self.listener)?;
-        let certificates = topology.assets.certificates.get(at)?;
+        let certificates = self.holder.certificates(&snapshot.topology)?;
         choose(certificates, hello.server_name(), |key| key.choose_scheme(hello.signature_schemes()).is_some())
             .map(|c| Arc::clone(&c.key))
     }

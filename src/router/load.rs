@@ -8,11 +8,11 @@ use tracing::warn;
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
-use crate::config::{Config, ProbeKind, UpstreamTls, check};
+use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
 use crate::dns::zone::{self, ZoneError};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Topology;
-use crate::snapshot::topology::Assets;
+use crate::snapshot::topology::{Assets, Certificate};
 
 /// Why a configuration cannot be put in force. Displays everything that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -68,16 +68,16 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
         errors.extend(zone::conflicts(dns, &assets.zones).into_iter().map(AssetError::Steer));
     }
     for listener in &config.listeners {
-        let pairs = listener.tls.as_ref().map_or_else(|| Ok(Vec::new()), tls::load_certificates);
-        match pairs {
-            Ok(certificates) => {
-                for tls::Expiring { name, remaining } in tls::expiring(&certificates, SystemClock.wall()) {
-                    let days = remaining.as_secs() / 86_400;
-                    warn!(target: "config", listener = listener.name, certificate = name, days, "expires soon: renew it");
-                }
-                assets.certificates.push(certificates);
-            }
-            Err(e) => errors.push(e.into()),
+        if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, &mut errors) {
+            assets.certificates.push(certificates);
+        }
+    }
+    for (way, name) in SecureWay::ALL.into_iter().zip(["dns.tls", "dns.https", "dns.quic"]) {
+        let secure = config.dns.as_ref().and_then(|dns| dns.secure(way));
+        if let Some(certificates) = certificates(secure.map(|s| &s.tls), name, &mut errors)
+            && let Some(place) = assets.dns_certificates.get_mut(way as usize)
+        {
+            *place = certificates;
         }
     }
     let mut clients = HashMap::new();
@@ -100,6 +100,23 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
         Ok(topology)
     } else {
         Err(LoadError::Assets(errors))
+    }
+}
+
+/// The certificates of one listener; those that are over soon are warned of.
+fn certificates(tls: Option<&ListenerTls>, listener: &str, errors: &mut Vec<AssetError>) -> Option<Vec<Certificate>> {
+    match tls.map_or_else(|| Ok(Vec::new()), tls::load_certificates) {
+        Ok(certificates) => {
+            for tls::Expiring { name, remaining } in tls::expiring(&certificates, SystemClock.wall()) {
+                let days = remaining.as_secs() / 86_400;
+                warn!(target: "config", listener, certificate = name, days, "expires soon: renew it");
+            }
+            Some(certificates)
+        }
+        Err(e) => {
+            errors.push(e.into());
+            None
+        }
     }
 }
 

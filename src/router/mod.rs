@@ -67,6 +67,12 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
     /// The name server, UDP and TCP.
     pub dns: Vec<SocketAddr>,
+    /// The name server over TLS.
+    pub dns_tls: Vec<SocketAddr>,
+    /// The name server over HTTPS.
+    pub dns_https: Vec<SocketAddr>,
+    /// The name server over QUIC.
+    pub dns_quic: Vec<SocketAddr>,
     /// The edge, by listener.
     pub http: BTreeMap<String, Vec<SocketAddr>>,
 }
@@ -169,7 +175,8 @@ impl Router {
             Some(_) => Some(dns::start(published(), edges.clone())?),
             None => None,
         };
-        addresses.dns = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
+        let dns::Addresses { plain, tls, https, quic } = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
+        (addresses.dns, addresses.dns_tls, addresses.dns_https, addresses.dns_quic) = (plain, tls, https, quic);
         let proxy =
             if config.listeners.is_empty() { None } else { Some(proxy::start(published(), stages, edges.clone())?) };
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
@@ -236,7 +243,13 @@ impl Router {
 
 /// Tells of the edges that run: where they listen, and the generation that they acted on last.
 fn report(published: Arc<Published>, addresses: &Addresses) -> admin::Edges {
-    let dns = addresses.dns.iter().map(|a| format!("dns://{a}")).collect::<Vec<_>>();
+    let ways = [
+        ("dns", &addresses.dns),
+        ("dns+tls", &addresses.dns_tls),
+        ("dns+https", &addresses.dns_https),
+        ("dns+quic", &addresses.dns_quic),
+    ];
+    let dns = ways.iter().flat_map(|(way, all)| all.iter().map(move |a| format!("{way}://{a}"))).collect::<Vec<_>>();
     let listeners = addresses.http.iter();
     let http = listeners.flat_map(|(name, all)| all.iter().map(move |a| format!("{name}://{a}"))).collect::<Vec<_>>();
     let edges = [("dns", Slot::Dns, dns), ("proxy", Slot::Proxy, http)];

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::load::{LoadError, load, prepare};
-use crate::config::Config;
+use crate::config::{Config, SecureWay};
 use crate::control;
 use crate::control::event::Event;
 use crate::snapshot::Topology;
@@ -110,10 +110,15 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone(), l.tls.is_some())).collect()
     };
     let dns = |c: &Config| c.dns.as_ref().map(|d| (d.listen.clone(), d.threads));
+    let secure = |c: &Config| {
+        let listen = |way| c.dns.as_ref().and_then(|d| d.secure(way)).map(|s| s.listen.clone());
+        SecureWay::ALL.map(listen)
+    };
     let admin = |c: &Config| c.admin.as_ref().map(|a| (a.listen, a.token_file.clone()));
     let checks = [
         ("[[listener]] addresses", listeners(old) != listeners(new)),
         ("[dns] listen, threads", dns(old) != dns(new)),
+        ("[dns] tls, https, quic: listen", secure(old) != secure(new)),
         ("[admin]", admin(old) != admin(new)),
         (
             "[node] workers, state_dir",

@@ -69,6 +69,8 @@ pub struct Assets {
     pub zones: Vec<Arc<Zone>>,
     /// Certificates by listener, in the order of the configuration: each with the names it is good for.
     pub certificates: Vec<Vec<Certificate>>,
+    /// Those of the name server, by [`SecureWay`](crate::config::SecureWay).
+    pub dns_certificates: [Vec<Certificate>; 3],
     /// Client configurations towards upstreams, by what was asked for.
     pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
 }

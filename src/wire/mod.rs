@@ -4,6 +4,7 @@
 
 pub mod cookie;
 pub mod dns;
+pub mod doh;
 pub mod ecs;
 pub mod forwarded;
 pub mod head;
@@ -11,6 +12,7 @@ pub mod host;
 pub mod master;
 pub mod name;
 pub mod path;
+pub mod proxy_line;
 pub mod rdata;
 pub mod svcb;
 pub mod text;

@@ -23,6 +23,7 @@ mod pools;
 mod sockets;
 mod steering;
 mod syntax;
+mod transports;
 
 /// Largest file that is read (ours: some 100,000 backends).
 const MAX_BYTES: u64 = 16 << 20;

@@ -8,6 +8,13 @@ use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::Or;
 use crate::config::raw::Root;
 
+/// By which protocols a place listens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum By {
+    Tcp,
+    Udp,
+}
+
 #[derive(Clone)]
 struct Place {
     what: String,
@@ -15,23 +22,15 @@ struct Place {
     span: Span,
 }
 
-/// Notes addresses that two parts of this node want. All of them are TCP; the name server's are UDP besides.
+/// Notes addresses that two parts of this node want by the same protocol.
 pub(super) fn collisions(root: &Root, checker: &mut Checker<'_>) {
-    let admin =
-        root.admin.iter().filter(|a| a.listen.written).map(|a| ("the admin API".to_owned(), a.listen.0, a.listen.span));
-    let dns = root.dns.iter().filter_map(|d| d.listen.as_ref()).flat_map(|l| &l.0);
-    let dns = dns.map(|l| ("the name server".to_owned(), l.0, l.span));
-    let edge = root.listener.0.iter().flat_map(|listener| {
-        let name = listener.name.as_ref().map(|n| format!("listener `{}`", n.0));
-        let listen = listener.listen.iter().flat_map(|l| &l.0);
-        listen.map(move |l| (name.clone().unwrap_or_else(|| "a listener".into()), l.0, l.span))
-    });
-    let mut ports: HashMap<(u16, bool), Port> = HashMap::new();
+    let mut ports: HashMap<(u16, bool, By), Port> = HashMap::new();
     let mut exact: HashMap<SocketAddr, Place> = HashMap::new();
-    for (what, address, span) in admin.chain(dns).chain(edge).filter(|(_, address, _)| address.port() != 0) {
-        let place = Place { what, address, span };
-        let port = ports.entry((address.port(), address.is_ipv4())).or_default();
-        if let Some(other) = port.taken(address.ip()) {
+    for (place, protocols) in places(root).into_iter().filter(|(place, _)| place.address.port() != 0) {
+        let Place { address, span, .. } = place;
+        let ports_of = |by| (address.port(), address.is_ipv4(), by);
+        let taken = protocols.iter().find_map(|&by| ports.get(&ports_of(by))?.taken(address.ip()));
+        if let Some(other) = taken {
             let message = match (&place.what, &other.what) {
                 (a, b) if a == b => format!("{a} listens on {address} twice"),
                 (a, b) => format!("{a} and {b} both listen on {address}"),
@@ -39,10 +38,46 @@ pub(super) fn collisions(root: &Root, checker: &mut Checker<'_>) {
             let finding = Finding::error(Code::Conflict, span, message).related(other.span, "taken here");
             checker.notes.push(finding.hint("choose another port, or one address for each"));
         }
-        port.take(&place);
-        exact.entry(address).or_insert(place);
+        for &by in protocols {
+            ports.entry(ports_of(by)).or_default().take(&place);
+        }
+        if protocols.contains(&By::Tcp) {
+            exact.entry(address).or_insert(place);
+        }
     }
     loops(root, &exact, checker);
+}
+
+/// Where this node listens, in the order of who is told of a collision: the later one.
+fn places(root: &Root) -> Vec<(Place, &'static [By])> {
+    let mut places = Vec::new();
+    let mut add = |what: &str, address: SocketAddr, span: Span, by: &'static [By]| {
+        places.push((Place { what: what.to_owned(), address, span }, by));
+    };
+    for admin in root.admin.iter().filter(|a| a.listen.written) {
+        add("the admin API", admin.listen.0, admin.listen.span, &[By::Tcp]);
+    }
+    if let Some(dns) = &root.dns {
+        let https = dns.https.as_ref().and_then(|s| s.listen.as_ref());
+        let ways: [(_, _, &'static [By]); 4] = [
+            ("the name server", dns.listen.as_ref(), &[By::Tcp, By::Udp]),
+            ("DNS over TLS", dns.tls.as_ref().and_then(|s| s.listen.as_ref()), &[By::Tcp]),
+            ("DNS over HTTPS", https, &[By::Tcp]),
+            ("DNS over QUIC", dns.quic.as_ref().and_then(|s| s.listen.as_ref()), &[By::Udp]),
+        ];
+        for (what, listen, by) in ways {
+            for l in listen.iter().flat_map(|l| &l.0) {
+                add(what, l.0, l.span, by);
+            }
+        }
+    }
+    for listener in &root.listener.0 {
+        let what = listener.name.as_ref().map_or_else(|| "a listener".into(), |n| format!("listener `{}`", n.0));
+        for l in listener.listen.iter().flat_map(|l| &l.0) {
+            add(&what, l.0, l.span, &[By::Tcp]);
+        }
+    }
+    places
 }
 
 /// Who has one port of one family. `[::]` is IPv6 alone.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::names::Names;
 use super::pools::{Layout, Pools};
-use super::{Checker, places};
+use super::{Checker, places, transports};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::{List, Or};
@@ -50,6 +50,11 @@ pub(super) fn dns(
         schedules: schedules(said, sites, checker),
         ecs: said.ecs.0,
         client_prefix: (said.client_prefix_v4.0 as u8, said.client_prefix_v6.0 as u8),
+        connections: transports::connections(&said.tcp, checker),
+        proxies: said.proxy_protocol.iter().flat_map(|p| &p.trusted).flat_map(|t| &t.0).map(|p| p.0).collect(),
+        tls: said.tls.as_ref().and_then(|t| transports::secure(t, checker)),
+        https: said.https.as_ref().and_then(|h| transports::https(h, checker)),
+        quic: said.quic.as_ref().and_then(|q| transports::secure(q, checker)),
     })
 }
 

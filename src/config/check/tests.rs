@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::ids::DatacenterId;
 use crate::config::model::{
-    Action, Balance, Health, OnAllDown, Passive, PathMatch, Policy, ProbeKind, Protocol, Retry, UserKey,
+    Action, Balance, Connections, Health, OnAllDown, Passive, PathMatch, Policy, ProbeKind, Protocol, Retry, UserKey,
 };
 
 const NORTH_STAR: &str = include_str!("../../../tests/golden/config/ok-north-star.toml");
@@ -83,6 +83,8 @@ fn what_is_not_written_has_the_defaults_of_the_model() {
     assert_eq!((probe.interval.as_millis(), probe.timeout.as_millis(), probe.fall, probe.rise), (1_000, 500, 2, 2));
     let dns = config.dns.as_ref().unwrap();
     assert_eq!((dns.ecs, dns.client_prefix, dns.steers[0].answers), (true, (24, 56), 2));
+    assert_eq!(dns.connections, Connections::default());
+    assert!(dns.proxies.is_empty() && dns.tls.is_none() && dns.https.is_none() && dns.quic.is_none());
     assert_eq!(dns.steers[0].on_all_down, OnAllDown::ServeAll);
     assert_eq!(dns.steers[0].alpn, ["h2", "http/1.1"]);
     let route = &config.routes[0];

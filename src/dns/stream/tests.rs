@@ -1,16 +1,19 @@
-//! Connections, limits and framing of the TCP side.
+//! Framing and limits of a stream.
+
+use std::time::Duration;
 
 use tokio::io::{DuplexStream, duplex};
-use tokio::net::TcpStream;
 
 use super::*;
+use crate::dns::answer::Transport;
 use crate::dns::fixture::{Ask, published, world};
+use crate::dns::house::room;
 use crate::wire::text;
 
 const NAME: &str = "host.example.test.";
 
-fn house(limits: Limits) -> Arc<House> {
-    Arc::new(House::new(published(world()), limits, CancellationToken::new()))
+fn house() -> Arc<House> {
+    Arc::new(House::new(Transport::Tcp, published(world()), CancellationToken::new()))
 }
 
 fn framed(qname: &str, id: u16) -> Vec<u8> {
@@ -28,32 +31,26 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u16, usiz
     Ok((u16::from_be_bytes([message[0], message[1]]), read.sections[0].len()))
 }
 
-/// A conversation over a pipe that holds `room` octets; the task gives how it ended.
-fn connect(house: &Arc<House>, client: u8, room: usize) -> (DuplexStream, tokio::task::JoinHandle<End>) {
-    let (mut ours, theirs) = duplex(room);
+/// A conversation over a pipe that holds `octets`; the task gives how it ended.
+fn connect(
+    house: &Arc<House>,
+    limits: Connections,
+    client: u8,
+    octets: usize,
+) -> (DuplexStream, tokio::task::JoinHandle<End>) {
+    let (ours, theirs) = duplex(octets);
     let from = IpAddr::from([10, 0, 0, client]);
-    let (id, leave) = house.guests.enter(from, SystemClock.mono());
-    let house = Arc::clone(house);
-    let mut tasks = tokio::task::JoinSet::new();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    tasks.spawn(async move {
-        let end = converse(&mut ours, id, from, &leave, &house).await;
-        house.guests.leave(id);
-        let _ = tell.send(end);
-    });
+    let (house, leave) = (Arc::clone(house), house.shutdown.child_token());
+    let guest = house.guests.enter(from, room(&limits), leave.clone());
     #[expect(clippy::disallowed_methods, reason = "a test waits for what its own task says")]
-    let join = tokio::spawn(async move {
-        let end = told.await.unwrap();
-        tasks.join_next().await;
-        end
-    });
-    (theirs, join)
+    let end = tokio::spawn(async move { converse(ours, &guest, from, &leave, &limits, &house).await });
+    (theirs, end)
 }
 
 #[tokio::test]
 async fn everything_that_was_asked_at_once_is_answered_in_order() {
-    let house = house(Limits::default());
-    let (mut stream, _end) = connect(&house, 1, 1 << 20);
+    let (house, limits) = (house(), Connections::default());
+    let (mut stream, _end) = connect(&house, limits, 1, 1 << 20);
     let all: Vec<u8> = (0..500).flat_map(|id| framed(NAME, id)).collect();
     stream.write_all(&all).await.unwrap();
     for id in 0..500 {
@@ -63,8 +60,8 @@ async fn everything_that_was_asked_at_once_is_answered_in_order() {
 
 #[tokio::test]
 async fn a_query_may_come_octet_by_octet() {
-    let house = house(Limits::default());
-    let (mut stream, _end) = connect(&house, 1, 4096);
+    let (house, limits) = (house(), Connections::default());
+    let (mut stream, _end) = connect(&house, limits, 1, 4096);
     for octet in [framed(NAME, 1), framed(NAME, 2)].concat() {
         stream.write_u8(octet).await.unwrap();
         tokio::task::yield_now().await;
@@ -76,8 +73,8 @@ async fn a_query_may_come_octet_by_octet() {
 
 #[tokio::test]
 async fn what_is_dropped_leaves_no_frame_and_what_is_broken_gets_its_answer() {
-    let house = house(Limits::default());
-    let (mut stream, end) = connect(&house, 1, 1 << 16);
+    let (house, limits) = (house(), Connections::default());
+    let (mut stream, end) = connect(&house, limits, 1, 1 << 16);
     let mut response = framed(NAME, 7);
     response[4] |= 0x80;
     let largest = [vec![0xff, 0xff], vec![0; 65_535]].concat();
@@ -91,11 +88,10 @@ async fn what_is_dropped_leaves_no_frame_and_what_is_broken_gets_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_whole_is_idle_however_busy() {
-    let limits = Limits::default();
-    let house = house(limits);
-    let (mut silent, silent_end) = connect(&house, 1, 64);
-    let (mut dripping, dripping_end) = connect(&house, 2, 64);
-    let (mut asking, asking_end) = connect(&house, 3, 1 << 12);
+    let (house, limits) = (house(), Connections::default());
+    let (mut silent, silent_end) = connect(&house, limits, 1, 64);
+    let (mut dripping, dripping_end) = connect(&house, limits, 2, 64);
+    let (mut asking, asking_end) = connect(&house, limits, 3, 1 << 12);
     for _ in 0..6 {
         sleep(limits.idle / 4).await;
         // The end may have come already.
@@ -112,8 +108,8 @@ async fn who_says_nothing_whole_is_idle_however_busy() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_take_answers_is_let_go() {
-    let house = house(Limits::default());
-    let (mut stream, end) = connect(&house, 1, 128);
+    let (house, limits) = (house(), Connections::default());
+    let (mut stream, end) = connect(&house, limits, 1, 128);
     stream.write_all(&framed(NAME, 1)).await.unwrap();
     // The rest of the queries finds no reader: ours waits for the answers to be taken.
     let more = (2..9).flat_map(|id| framed(NAME, id)).collect::<Vec<u8>>();
@@ -123,47 +119,32 @@ async fn who_does_not_take_answers_is_let_go() {
 
 #[tokio::test]
 async fn at_the_limit_the_one_that_was_idle_longest_makes_room() {
-    let house = house(Limits { connections: 3, per_client: 2, ..Limits::default() });
-    let (mut first, first_end) = connect(&house, 1, 4096);
-    let (mut second, second_end) = connect(&house, 2, 4096);
-    let (mut third, _third_end) = connect(&house, 3, 4096);
+    let (house, limits) = (house(), Connections { total: 3, per_client: 2, ..Connections::default() });
+    let (mut first, first_end) = connect(&house, limits, 1, 4096);
+    let (mut second, second_end) = connect(&house, limits, 2, 4096);
+    let (mut third, _third_end) = connect(&house, limits, 3, 4096);
     // The first becomes the latest, so the second is the idlest.
     first.write_all(&framed(NAME, 1)).await.unwrap();
     assert_eq!(receive(&mut first).await.unwrap(), (1, 2));
-    let (mut fourth, _fourth_end) = connect(&house, 4, 4096);
+    let (mut fourth, _fourth_end) = connect(&house, limits, 4, 4096);
     assert_eq!(second_end.await.unwrap(), End::Evicted);
     assert_eq!(second.read(&mut [0; 8]).await.unwrap(), 0);
     for stream in [&mut first, &mut third, &mut fourth] {
         stream.write_all(&framed(NAME, 9)).await.unwrap();
         assert_eq!(receive(stream).await.unwrap(), (9, 2));
     }
-    assert_eq!(house.guests.lock().guests.len(), 3);
+    assert_eq!(house.guests.len(), 3);
     drop(first);
     assert_eq!(first_end.await.unwrap(), End::Client);
 }
 
 #[tokio::test]
 async fn a_client_at_its_own_limit_gives_up_its_own() {
-    let house = house(Limits { connections: 100, per_client: 2, ..Limits::default() });
-    let (_other, _other_end) = connect(&house, 9, 64);
-    let (_one, one_end) = connect(&house, 1, 64);
-    let (_two, _two_end) = connect(&house, 1, 64);
-    let (_three, _three_end) = connect(&house, 1, 64);
+    let (house, limits) = (house(), Connections { total: 100, per_client: 2, ..Connections::default() });
+    let (_other, _other_end) = connect(&house, limits, 9, 64);
+    let (_one, one_end) = connect(&house, limits, 1, 64);
+    let (_two, _two_end) = connect(&house, limits, 1, 64);
+    let (_three, _three_end) = connect(&house, limits, 1, 64);
     assert_eq!(one_end.await.unwrap(), End::Evicted);
-    assert_eq!(house.guests.lock().guests.len(), 3);
-}
-
-#[tokio::test]
-async fn serving_ends_when_told_to_and_says_goodbye() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let shutdown = CancellationToken::new();
-    let server = task::spawn("serve", serve(vec![listener], published(world()), Limits::default(), shutdown.clone()));
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(&framed(NAME, 5)).await.unwrap();
-    assert_eq!(receive(&mut stream).await.unwrap(), (5, 2));
-    shutdown.cancel();
-    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0, "closed in order, not reset");
-    server.ended().await;
-    assert!(TcpStream::connect(address).await.is_err());
+    assert_eq!(house.guests.len(), 3);
 }

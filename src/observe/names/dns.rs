@@ -11,7 +11,8 @@ table! {
     DROPPED: Kind::Counter, "springtide_dns_dropped_total", ["reason"], "What was not answered: `short` (less than a header), `response` (an answer, not a query), `unsent` (the socket took no more).";
     TRUNCATED: Kind::Counter, "springtide_dns_truncated_total", [], "Answers that did not fit into the packet: the client comes again over TCP.";
     STEERED: Kind::Counter, "springtide_dns_steered_total", ["name", "datacenter"], "Answers of a steered name by the datacenter that stands first in them.";
-    CONNECTIONS: Kind::Gauge, "springtide_dns_tcp_connections", [], "TCP connections that are open.";
-    CLOSED: Kind::Counter, "springtide_dns_tcp_closed_total", ["reason"], "TCP connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `shutdown`.";
+    CONNECTIONS: Kind::Gauge, "springtide_dns_connections", ["transport"], "Connections that are open, by transport: `tcp`, `tls`, `https`, `quic`.";
+    CLOSED: Kind::Counter, "springtide_dns_closed_total", ["transport", "reason"], "Connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `handshake` (TLS or QUIC failed or took too long), `header` (a balancer's PROXY header is missing or broken), `protocol` (broke the rules of its transport), `shutdown`.";
+    HTTPS_REFUSED: Kind::Counter, "springtide_dns_https_refused_total", ["status"], "HTTP requests that are no DNS query, by the status they got: 400, 404, 405, 408, 413, 415.";
     COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology, `steered` once a generation.";
 }

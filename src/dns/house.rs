@@ -1,0 +1,185 @@
+//! What the connections of one transport share: who is here, where answers are made, and the limits of the moment.
+//!
+//! TCP, TLS, HTTPS and QUIC have a house each, on a thread with a runtime of its own: a flood in one of them takes neither
+//! room nor time from the others, nor from UDP. Everything a house holds is bounded.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Meta, Outcome, Sent, Transport, answer};
+use super::guests::{Guests, Room};
+use super::table::Table;
+use super::tally::Tally;
+use crate::config::Connections;
+use crate::observe::names::dns as metric;
+use crate::snapshot::Published;
+use crate::snapshot::views::Slot;
+use crate::wire::dns::MAX_TCP;
+
+/// How often counters go to the metrics.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Who is still at a PROXY header or a handshake counts apart, a quarter of all connections: strangers who never finish
+/// theirs push out each other, not those who did. Never fewer than this. Ours.
+const LEAST_LOBBY: usize = 16;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client closed it, or it broke.
+    Client,
+    /// It stood without a whole query for too long.
+    Idle,
+    /// It made room for another.
+    Evicted,
+    /// It did not take its answers.
+    Slow,
+    /// The TLS or QUIC handshake failed or took too long.
+    Handshake,
+    /// A balancer's PROXY header is missing or broken.
+    Header,
+    /// It broke the rules of its transport.
+    Protocol,
+    /// The server stops.
+    Shutdown,
+}
+
+impl End {
+    const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Idle,
+        Self::Evicted,
+        Self::Slow,
+        Self::Handshake,
+        Self::Header,
+        Self::Protocol,
+        Self::Shutdown,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Idle => "idle",
+            Self::Evicted => "evicted",
+            Self::Slow => "slow",
+            Self::Handshake => "handshake",
+            Self::Header => "header",
+            Self::Protocol => "protocol",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What the connections of one transport share.
+pub(super) struct House {
+    pub(super) transport: Transport,
+    /// Who has come in.
+    pub(super) guests: Arc<Guests>,
+    /// Who is on the way in: at a PROXY header or a handshake.
+    pub(super) lobby: Arc<Guests>,
+    pub(super) shutdown: CancellationToken,
+    published: Arc<Published>,
+    desk: Mutex<Desk>,
+    ends: [Counter; End::ALL.len()],
+}
+
+impl House {
+    pub(super) fn new(transport: Transport, published: Arc<Published>, shutdown: CancellationToken) -> Self {
+        Self {
+            transport,
+            guests: Arc::new(Guests::new(metric::CONNECTIONS.gauge(&[transport.as_str()]))),
+            lobby: Arc::new(Guests::new(Gauge::noop())),
+            shutdown,
+            published,
+            desk: Mutex::new(Desk { tally: Tally::new(transport), sheet: vec![0; MAX_TCP] }),
+            ends: End::ALL.map(|end| metric::CLOSED.counter(&[transport.as_str(), end.as_str()])),
+        }
+    }
+
+    /// The limits of the moment: a reload changes them for who comes after it.
+    pub(super) fn limits(&self) -> Connections {
+        let snapshot = self.published.load();
+        snapshot.topology.config.dns.as_ref().map(|dns| dns.connections).unwrap_or_default()
+    }
+
+    /// Whether connections from `peer` begin with a PROXY header.
+    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+        let snapshot = self.published.load();
+        let proxies = snapshot.topology.config.dns.as_ref().map_or(&[][..], |dns| &dns.proxies);
+        proxies.iter().any(|net| net.contains(&peer))
+    }
+
+    /// The path that is asked over HTTPS.
+    pub(super) fn path(&self) -> Arc<str> {
+        let snapshot = self.published.load();
+        let https = snapshot.topology.config.dns.as_ref().and_then(|dns| dns.https.as_ref());
+        https.map_or_else(|| Arc::from(""), |https| Arc::from(https.path.as_str()))
+    }
+
+    /// Lets `work` make answers, from one snapshot and uninterrupted. `None` where there is no name server any more.
+    pub(super) fn at_desk<R>(&self, work: impl FnOnce(&mut Desk, &Table) -> R) -> Option<R> {
+        let snapshot = self.published.look(Slot::Dns);
+        let table = Table::of(&snapshot)?;
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        desk.tally.follow(&snapshot.topology);
+        Some(work(&mut desk, &table))
+    }
+
+    /// Counts a connection that is over.
+    pub(super) fn ended(&self, end: End) {
+        if let Some(counter) = self.ends.get(end as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Why a connection has to leave that was told to.
+    pub(super) fn why_leave(&self) -> End {
+        if self.shutdown.is_cancelled() { End::Shutdown } else { End::Evicted }
+    }
+
+    /// Keeps the counters until the shutdown.
+    pub(super) async fn keep(&self) {
+        while !self.shutdown.is_cancelled() {
+            tokio::select! {
+                () = sleep(FLUSH) => {}
+                () = self.shutdown.cancelled() => {}
+            }
+            self.desk.lock().unwrap_or_else(PoisonError::into_inner).tally.flush();
+        }
+    }
+}
+
+/// How many guests `limits` let in.
+pub(super) const fn room(limits: &Connections) -> Room {
+    Room { total: limits.total, per_client: limits.per_client }
+}
+
+/// How many may be on the way in. All of them may come from one address: a balancer has no other.
+pub(super) const fn lobby(limits: &Connections) -> Room {
+    let quarter = limits.total / 4;
+    let total = if quarter > LEAST_LOBBY { quarter } else { LEAST_LOBBY };
+    Room { total, per_client: total }
+}
+
+/// Where answers are made, one at a time.
+pub(super) struct Desk {
+    tally: Tally,
+    /// Room for the largest answer.
+    sheet: Vec<u8>,
+}
+
+impl Desk {
+    /// The answer to `query`, counted; `None` where there is to be none.
+    pub(super) fn answer(&mut self, table: &Table, query: &[u8], meta: &Meta) -> Option<(&[u8], Sent)> {
+        let outcome = answer(table, query, meta, &mut self.sheet);
+        self.tally.count(&outcome);
+        match outcome {
+            Outcome::Send(sent) => Some((self.sheet.get(..sent.length)?, sent)),
+            Outcome::Drop(_) => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! DNS over QUIC (RFC 9250): a query and its answer have a bidirectional stream of their own.
+//!
+//! Nothing is done for an address that has not shown that it receives, once handshakes pile up (RFC 9000 section 8.1.2),
+//! and nothing at all in 0-RTT, which could be replayed. Bounded everywhere: connections in all and by client, handshakes,
+//! streams, octets on the way, time without a query, time to take an answer. QUIC itself is quinn's; why not hickory's
+//! is in docs/DEPENDENCIES.md.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadToEndError, RecvStream, SendStream, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Meta;
+use super::guests::Guest;
+use super::house::{End, House, lobby, room};
+use crate::base::task;
+use crate::config::Connections;
+use crate::wire::dns::{HEADER, MAX_TCP};
+
+/// Streams of one connection at a time; RFC 9250 section 5.5 leaves it open, this is quinn's default.
+const STREAMS: u32 = 100;
+/// A whole query with its length before it.
+const WHOLE_QUERY: usize = 2 + MAX_TCP;
+/// Octets of one connection on their way to us unread: two queries of the largest size.
+const RECEIVE_WINDOW: u32 = 2 * WHOLE_QUERY as u32;
+/// Octets of one connection on their way to the client that it has not acknowledged.
+const SEND_WINDOW: u64 = 256 * 1_024;
+/// After so long without a packet the peer is gone. Above any idle limit of ours, which counts queries, not packets.
+const SILENCE: Duration = Duration::from_mins(2);
+/// Handshakes that nobody has taken up yet, and octets that came ahead for them.
+const WAITING: (usize, u64) = (256, 1 << 20);
+
+/// Error codes of RFC 9250 section 4.3.
+mod code {
+    use quinn::VarInt;
+
+    pub(super) const NO_ERROR: VarInt = VarInt::from_u32(0);
+    pub(super) const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+    pub(super) const REQUEST_CANCELLED: VarInt = VarInt::from_u32(3);
+    pub(super) const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
+}
+
+/// The QUIC side of `tls`, which has the certificates and the ALPN.
+///
+/// # Errors
+/// The cryptography has no cipher for the first packets of a connection.
+pub(super) fn config(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, rustls::Error> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(|e| rustls::Error::General(e.to_string()))?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        // RFC 9250 section 4.2: every query has a bidirectional stream, nothing else is spoken.
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(WHOLE_QUERY as u32))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok());
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport)).max_incoming(WAITING.0).incoming_buffer_size_total(WAITING.1);
+    Ok(config)
+}
+
+/// Answers what comes in on `sockets` until the shutdown; then until every connection has got what it had asked for.
+pub(super) async fn serve(sockets: Vec<UdpSocket>, config: ServerConfig, house: Arc<House>) -> io::Result<()> {
+    let open = |socket| Endpoint::new(EndpointConfig::default(), Some(config.clone()), socket, Arc::new(TokioRuntime));
+    let endpoints = sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
+    let accepting: Vec<_> =
+        endpoints.into_iter().map(|endpoint| task::spawn("dns-accept", accept(endpoint, Arc::clone(&house)))).collect();
+    house.keep().await;
+    for task in accepting {
+        task.ended().await;
+    }
+    Ok(())
+}
+
+async fn accept(endpoint: Endpoint, house: Arc<House>) {
+    let mut open = JoinSet::new();
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            Some(_) = open.join_next() => continue,
+            () = house.shutdown.cancelled() => break,
+        };
+        let Some(incoming) = incoming else { break };
+        let is_busy = house.lobby.len() >= lobby(&house.limits()).total / 4;
+        if is_busy && !incoming.remote_address_validated() {
+            // Where that cannot be said, the attempt is refused.
+            let _ = incoming.retry();
+            continue;
+        }
+        open.spawn(attend(incoming, Arc::clone(&house)));
+    }
+    while open.join_next().await.is_some() {}
+    endpoint.close(code::NO_ERROR, b"");
+    // What closes has been said once at least; whoever did not hear it learns it from the silence.
+    let _ = timeout(house.limits().write, endpoint.wait_idle()).await;
+}
+
+async fn attend(incoming: Incoming, house: Arc<House>) {
+    let end = receive(incoming, &house).await;
+    house.ended(end);
+}
+
+async fn receive(incoming: Incoming, house: &Arc<House>) -> End {
+    let (limits, leave) = (house.limits(), house.shutdown.child_token());
+    let client = incoming.remote_address().ip().to_canonical();
+    let coming = house.lobby.enter(client, lobby(&limits), leave.clone());
+    let Ok(connecting) = incoming.accept() else { return End::Handshake };
+    let connection = tokio::select! {
+        biased;
+        connection = timeout(limits.handshake, connecting) => match connection {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(_)) | Err(_) => return End::Handshake,
+        },
+        () = leave.cancelled() => return house.why_leave(),
+    };
+    drop(coming);
+    let guest = house.guests.enter(client, room(&limits), leave.clone());
+    let end = converse(&connection, &guest, client, &leave, &limits, house).await;
+    let code = match end {
+        End::Evicted => code::EXCESSIVE_LOAD,
+        End::Protocol => code::PROTOCOL_ERROR,
+        _ => code::NO_ERROR,
+    };
+    connection.close(code, b"");
+    end
+}
+
+/// What became of one stream.
+enum Stream {
+    /// Its query was answered, and the client has the answer.
+    Answered,
+    /// The client gave it up.
+    Cancelled,
+    /// It broke the rules: the whole connection ends (RFC 9250 section 4.3.3).
+    Broken,
+    /// The client did not take the answer.
+    Slow,
+}
+
+async fn converse(
+    connection: &Connection,
+    guest: &Guest,
+    client: IpAddr,
+    leave: &CancellationToken,
+    limits: &Connections,
+    house: &Arc<House>,
+) -> End {
+    let meta = Meta { client, transport: house.transport };
+    let mut streams = JoinSet::new();
+    let end = loop {
+        // Streams that stay open ask nothing: the timer runs until a query is answered.
+        let mut idle = pin!(sleep(limits.idle));
+        let end = loop {
+            tokio::select! {
+                biased;
+                Some(done) = streams.join_next() => match done {
+                    Ok(Stream::Answered) => break None,
+                    Ok(Stream::Broken) => break Some(End::Protocol),
+                    Ok(Stream::Slow) => break Some(End::Slow),
+                    Ok(Stream::Cancelled) | Err(_) => {}
+                },
+                () = leave.cancelled() => break Some(house.why_leave()),
+                stream = connection.accept_bi() => match stream {
+                    Ok((send, receive)) => {
+                        streams.spawn(answer(send, receive, meta, *limits, Arc::clone(house)));
+                    }
+                    Err(_) => break Some(End::Client),
+                },
+                () = &mut idle => break Some(End::Idle),
+            }
+        };
+        match end {
+            None => guest.active(),
+            Some(end) => break end,
+        }
+    };
+    if end == End::Shutdown || end == End::Evicted {
+        // What was asked is still answered, for as long as it may take to take an answer.
+        let _ = timeout(limits.write, async { while streams.join_next().await.is_some() {} }).await;
+    }
+    end
+}
+
+async fn answer(
+    mut send: SendStream,
+    mut receive: RecvStream,
+    meta: Meta,
+    limits: Connections,
+    house: Arc<House>,
+) -> Stream {
+    // RFC 9250 section 4.2: a query is whole when its stream has ended.
+    let read = match timeout(limits.idle, receive.read_to_end(WHOLE_QUERY)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(ReadToEndError::TooLong)) => return Stream::Broken,
+        Ok(Err(ReadToEndError::Read(_))) => return Stream::Cancelled,
+        Err(_) => {
+            let _ = receive.stop(code::REQUEST_CANCELLED);
+            let _ = send.reset(code::REQUEST_CANCELLED);
+            return Stream::Cancelled;
+        }
+    };
+    let Some(query) = query(&read) else { return Stream::Broken };
+    let framed = house.at_desk(|desk, table| {
+        let (message, _) = desk.answer(table, query, &meta)?;
+        Some([&(message.len() as u16).to_be_bytes(), message].concat())
+    });
+    // Itself an answer, or nobody there to answer.
+    let Some(framed) = framed.flatten() else { return Stream::Broken };
+    let taken = async {
+        send.write_all(&framed).await.is_ok() && send.finish().is_ok() && matches!(send.stopped().await, Ok(None))
+    };
+    match timeout(limits.write, taken).await {
+        Ok(true) => Stream::Answered,
+        Ok(false) => Stream::Cancelled,
+        Err(_) => Stream::Slow,
+    }
+}
+
+/// The one query of a stream: its length, then the message, under the id 0, and nothing behind it (RFC 9250 sections 4.2
+/// and 4.2.1).
+fn query(read: &[u8]) -> Option<&[u8]> {
+    let (length, message) = read.split_first_chunk::<2>()?;
+    let is_whole = message.len() == usize::from(u16::from_be_bytes(*length));
+    let is_query = message.len() >= HEADER && message.starts_with(&[0, 0]);
+    (is_whole && is_query).then_some(message)
+}
