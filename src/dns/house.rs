@@ -82,7 +82,7 @@ pub(super) struct House {
     /// Who is on the way in: at a PROXY header or a handshake.
     pub(super) lobby: Arc<Guests>,
     pub(super) shutdown: CancellationToken,
-    published: Arc<Published>,
+    pub(super) published: Arc<Published>,
     desk: Mutex<Desk>,
     ends: [Counter; End::ALL.len()],
 }

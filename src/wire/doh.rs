@@ -27,8 +27,8 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     let bits = bits(rest)? << (6 * (4 - rest.len()) as u32);
     match rest.len() {
         0 => {}
-        2 if bits & 0xffff == 0 => octets.push((bits >> 16) as u8),
-        3 if bits & 0xff == 0 => octets.extend([(bits >> 16) as u8, (bits >> 8) as u8]),
+        2 if bits.trailing_zeros() >= 16 => octets.push((bits >> 16) as u8),
+        3 if bits.trailing_zeros() >= 8 => octets.extend([(bits >> 16) as u8, (bits >> 8) as u8]),
         _ => return None,
     }
     Some(octets)
