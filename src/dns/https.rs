@@ -175,20 +175,23 @@ impl Service<Request<Incoming>> for Waiter {
 
 impl Visit {
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
-        if request.uri().path() != &*self.path {
+        let (head, body) = request.into_parts();
+        // Read in any case: clients take a refusal that comes before the end of their request for a broken stream.
+        let body = self.body(body).await?;
+        if head.uri.path() != &*self.path {
             return Err(Refusal::Path);
         }
-        let query = match *request.method() {
+        let query = match head.method {
             Method::GET => {
-                let text = request.uri().query().and_then(doh::parameter).ok_or(Refusal::Query)?;
+                let text = head.uri.query().and_then(doh::parameter).ok_or(Refusal::Query)?;
                 Bytes::from(doh::decode(text).filter(|query| query.len() <= MAX_TCP).ok_or(Refusal::Query)?)
             }
             Method::POST => {
-                let said = request.headers().get(CONTENT_TYPE);
+                let said = head.headers.get(CONTENT_TYPE);
                 if !said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes())) {
                     return Err(Refusal::Type);
                 }
-                self.body(request.into_body()).await?
+                body
             }
             _ => return Err(Refusal::Method),
         };

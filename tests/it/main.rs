@@ -13,3 +13,4 @@ mod journey;
 mod load;
 mod node;
 mod support;
+mod transports;
