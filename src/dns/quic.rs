@@ -25,6 +25,7 @@ use super::guests::Guest;
 use super::house::{End, House, lobby, room};
 use crate::base::task;
 use crate::config::Connections;
+use crate::observe::names::dns as metric;
 use crate::wire::dns::{HEADER, MAX_TCP};
 
 /// Streams of one connection at a time; RFC 9250 section 5.5 leaves it open, this is quinn's default.
@@ -85,6 +86,7 @@ pub(super) async fn serve(sockets: Vec<UdpSocket>, config: ServerConfig, house: 
 }
 
 async fn accept(endpoint: Endpoint, house: Arc<House>) {
+    let retries = metric::QUIC_RETRIES.counter(&[]);
     let mut open = JoinSet::new();
     loop {
         let incoming = tokio::select! {
@@ -95,6 +97,7 @@ async fn accept(endpoint: Endpoint, house: Arc<House>) {
         let Some(incoming) = incoming else { break };
         let is_busy = house.lobby.len() >= lobby(&house.limits()).total / 4;
         if is_busy && !incoming.remote_address_validated() {
+            retries.increment(1);
             // Where that cannot be said, the attempt is refused.
             let _ = incoming.retry();
             continue;
@@ -235,4 +238,65 @@ fn query(read: &[u8]) -> Option<&[u8]> {
     let is_whole = message.len() == usize::from(u16::from_be_bytes(*length));
     let is_query = message.len() >= HEADER && message.starts_with(&[0, 0]);
     (is_whole && is_query).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use quinn::crypto::rustls::QuicClientConfig;
+
+    use super::*;
+    use crate::config::SecureWay;
+    use crate::dns::answer::Transport;
+    use crate::dns::fixture::{SERVER, everywhere, speaking};
+    use crate::net::tls;
+
+    #[test]
+    fn a_query_is_whole_and_alone_and_has_no_id() {
+        let message = [0; HEADER];
+        let framed = |length: u8, message: &[u8]| [&[0, length][..], message].concat();
+        assert_eq!(query(&framed(12, &message)), Some(&message[..]));
+        assert_eq!(query(&framed(12, &[&message[..], &[0]].concat())), None);
+        assert_eq!(query(&framed(13, &message)), None);
+        assert_eq!(query(&framed(11, &message[..11])), None);
+        assert_eq!(query(&framed(12, &[&[0, 1], &message[2..]].concat())), None);
+        assert_eq!(query(&[0]), None);
+        assert_eq!(query(&[]), None);
+    }
+
+    #[test]
+    fn where_handshakes_pile_up_an_address_has_to_be_shown_first() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                let (published, client) = everywhere(|_| ());
+                let config = config(tls::dns_server_config(Arc::clone(&published), SecureWay::Quic).unwrap()).unwrap();
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let address = socket.local_addr().unwrap();
+                let house = Arc::new(House::new(Transport::Quic, published, CancellationToken::new()));
+                let server = task::spawn("serve", {
+                    let house = Arc::clone(&house);
+                    async move { serve(vec![socket], config, house).await.unwrap() }
+                });
+                let crypto = QuicClientConfig::try_from(speaking(&client, "doq")).unwrap();
+                let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+                endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+                let retries = || metrics.render().contains("springtide_dns_quic_retries_total 1");
+                let calm = endpoint.connect(address, SERVER).unwrap().await.unwrap();
+                assert!(!retries());
+                let halves: Vec<_> = (0..lobby(&house.limits()).total / 4)
+                    .map(|_| house.lobby.enter(address.ip(), lobby(&house.limits()), CancellationToken::new()))
+                    .collect();
+                let shown = endpoint.connect(address, SERVER).unwrap().await.unwrap();
+                assert!(retries());
+                drop((calm, shown, halves));
+                house.shutdown.cancel();
+                server.ended().await;
+            });
+        });
+    }
 }

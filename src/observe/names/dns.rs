@@ -14,5 +14,6 @@ table! {
     CONNECTIONS: Kind::Gauge, "springtide_dns_connections", ["transport"], "Connections that are open, by transport: `tcp`, `tls`, `https`, `quic`.";
     CLOSED: Kind::Counter, "springtide_dns_closed_total", ["transport", "reason"], "Connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `handshake` (TLS or QUIC failed or took too long), `header` (a balancer's PROXY header is missing or broken), `protocol` (broke the rules of its transport), `shutdown`.";
     HTTPS_REFUSED: Kind::Counter, "springtide_dns_https_refused_total", ["status"], "HTTP requests that are no DNS query, by the status they got: 400, 404, 405, 408, 413, 415.";
+    QUIC_RETRIES: Kind::Counter, "springtide_dns_quic_retries_total", [], "QUIC clients that had to show that they receive at their address before anything was done for them: handshakes had piled up.";
     COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology, `steered` once a generation.";
 }
