@@ -2,6 +2,7 @@
 //!
 //! Nothing here panics on any input: every parser is fuzzed, and the corpus is replayed in the tests.
 
+pub mod cidr;
 pub mod cookie;
 pub mod dns;
 pub mod doh;
@@ -10,6 +11,7 @@ pub mod forwarded;
 pub mod head;
 pub mod host;
 pub mod master;
+pub mod mmdb;
 pub mod name;
 pub mod path;
 pub mod proxy_line;
