@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::report::{self, Asked};
@@ -212,7 +212,7 @@ async fn reload(State(shared): Site) -> Result<Json<Value>, Refusal> {
         return Err(Refusal::new(StatusCode::CONFLICT, "a reload is under way", "wait for its end, then ask again"));
     };
     match (shared.context.reload)().await {
-        Ok(generation) => Ok(Json(json!({ "generation": generation }))),
+        Ok(reloaded) => Ok(Json(reloaded)),
         Err(findings) => Err(Refusal::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             findings,

@@ -44,8 +44,8 @@ pub use report::Edge;
 pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
 /// Explains where a request would go.
 pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value + Send + Sync>;
-/// What a reload comes to: the new generation, or every finding, rendered.
-pub type Reloaded = Pin<Box<dyn Future<Output = Result<u64, String>> + Send>>;
+/// What a reload comes to: an object with the new `generation` and what else there is to tell, or every finding, rendered.
+pub type Reloaded = Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send>>;
 /// Loads the configuration anew and puts it in force.
 pub type Reload = Arc<dyn Fn() -> Reloaded + Send + Sync>;
 /// Tells of the edges of this node.

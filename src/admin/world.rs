@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +64,7 @@ fn config() -> Config {
         name: name.into(),
         weight,
         addresses: vec![address.into()],
-        near: Vec::<IpNet>::new(),
+        near: Vec::new(),
         capacity_rps: Some(48_000.0),
     };
     Config {

@@ -2,6 +2,7 @@
 //!
 //! Defaults are already in: no `Option` here means "use the default". Ids index the tables of the same [`Config`].
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Config {
     pub health: Health,
     /// Datacenters, in the order of the file; [`DatacenterId`] indexes them.
     pub datacenters: Vec<Datacenter>,
+    /// Files that say where clients are.
+    pub geo: Geo,
     /// Services, in the order of the file; [`ServiceId`] indexes them.
     pub services: Vec<Service>,
     /// The name server, if it is wanted.
@@ -99,10 +102,58 @@ pub struct Datacenter {
     pub weight: u32,
     /// What DNS answers with: the public addresses of its edge.
     pub addresses: Vec<IpAddr>,
-    /// Who is near: the longest prefix over all datacenters wins.
-    pub near: Vec<IpNet>,
+    /// Who is near. The most exact kind that is said of a client by any datacenter counts, see [`Locality`].
+    pub near: Vec<Locality>,
     /// What it can carry, in requests a second. `None`: not said.
     pub capacity_rps: Option<f64>,
+}
+
+/// Where clients are. In the order of precedence: a prefix, written here or in a list, counts before all that databases say,
+/// and of prefixes the longest; then the network that the client belongs to, then where it stands, the smaller place first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Locality {
+    /// In this prefix.
+    Net(IpNet),
+    /// Of this class, by the lists of prefixes.
+    Class(String),
+    /// In the autonomous system of this number.
+    Asn(u32),
+    /// In the city of this GeoNames id.
+    CityId(u32),
+    /// In a city of this English name, lower case.
+    City(String),
+    /// In this subdivision, ISO 3166-2: `CN-GD`.
+    Subdivision(String),
+    /// In this country, ISO 3166-1 in two capital letters.
+    Country(String),
+    /// On this continent, in two capital letters.
+    Continent(String),
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) => write!(f, "{net}"),
+            Self::Class(name) => write!(f, "class:{name}"),
+            Self::Asn(number) => write!(f, "asn:{number}"),
+            Self::CityId(id) => write!(f, "city:{id}"),
+            Self::City(name) => write!(f, "city:{name}"),
+            Self::Subdivision(code) => write!(f, "subdivision:{code}"),
+            Self::Country(code) => write!(f, "country:{code}"),
+            Self::Continent(code) => write!(f, "continent:{code}"),
+        }
+    }
+}
+
+/// Files that say where clients are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Geo {
+    /// MaxMind DB files. Where several say something of one kind, the first that says it counts.
+    pub databases: Vec<PathBuf>,
+    /// Lists of prefixes with their classes.
+    pub cidr: Vec<PathBuf>,
+    /// How often they are looked at for changes. `None`: only a reload reads them again.
+    pub poll: Option<Duration>,
 }
 
 /// How much a service matters when something has to give.

@@ -5,7 +5,7 @@
 use toml::de::DeValue;
 
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
-use super::model::{Balance, Class, OnEmpty, Policy, Protocol};
+use super::model::{Balance, Class, Locality, OnEmpty, Policy, Protocol};
 use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
@@ -61,6 +61,8 @@ section! {
         health: Health = {},
         /// The places that serve, in any order.
         datacenter: Many<Datacenter, 64> = [],
+        /// Files that say where clients are, for `near`.
+        geo: Geo = {},
         /// The kinds of work, and who does them.
         service: Many<Service, 10_000> = [],
         /// The name server (GSLB). Without this section there is none.
@@ -74,7 +76,7 @@ section! {
         alert: "take alerts from /metrics for now",
     } synonyms {
         datacenters: "datacenter", services: "service", listeners: "listener", routes: "route",
-        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns",
+        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns", geoip: "geo",
     }
 }
 
@@ -145,12 +147,33 @@ section! {
         weight: Weight = 1,
         /// What DNS answers with: the public addresses of its edge.
         addresses: List<Ip, 16> = [],
-        /// Whose clients are near: prefixes; the longest over all datacenters wins.
-        near: List<Prefix, 100_000> = [],
+        /// Whose clients are near: prefixes, of which the longest over all datacenters wins, or with the files of `[geo]`
+        /// `class:NAME`, `asn:NUMBER`, `city:GEONAMES-ID` or `city:NAME`, `subdivision:CN-GD`, `country:CN`, `continent:AS`.
+        /// Prefixes and classes count first, then these in this order.
+        near: List<Locality, 100_000> = [],
         /// What it can carry.
         capacity: Rate = optional,
     } synonyms {
         ip: "addresses", ips: "addresses", share: "weight", region: "near",
+    }
+}
+
+section! {
+    /// Files that say where clients are, for the `near` of datacenters. Read at start and at reload, and when they change.
+    Geo {
+        /// MaxMind DB files with countries, cities or autonomous systems. Of two that say the same kind of thing about a
+        /// client, the first counts.
+        databases: List<File, 16> = [],
+        /// Lists of prefixes: a line is `PREFIX CLASS[,CLASS]`, `#` begins a comment. `near = "class:NAME"` refers to them.
+        cidr: List<File, 64> = [],
+        /// How often the files are looked at for changes; `0s` is never, then only a reload reads them again.
+        poll: Time<0, DAY> = "30s",
+    } later {
+        url: "files are not fetched: let `geoipupdate` or a timer put them there",
+        edition: "files are not fetched: let `geoipupdate` or a timer put them there",
+    } synonyms {
+        database: "databases", mmdb: "databases", file: "databases", files: "databases", lists: "cidr", nets: "cidr",
+        map: "cidr", maps: "cidr", interval: "poll", refresh: "poll", watch: "poll",
     }
 }
 
@@ -385,7 +408,7 @@ section! {
         alpn: List<Alpn, 16> = ["h2", "http/1.1"],
     } later {
         cname: "a steered name answers with addresses",
-        geo: "`near` goes by the prefixes of `[[datacenter]]`",
+        geo: "`near` goes by what `[[datacenter]]` says there, with the files of `[geo]`",
     } synonyms {
         service: "services", policies: "policy", dcs: "datacenters", datacenter: "datacenters", pools: "datacenters",
         fallback: "on_all_down", host: "name", fences: "fence", geofence: "fence", residency: "fence",

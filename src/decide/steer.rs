@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::base::hash;
-use crate::base::prefix::truncate;
+use crate::base::prefix::{embedded, truncate};
 
 mod fence;
 mod plan;
@@ -32,14 +32,18 @@ pub const MAX_CANDIDATES: usize = 64;
 /// The client as far as it counts: its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address, cut to the length that stands for a client.
+    /// Its address, cut to the length that stands for a client. IPv4 where the address stands for one within IPv6.
     pub network: IpAddr,
+    /// How many bits of the address as it was told come before those of `network`.
+    before: u8,
     key: u64,
 }
 
 impl Client {
     /// The client at `address`, by the first `prefix` (IPv4, IPv6) bits of it.
     pub fn new(address: IpAddr, prefix: (u8, u8)) -> Self {
+        let inner = if let IpAddr::V6(address) = address { embedded(address) } else { None };
+        let (address, before) = inner.map_or((address, 0), |(inner, before)| (inner.into(), before));
         let network = truncate(address, if address.is_ipv4() { prefix.0 } else { prefix.1 });
         let key = match network {
             IpAddr::V4(a) => hash::mix(u64::from(u32::from(a)) | 4 << 32),
@@ -48,7 +52,7 @@ impl Client {
                 hash::join((bits >> 64) as u64, bits as u64 ^ 6)
             }
         };
-        Self { network, key }
+        Self { network, before, key }
     }
 }
 

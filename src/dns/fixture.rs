@@ -13,7 +13,7 @@ use super::table::Table;
 use super::zone;
 use crate::base::clock::Mono;
 use crate::base::ids::{DatacenterId, SteerId};
-use crate::config::{Config, Datacenter, Dns, DnsHttps, ListenerTls, Node, OnAllDown, Policy, SecureDns, Steer};
+use crate::config::{Config, Datacenter, Dns, DnsHttps, ListenerTls, Locality, Node, OnAllDown, Policy, SecureDns, Steer};
 use crate::snapshot::health::Candidate;
 use crate::snapshot::topology::{Assets, Certificate};
 use crate::snapshot::{DcState, Published, Snapshot, SteerHealth, Topology};
@@ -75,7 +75,7 @@ pub(crate) fn datacenters() -> Vec<Datacenter> {
         name: name.into(),
         weight,
         addresses: vec![IpAddr::from([203, 0, 113, octet]), format!("2001:db8:{octet}::1").parse().unwrap()],
-        near: near.iter().map(|n| n.parse().unwrap()).collect(),
+        near: near.iter().map(|n| Locality::Net(n.parse().unwrap())).collect(),
         capacity_rps: None,
     };
     vec![

@@ -19,6 +19,7 @@ use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
 
 pub mod answer;
+pub mod atlas;
 mod door;
 mod explain;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod house;
 mod https;
 mod index;
 mod quic;
+mod shift;
 mod steered;
 mod stream;
 pub mod table;
@@ -36,6 +38,7 @@ mod udp;
 pub mod zone;
 
 pub use explain::explain;
+pub use shift::{Reach, Shifted, shifts};
 pub use table::{prepare, publish};
 
 use answer::Transport;

@@ -11,10 +11,11 @@ use super::index::Index;
 use super::steered::Steered;
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
-use crate::config::Config;
+use crate::config::{Config, Locality, Steer};
 use crate::decide::near::Near;
 use crate::decide::steer::Fences;
 use crate::observe::names::dns as metric;
+use crate::snapshot::atlas::Atlas;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
 use crate::wire::dns::{IN, QNAME, rtype};
@@ -171,14 +172,19 @@ fn timed<T>(part: &'static str, compile: impl FnOnce() -> T) -> T {
 }
 
 impl Fixed {
-    fn of(topology: &Topology) -> Arc<Self> {
+    pub(super) fn of(topology: &Topology) -> Arc<Self> {
         let made = topology
             .views
-            .of(Slot::Dns, || timed("static", || Self::compile(&topology.config, &topology.assets.zones)));
+            .of(Slot::Dns, || timed("static", || Self::compile(&topology.config, &topology.assets.zones, &topology.assets.atlas)));
         made.unwrap_or_default()
     }
 
-    pub(super) fn compile(config: &Config, zones: &[Arc<Zone>]) -> Self {
+    /// Who is near, for the steered name of this number.
+    pub(super) fn near(&self, steer: usize) -> Option<&Arc<Near>> {
+        self.near.get(steer)
+    }
+
+    pub(super) fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas) -> Self {
         let mut fixed = Self::default();
         let Some(dns) = &config.dns else { return fixed };
         fixed.ecs = dns.ecs;
@@ -192,10 +198,9 @@ impl Fixed {
             fixed.add_zone(zone, number, &apexes);
         }
         for (steer, number) in dns.steers.iter().zip(0..) {
-            let candidates = steer.datacenters.iter().filter_map(|(dc, _)| config.datacenters.get(dc.index()));
-            let nets: Vec<&[ipnet::IpNet]> = candidates.map(|dc| dc.near.as_slice()).collect();
             let same = dns.steers.iter().zip(&fixed.near).find(|(s, _)| same_candidates(s, steer));
-            let near = same.map_or_else(|| Arc::new(Near::build(nets.into_iter())), |(_, near)| Arc::clone(near));
+            let build = || Arc::new(Near::build(&localities(config, steer), atlas));
+            let near = same.map_or_else(build, |(_, near)| Arc::clone(near));
             fixed.near.push(near);
             fixed.fences.push(Fences::build(&steer.fences).map(Arc::new));
             let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
@@ -414,6 +419,12 @@ fn zone_of(owner: &[u8], apexes: &HashMap<&[u8], u32>) -> Option<u32> {
     None
 }
 
-fn same_candidates(a: &crate::config::Steer, b: &crate::config::Steer) -> bool {
+/// What each candidate of `steer` says is near to it.
+pub(super) fn localities<'c>(config: &'c Config, steer: &Steer) -> Vec<&'c [Locality]> {
+    let candidates = steer.datacenters.iter();
+    candidates.map(|(dc, _)| config.datacenters.get(dc.index()).map_or(&[][..], |dc| &dc.near)).collect()
+}
+
+fn same_candidates(a: &Steer, b: &Steer) -> bool {
     a.datacenters.iter().map(|d| d.0).eq(b.datacenters.iter().map(|d| d.0))
 }

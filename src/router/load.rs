@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
+use crate::dns::atlas::{self, GeoError};
 use crate::dns::zone::{self, ZoneError};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Topology;
+use crate::snapshot::atlas::{Atlas, Source};
 use crate::snapshot::topology::{Assets, Certificate};
 
 /// Why a configuration cannot be put in force. Displays everything that is wrong.
@@ -36,6 +38,9 @@ pub enum AssetError {
     /// A steered name that contradicts the zone it lies in.
     #[error("{0}")]
     Steer(zone::Problem),
+    /// A file that says where clients are.
+    #[error(transparent)]
+    Geo(#[from] GeoError),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -66,6 +71,10 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     }
     if let Some(dns) = &config.dns {
         errors.extend(zone::conflicts(dns, &assets.zones).into_iter().map(AssetError::Steer));
+    }
+    match survey(&config) {
+        Ok(atlas) => assets.atlas = Arc::new(atlas),
+        Err(wrong) => errors.extend(wrong.into_iter().map(AssetError::Geo)),
     }
     for listener in &config.listeners {
         if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, &mut errors) {
@@ -118,6 +127,27 @@ fn certificates(tls: Option<&ListenerTls>, listener: &str, errors: &mut Vec<Asse
             None
         }
     }
+}
+
+/// Reads the files of `[geo]` anew and nothing else: the topology that takes the place of `before` differs in them alone.
+pub(super) fn refresh(before: &Topology) -> Result<Topology, LoadError> {
+    let atlas = survey(&before.config);
+    let atlas = atlas.map_err(|wrong| LoadError::Assets(wrong.into_iter().map(AssetError::Geo).collect()))?;
+    let assets = Assets { atlas: Arc::new(atlas), ..before.assets.clone() };
+    let topology = Topology::build(Arc::clone(&before.config), assets, Some(before));
+    crate::dns::prepare(&topology);
+    Ok(topology)
+}
+
+fn survey(config: &Config) -> Result<Atlas, Vec<GeoError>> {
+    let (atlas, doubts) = atlas::load(config)?;
+    for doubt in doubts {
+        warn!(target: "config", "{doubt}");
+    }
+    for Source { file, networks, runs, .. } in &atlas.sources {
+        info!(target: "config", file = %file.display(), networks, runs = runs.count(), "where clients are");
+    }
+    Ok(atlas)
 }
 
 fn upstream_tls(config: &Config) -> impl Iterator<Item = &UpstreamTls> {

@@ -11,6 +11,7 @@
 
 mod load;
 mod reload;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use load::{LoadError, load, prepare};
 pub use reload::{ReloadError, Reloaded};
 
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::task::{self, Task};
 use crate::config::Config;
 use crate::net::listen::ListenError;
 use crate::net::stage::Stage;
@@ -146,6 +148,8 @@ pub struct Router {
     addresses: Addresses,
     edges: CancellationToken,
     services: CancellationToken,
+    /// Ends with the router.
+    _watch: Task,
 }
 
 impl Router {
@@ -199,9 +203,10 @@ impl Router {
             None => None,
         };
         addresses.admin = admin.as_ref().map(admin::Server::address);
+        let watch = task::spawn("geo-watch", watch::watch(reloader.clone()));
         edges_guard.disarm();
         services_guard.disarm();
-        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services })
+        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services, _watch: watch })
     }
 
     /// What it listens on.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::load::{LoadError, load, prepare};
+use super::load::{LoadError, load, prepare, refresh};
 use crate::config::{Config, SecureWay};
 use crate::control;
 use crate::control::event::Event;
+use crate::dns::{self, Shifted};
 use crate::snapshot::Topology;
 
 /// How long the health core may take to put a new topology in force before the reload is reported as failed.
@@ -34,12 +36,14 @@ pub enum ReloadError {
 }
 
 /// A reload that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reloaded {
     /// The generation that has the new configuration.
     pub generation: u64,
     /// What was changed in the file but needs a restart to take effect.
     pub restart_for: Vec<String>,
+    /// Whose clients are near to other datacenters than before.
+    pub shifts: Vec<Shifted>,
 }
 
 /// Reloads, one at a time.
@@ -60,7 +64,7 @@ impl Reloader {
         let reloader = self.clone();
         Arc::new(move || {
             let reloader = reloader.clone();
-            Box::pin(async move { reloader.reload().await.map(|r| r.generation).map_err(|e| e.to_string()) })
+            Box::pin(async move { reloader.reload().await.map(|r| json!(r)).map_err(|e| e.to_string()) })
         })
     }
 
@@ -73,15 +77,30 @@ impl Reloader {
         self.apply(move |before| prepare(config, Some(before))).await
     }
 
+    /// Reads the files of `[geo]` anew, and nothing else.
+    pub(super) async fn refresh(&self) -> Result<Reloaded, ReloadError> {
+        self.apply(refresh).await
+    }
+
+    /// What is in force.
+    pub(super) fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.handle.published.load().topology)
+    }
+
     async fn apply<F>(&self, make: F) -> Result<Reloaded, ReloadError>
     where
         F: FnOnce(&Topology) -> Result<Topology, LoadError> + Send + 'static,
     {
         let _turn = self.turn.lock().await;
-        let before = Arc::clone(&self.handle.published.load().topology);
+        let before = self.topology();
         let old = Arc::clone(&before);
-        let made = tokio::task::spawn_blocking(move || make(&old)).await.map_err(|_| ReloadError::Stuck)?;
-        let topology = made.inspect_err(|e| {
+        let made = tokio::task::spawn_blocking(move || {
+            let topology = make(&old)?;
+            let shifts = dns::shifts(&old, &topology);
+            Ok((topology, shifts))
+        });
+        let made: Result<_, LoadError> = made.await.map_err(|_| ReloadError::Stuck)?;
+        let (topology, shifts) = made.inspect_err(|e| {
             error!(target: "reload", "the new configuration is refused, the old one stays in force:\n{e}");
         })?;
         let restart_for = needs_restart(&before.config, &topology.config);
@@ -90,7 +109,14 @@ impl Reloader {
         }
         let generation = self.put(topology).await?;
         info!(target: "reload", generation, "the new configuration is in force");
-        Ok(Reloaded { generation, restart_for })
+        for shifted in &shifts {
+            let shares = shifted.datacenters.iter();
+            let shares: Vec<String> =
+                shares.map(|s| format!("{} {} -> {}", s.name, percent(s.before), percent(s.after))).collect();
+            let (moved, names) = (percent(shifted.moved), shifted.names.join(" "));
+            warn!(target: "reload", names, moved, near = shares.join(", "), "IPv4 clients are near to other datacenters");
+        }
+        Ok(Reloaded { generation, restart_for, shifts })
     }
 
     async fn put(&self, topology: Topology) -> Result<u64, ReloadError> {
@@ -102,6 +128,10 @@ impl Reloader {
         };
         timeout(APPLY_WITHIN, sent).await.ok().flatten().ok_or(ReloadError::Stuck)
     }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
 }
 
 /// What cannot change while the process runs: sockets and threads.

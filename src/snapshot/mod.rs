@@ -5,6 +5,7 @@
 //! and no reader sees half an update. What changes with every request (in flight, latency) is not in it: see [`load`].
 
 pub mod alarm;
+pub mod atlas;
 pub mod cell;
 pub mod diff;
 pub mod health;

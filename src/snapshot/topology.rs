@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
+use super::atlas::Atlas;
 use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
@@ -65,6 +66,8 @@ pub struct Target {
 /// What was read from files beside the configuration, already parsed. Swapped with everything else, whole or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Assets {
+    /// What the files of `[geo]` say.
+    pub atlas: Arc<Atlas>,
     /// Zones, in the order of the configuration.
     pub zones: Vec<Arc<Zone>>,
     /// Certificates by listener, in the order of the configuration: each with the names it is good for.

@@ -13,6 +13,7 @@ use springtide::decide::place;
 use springtide::decide::steer::{Client, Plan};
 use springtide::decide::tried::Tried;
 use springtide::snapshot::Snapshot;
+use springtide::snapshot::atlas::Atlas;
 use springtide::snapshot::health::{BackendState, DcState, SteerHealth};
 use springtide::snapshot::load::Outcome;
 
@@ -32,7 +33,7 @@ pub(crate) fn answerable(steer: &SteerHealth, configured: &[(DatacenterId, u32)]
 
 /// What a few clients are answered by the steered name number `steer`: places in `Steer::datacenters`.
 pub(crate) fn answers(snapshot: &Snapshot, steer: usize) -> Vec<Vec<usize>> {
-    let near = Arc::new(Near::build(std::iter::empty()));
+    let near = Arc::new(Near::build(&[], &Atlas::default()));
     let Some(plan) = Plan::of(snapshot, SteerId::new(steer), &near, None) else { return Vec::new() };
     let client = |n: u8| Client::new(IpAddr::from([10, n, 0, 1]), (24, 56));
     let places = |n| plan.choose(&client(n)).picks().iter().map(|&i| usize::from(i)).collect();

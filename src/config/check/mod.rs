@@ -107,6 +107,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
         admin,
         health: health::rules(root, checker),
         datacenters,
+        geo: places::geo(root, checker),
         services,
         dns,
         listeners,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::thread::available_parallelism;
 
 use ipnet::IpNet;
@@ -10,8 +11,9 @@ use ipnet::IpNet;
 use super::Checker;
 use super::names::Names;
 use crate::base::ids::DatacenterId;
+use crate::base::prefix::EMBEDDINGS;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::model::{Admin, Datacenter, Node};
+use crate::config::model::{Admin, Datacenter, Geo, Locality, Node};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -70,7 +72,7 @@ pub(super) fn datacenters(root: &Root, checker: &mut Checker<'_>) -> Vec<Datacen
             name: d.name.as_ref().map(|n| n.0.clone()).unwrap_or_default(),
             weight: d.weight.0,
             addresses: d.addresses.0.iter().map(|a| a.0).collect(),
-            near: d.near.0.iter().map(|p| p.0).collect(),
+            near: d.near.0.iter().map(|p| p.value.clone()).collect(),
             capacity_rps: d.capacity.as_ref().map(|c| c.0),
         })
         .collect()
@@ -87,20 +89,60 @@ fn weights(all: &[Said<raw::Datacenter>], checker: &mut Checker<'_>) {
 }
 
 fn near(all: &[Said<raw::Datacenter>], checker: &mut Checker<'_>) {
-    let mut seen: HashMap<IpNet, (usize, Span)> = HashMap::new();
+    let mut seen: HashMap<(&Locality, Option<usize>), (usize, Span)> = HashMap::new();
     for (index, datacenter) in all.iter().enumerate() {
-        for prefix in &datacenter.near.0 {
-            match seen.insert(prefix.0, (index, prefix.span)) {
+        for place in &datacenter.near.0 {
+            // Two may share a country, but a prefix is written for one.
+            let whose = (!matches!(place.value, Locality::Net(_))).then_some(index);
+            match seen.insert((&place.value, whose), (index, place.span)) {
                 Some((other, first)) if other == index => {
-                    let message = format!("{} stands twice", prefix.0);
+                    let message = format!("{} stands twice", place.value);
                     checker
                         .notes
-                        .push(Finding::warning(Code::Duplicate, prefix.span, message).related(first, "here first"));
+                        .push(Finding::warning(Code::Duplicate, place.span, message).related(first, "here first"));
                 }
-                Some((_, first)) => checker.twice(prefix.span, first, format!("{} is near two datacenters", prefix.0)),
+                Some((_, first)) => {
+                    checker.twice(place.span, first, format!("{} is near two datacenters", place.value));
+                }
                 None => {}
             }
         }
+    }
+}
+
+/// The files of `[geo]`, and whether what `near` asks of them can be there at all.
+pub(super) fn geo(root: &Root, checker: &mut Checker<'_>) -> Geo {
+    let said = &root.geo;
+    for list in [&said.databases.0, &said.cidr.0] {
+        let mut seen: HashMap<&Path, Span> = HashMap::new();
+        for file in list {
+            if let Some(first) = seen.insert(&file.0, file.span) {
+                checker.twice(file.span, first, format!("{} stands twice", file.0.display()));
+            }
+        }
+    }
+    let whole = checker.whole && said.clean;
+    for place in root.datacenter.0.iter().flat_map(|d| &d.near.0).filter(|_| whole) {
+        let (missing, key) = match place.value {
+            Locality::Net(net) => {
+                if let Some(wall) = EMBEDDINGS.iter().find(|wall| IpNet::V6(**wall).contains(&net)) {
+                    let message = format!("nobody is looked up in {net}: clients in {wall} stand for IPv4 addresses");
+                    checker.warn(Code::Doubtful, place.span, message, "write the IPv4 prefix");
+                }
+                continue;
+            }
+            Locality::Class(_) => (said.cidr.0.is_empty(), "cidr = [\"map.txt\"]"),
+            _ => (said.databases.0.is_empty(), "databases = [\"country.mmdb\"]"),
+        };
+        if missing {
+            let message = format!("nothing says who is in `{}`", place.value);
+            checker.error(Code::Conflict, place.span, message, format!("add `[geo]` with `{key}`"));
+        }
+    }
+    Geo {
+        databases: said.databases.0.iter().map(|file| checker.file(file)).collect(),
+        cidr: said.cidr.0.iter().map(|file| checker.file(file)).collect(),
+        poll: Some(said.poll.0).filter(|poll| !poll.is_zero()),
     }
 }
 

@@ -162,7 +162,7 @@ impl Context<'_> {
         let near = said.policy.0.iter().find(|p| p.value == Policy::Near && p.written);
         if let Some(near) = near.filter(|_| self.datacenters.iter().all(|d| d.near.is_empty()) && checker.whole) {
             let hint = "add `near = [...]` to the datacenters, or leave the policy out";
-            checker.warn(Code::Doubtful, near.span, "nobody is near: no datacenter has `near` prefixes", hint);
+            checker.warn(Code::Doubtful, near.span, "nobody is near: no datacenter says `near`", hint);
         }
         policy
     }

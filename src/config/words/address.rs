@@ -92,13 +92,6 @@ impl Word for Prefix {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         let wrong = || Wrong::new(format!("`{}` is not a prefix", short(text)));
-        match text.split_once(':') {
-            Some((kind @ ("country" | "asn" | "continent"), _)) => {
-                return Err(Wrong::later(&format!("{kind}:"), "write the prefixes of those clients"));
-            }
-            Some(("10" | "172" | "192", _)) => return Err(wrong()),
-            _ => {}
-        }
         match text.parse::<IpNet>() {
             Ok(net) if net.trunc() == net => Ok(Self(net)),
             Ok(net) => Err(wrong().hint(format!(

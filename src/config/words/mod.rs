@@ -11,6 +11,7 @@ use super::reader::{Item, Kind, Reader};
 use super::schema::Shape;
 
 mod address;
+mod locality;
 mod quantity;
 mod request;
 
@@ -242,7 +243,7 @@ choices! {
         "failover" => Self::Failover,
         "spread" => Self::Spread,
     } rather {
-        "geo": "`near` goes by the prefixes of the datacenters",
+        "geo": "did you mean `near`?",
         "round-robin": "did you mean `spread`?",
         "random": "did you mean `weighted`?",
     }

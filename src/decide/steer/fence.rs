@@ -4,7 +4,9 @@
 
 use std::net::IpAddr;
 
-use crate::base::prefix::PrefixMap;
+use ipnet::IpNet;
+
+use crate::base::prefix::{EMBEDDINGS, PrefixMap};
 use crate::config::Fence;
 
 /// Who is fenced: the longest prefix over all fences of a name decides.
@@ -21,10 +23,12 @@ impl Fences {
         if fences.is_empty() {
             return None;
         }
+        // Nobody is looked up where IPv6 stands for IPv4, but leaves end where it begins.
+        let walls = EMBEDDINGS.iter().map(|net| (IpNet::V6(*net), u16::MAX));
         let rules =
             fences.iter().zip(1..).flat_map(|(fence, class)| fence.clients.iter().map(move |net| (*net, class)));
         let bits = |only: &[usize]| only.iter().filter(|i| **i < 64).fold(0, |set, i| set | 1 << i);
-        Some(Self { map: PrefixMap::build(rules, 0), allowed: fences.iter().map(|f| bits(&f.only)).collect() })
+        Some(Self { map: PrefixMap::build(rules.chain(walls), 0), allowed: fences.iter().map(|f| bits(&f.only)).collect() })
     }
 
     /// The fence around `address`, by its place in the configuration plus one, and how many bits of it tell; 0: none.

@@ -223,7 +223,9 @@ impl Plan {
             let leaves = |(_, draw, below): &&(u64, u64, u64)| hash::join(*draw, client.key) >> 32 < *below;
             view.spilled = self.spills.iter().filter(leaves).fold(0, |set, (bit, ..)| set | bit);
         }
-        (view, scope)
+        // What tells clients apart by IPv4 within IPv6 tells nothing of the rest of IPv6.
+        let told = self.hashed || self.near.is_some() || self.fences.is_some();
+        (view, if told { scope + client.before } else { scope })
     }
 
     fn near_counts(&self, steer: &Steer) -> bool {

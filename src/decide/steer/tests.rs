@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Fence, Member, OnAllDown, OnEmpty, Policy, Pool, Steer, Who};
+use crate::config::{Fence, Locality, Member, OnAllDown, OnEmpty, Policy, Pool, Steer, Who};
 use crate::decide::near::Near;
 use crate::snapshot::DcState;
+use crate::snapshot::atlas::Atlas;
 
 const PREFIX: (u8, u8) = (24, 56);
 const WEIGHTED: &[Policy] = &[Policy::Weighted];
@@ -45,8 +46,9 @@ fn plan(policy: &[Policy], weights: &[(u64, u32)], near: Option<&[&[&str]]>) -> 
 }
 
 fn nearby(near: &[&[&str]]) -> Arc<Near> {
-    let nets: Vec<Vec<IpNet>> = near.iter().map(|nets| nets.iter().map(|n| n.parse().unwrap()).collect()).collect();
-    Arc::new(Near::build(nets.iter().map(Vec::as_slice)))
+    let nets: Vec<Vec<Locality>> =
+        near.iter().map(|nets| nets.iter().map(|n| Locality::Net(n.parse().unwrap())).collect()).collect();
+    Arc::new(Near::build(&nets.iter().map(Vec::as_slice).collect::<Vec<_>>(), &Atlas::default()))
 }
 
 fn dc(place: usize) -> Member {
