@@ -219,7 +219,7 @@ impl Marks {
 
 fn list(file: &Path, bytes: &[u8], asked: &Asked, doubts: &mut Vec<Doubt>) -> Result<Source, Vec<GeoError>> {
     let text = std::str::from_utf8(bytes).map_err(|e| {
-        let line = bytes.get(..e.valid_up_to()).map_or(0, |good| good.iter().filter(|b| **b == b'\n').count()) + 1;
+        let line = bytes.get(..e.valid_up_to()).map_or(0, |good| good.split(|b| *b == b'\n').count());
         vec![GeoError::Read { file: file.to_owned(), reason: format!("line {line} is not UTF-8") }]
     })?;
     let entries = cidr::parse(text).map_err(|wrong| {

@@ -76,11 +76,11 @@ pub fn write(kind: &str, v6: bool, record_bits: u8, networks: &[(IpNet, Value)])
             Side::Node(node) => node,
             Side::Record(at) => nodes.len() + 16 + at,
         } as u32);
-        let ([a, b, c, d], [e, f, g, h]) = (left.to_be_bytes(), right.to_be_bytes());
+        let (left, right) = (left.to_be_bytes(), right.to_be_bytes());
         match record_bits {
-            24 => out.extend([b, c, d, f, g, h]),
-            28 => out.extend([b, c, d, a << 4 | e, f, g, h]),
-            _ => out.extend([a, b, c, d, e, f, g, h]),
+            24 => out.extend([&left[1..], &right[1..]].concat()),
+            28 => out.extend([&left[1..], &[left[0] << 4 | right[0]], &right[1..]].concat()),
+            _ => out.extend([left, right].concat()),
         }
     }
     out.extend([0; 16]);
@@ -185,7 +185,9 @@ impl Data {
             }
             Value::List(values) => {
                 self.head(11, values.len());
-                values.iter().for_each(|value| self.value(value));
+                for value in values {
+                    self.value(value);
+                }
             }
         }
     }

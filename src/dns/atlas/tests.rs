@@ -4,15 +4,11 @@ use std::fs;
 use std::net::IpAddr;
 
 use tempfile::TempDir;
-use writer::{asn, city, country, write};
 
 use super::*;
 use crate::config::{Datacenter, Geo};
 use crate::decide::near::{Near, hits};
-
-#[allow(dead_code, unreachable_pub, reason = "shared with the process tests")]
-#[path = "../../../tests/it/mmdb_writer.rs"]
-mod writer;
+use crate::wire::mmdb::writer::{self, asn, city, country, write};
 
 /// A configuration with these files and datacenters.
 fn config(folder: &TempDir, databases: &[&str], lists: &[&str], near: &[(&str, &[Locality])]) -> Config {
@@ -81,7 +77,7 @@ fn all_files_together_say_who_is_near() {
     let map = Near::build(&localities, &atlas);
     let who = |address: &str| {
         let address: IpAddr = address.parse().unwrap();
-        let set = map.find(address).0.map(|set| set.to_vec());
+        let set = map.find(address).0.map(<[bool]>::to_vec);
         let said: Vec<String> =
             hits(&localities, &atlas, address).iter().filter(|h| h.counts).map(|h| h.locality.to_string()).collect();
         (

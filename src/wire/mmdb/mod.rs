@@ -207,8 +207,7 @@ impl<'a> Mmdb<'a> {
             (&[.., a, b, c], _) if self.record_bits == 24 => u32::from_be_bytes([0, a, b, c]),
             (&[a, b, c, high, ..], 0) if self.record_bits == 28 => u32::from_be_bytes([high >> 4, a, b, c]),
             (&[_, _, _, high, a, b, c], _) => u32::from_be_bytes([high & 0x0f, a, b, c]),
-            (&[a, b, c, d, ..], 0) => u32::from_be_bytes([a, b, c, d]),
-            (&[.., a, b, c, d], _) => u32::from_be_bytes([a, b, c, d]),
+            (&[a, b, c, d, ..], 0) | (&[.., a, b, c, d], _) => u32::from_be_bytes([a, b, c, d]),
             _ => return Err(MmdbError::Tree),
         };
         match value.checked_sub(self.nodes) {
@@ -280,6 +279,11 @@ impl<'a> Section<'a> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, clippy::pedantic, reason = "shared with the process tests")]
+#[path = "../../../tests/it/mmdb_writer.rs"]
+pub(crate) mod writer;
 
 #[cfg(test)]
 mod tests;

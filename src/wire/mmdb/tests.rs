@@ -5,14 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use writer::{Value, asn, city, country, map, text, write};
 
+use super::writer::{Value, asn, city, country, map, text, write};
 use super::*;
 use crate::base::prefix::runs::Runs;
-
-#[allow(dead_code, unreachable_pub, reason = "shared with the process tests")]
-#[path = "../../../tests/it/mmdb_writer.rs"]
-mod writer;
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
