@@ -173,9 +173,9 @@ fn timed<T>(part: &'static str, compile: impl FnOnce() -> T) -> T {
 
 impl Fixed {
     pub(super) fn of(topology: &Topology) -> Arc<Self> {
-        let made = topology
-            .views
-            .of(Slot::Dns, || timed("static", || Self::compile(&topology.config, &topology.assets.zones, &topology.assets.atlas)));
+        let made = topology.views.of(Slot::Dns, || {
+            timed("static", || Self::compile(&topology.config, &topology.assets.zones, &topology.assets.atlas))
+        });
         made.unwrap_or_default()
     }
 

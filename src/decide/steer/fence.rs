@@ -28,7 +28,10 @@ impl Fences {
         let rules =
             fences.iter().zip(1..).flat_map(|(fence, class)| fence.clients.iter().map(move |net| (*net, class)));
         let bits = |only: &[usize]| only.iter().filter(|i| **i < 64).fold(0, |set, i| set | 1 << i);
-        Some(Self { map: PrefixMap::build(rules.chain(walls), 0), allowed: fences.iter().map(|f| bits(&f.only)).collect() })
+        Some(Self {
+            map: PrefixMap::build(rules.chain(walls), 0),
+            allowed: fences.iter().map(|f| bits(&f.only)).collect(),
+        })
     }
 
     /// The fence around `address`, by its place in the configuration plus one, and how many bits of it tell; 0: none.

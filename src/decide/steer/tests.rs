@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use DcState::{Absent, AdminDown, Drained, Failed, Serving};
-use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
