@@ -13,7 +13,9 @@ use super::table::Table;
 use super::zone;
 use crate::base::clock::Mono;
 use crate::base::ids::{DatacenterId, SteerId};
-use crate::config::{Config, Datacenter, Dns, DnsHttps, ListenerTls, Locality, Node, OnAllDown, Policy, SecureDns, Steer};
+use crate::config::{
+    Config, Datacenter, Dns, DnsHttps, ListenerTls, Locality, Node, OnAllDown, Policy, SecureDns, Steer,
+};
 use crate::snapshot::health::Candidate;
 use crate::snapshot::topology::{Assets, Certificate};
 use crate::snapshot::{DcState, Published, Snapshot, SteerHealth, Topology};
