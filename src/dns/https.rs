@@ -113,9 +113,11 @@ async fn attend(connection: impl Parting, visit: &Visit, leave: &CancellationTok
         }
     };
     connection.as_mut().part();
-    match timeout(limits.write, connection).await {
-        Ok(_) => end,
-        Err(_) => End::Slow,
+    // Where somebody waits for its place, what can be said at once is said.
+    let patience = if end == End::Evicted { Duration::ZERO } else { limits.write };
+    match timeout(patience, connection).await {
+        Err(_) if end != End::Evicted => End::Slow,
+        _ => end,
     }
 }
 

@@ -189,7 +189,7 @@ async fn converse(
             Some(end) => break end,
         }
     };
-    if end == End::Shutdown || end == End::Evicted {
+    if end == End::Shutdown {
         // What was asked is still answered, for as long as it may take to take an answer.
         let _ = timeout(limits.write, async { while streams.join_next().await.is_some() {} }).await;
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -35,10 +36,14 @@ pub(super) async fn converse(
     house: &Arc<House>,
 ) -> End {
     let end = exchange(&mut stream, guest, client, leave, limits, house).await;
-    if end != End::Slow {
-        // For as long as it may take to take an answer.
-        let _ = timeout(limits.write, stream.shutdown()).await;
-    }
+    let patience = match end {
+        // It takes nothing.
+        End::Slow => return end,
+        // Somebody waits for its place: what can be said at once is said.
+        End::Evicted => Duration::ZERO,
+        _ => limits.write,
+    };
+    let _ = timeout(patience, stream.shutdown()).await;
     end
 }
 
@@ -72,19 +77,41 @@ async fn exchange(
         while input.has_query() {
             output.clear();
             answer_all(&mut input, &mut output, &meta, house);
-            let written = async {
-                stream.write_all(&output).await?;
-                // TLS may hold back what the socket did not take.
-                stream.flush().await
-            };
-            match timeout(limits.write, written).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return End::Client,
-                Err(_) => return End::Slow,
+            if let Err(end) = give(stream, &output, leave, limits, house).await {
+                return end;
             }
         }
         output.shrink_to(WRITE_AHEAD);
         tokio::task::consume_budget().await;
+    }
+}
+
+/// Writes `output`, for as long as that may take and nobody else needs the place.
+async fn give(
+    stream: &mut (impl AsyncWrite + Unpin),
+    output: &[u8],
+    leave: &CancellationToken,
+    limits: &Connections,
+    house: &House,
+) -> Result<(), End> {
+    let written = async {
+        stream.write_all(output).await?;
+        // TLS may hold back what the socket did not take.
+        stream.flush().await
+    };
+    let mut written = pin!(timeout(limits.write, written));
+    let written = tokio::select! {
+        biased;
+        written = &mut written => written,
+        () = leave.cancelled() => match house.why_leave() {
+            End::Shutdown => written.await,
+            end => return Err(end),
+        },
+    };
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Client),
+        Err(_) => Err(End::Slow),
     }
 }
 

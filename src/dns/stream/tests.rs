@@ -1,7 +1,5 @@
 //! Framing and limits of a stream.
 
-use std::time::Duration;
-
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
@@ -147,4 +145,18 @@ async fn a_client_at_its_own_limit_gives_up_its_own() {
     let (_three, _three_end) = connect(&house, limits, 1, 64);
     assert_eq!(one_end.await.unwrap(), End::Evicted);
     assert_eq!(house.guests.len(), 3);
+}
+
+#[tokio::test]
+async fn who_does_not_take_answers_makes_room_at_once() {
+    let (house, limits) = (house(), Connections { total: 1, ..Connections::default() });
+    let (mut stuck, stuck_end) = connect(&house, limits, 1, 128);
+    let asked = (1..4).flat_map(|id| framed(NAME, id)).collect::<Vec<u8>>();
+    stuck.write_all(&asked).await.unwrap();
+    // It has begun to answer, and waits for a reader.
+    stuck.read_u8().await.unwrap();
+    let (mut other, _other_end) = connect(&house, limits, 2, 4096);
+    assert_eq!(stuck_end.await.unwrap(), End::Evicted);
+    other.write_all(&framed(NAME, 1)).await.unwrap();
+    assert_eq!(receive(&mut other).await.unwrap(), (1, 2));
 }
