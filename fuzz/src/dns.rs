@@ -11,13 +11,15 @@ use springtide::config::check;
 use springtide::control::step;
 use springtide::dns::answer::{Meta, Outcome, Transport, answer, answer_in_place};
 use springtide::dns::table::Table;
+use springtide::dns::transfer::{self, Begun};
 use springtide::dns::zone;
-use springtide::snapshot::Topology;
 use springtide::snapshot::topology::Assets;
+use springtide::snapshot::{Snapshot, Topology};
 use springtide::wire::dns::{MAX_UDP, Query};
 use springtide::wire::ecs::{self, Subnet};
+use springtide::wire::tsig::{self, Algorithm, Key, Signer, Tsig};
 use springtide::wire::zone::Zone;
-use springtide::wire::{doh, master, name, rdata, text};
+use springtide::wire::{doh, lookup, master, name, rdata, text};
 
 /// A query as it comes in: what is read of it lies inside it.
 pub fn dns_query(data: &[u8]) {
@@ -129,6 +131,62 @@ pub fn zone(data: &[u8]) {
     }
 }
 
+/// An answer to a query of our own: what is read of it has the size of an address.
+pub fn lookup(data: &[u8]) {
+    let query = lookup::query(b"\x01a\x01t\0", 28, 7, 9);
+    let mut packet = query[..query.len() - 11].to_vec();
+    packet[2] = 0x81;
+    // The header's counts and whatever follows the question are the fuzzer's.
+    let Some((counts, rest)) = data.split_first_chunk::<7>() else { return };
+    packet[3] = counts[0];
+    packet[6..12].copy_from_slice(&counts[1..]);
+    packet.extend_from_slice(rest);
+    if let Some(lookup::Found::Records { rdatas, .. }) = lookup::read(&query, &packet, 28) {
+        assert!(!rdatas.is_empty() && rdatas.iter().all(|r| r.len() == 16));
+    }
+    lookup::read(&query, data, 28);
+}
+
+/// A query for a transfer: refused, or a sequence of messages that are messages and end.
+pub fn transfer(data: &[u8]) {
+    if !transfer::is_asked(data) {
+        return;
+    }
+    match transfer::begin(&TRANSFERS, data, Ipv4Addr::LOCALHOST.into(), Wall(1_000_000)) {
+        Begun::Answer(packet, rcode) => {
+            assert!(text::message(&packet).is_some_and(|m| m.rcode == rcode as u16), "a refusal of ours is a message");
+        }
+        Begun::Transfer(mut transfer) => {
+            let mut out = Vec::new();
+            while transfer.next(&mut out, Wall(1_000_000)) {}
+            let mut rest = out.as_slice();
+            while let Some((length, after)) = rest.split_first_chunk::<2>() {
+                let (message, after) = after.split_at(u16::from_be_bytes(*length).into());
+                assert!(text::message(message).is_some(), "a message of ours is one");
+                rest = after;
+            }
+            assert!(transfer.is_done());
+        }
+    }
+}
+
+/// A signed message: nothing verifies by chance, and what we sign does.
+pub fn tsig(data: &[u8]) {
+    let key = Key::new(b"\x03key\0", Algorithm::Sha256, &[5; 32]);
+    if let Ok(Some(start)) = tsig::find(data)
+        && let Some(read) = Tsig::read(data, start)
+    {
+        assert!(read.verify(data, &key, &[], read.time()).is_err(), "nobody knows this key");
+    }
+    let Ok(None) = tsig::find(data) else { return };
+    let mut packet = data.to_vec();
+    packet.resize(data.len() + key.record_octets(), 0);
+    let Some(length) = Signer::asking(&key).sign(&mut packet, data.len(), 77, None) else { return };
+    let Ok(Some(start)) = tsig::find(&packet[..length]) else { return };
+    let read = Tsig::read(&packet[..length], start).unwrap_or_else(|| panic!("what we wrote is read"));
+    assert_eq!(read.verify(&packet[..length], &key, &[], 77), Ok(()));
+}
+
 /// A prefix map against its definition, and its leaves against themselves.
 pub fn prefix(data: &[u8]) {
     let (rules, _) = data.as_chunks::<6>();
@@ -171,6 +229,18 @@ fn table(config: &str, zones: Vec<Zone>) -> Table {
     let topology = Topology::build(Arc::new(config), assets, None);
     Table::compile(&step::first(topology, None, Mono::from_millis(1_000), Wall(1_000)))
 }
+
+/// The same world with its zone open to the local host.
+static TRANSFERS: LazyLock<Snapshot> = LazyLock::new(|| {
+    let zone = parse_zone("t.", include_str!("world.zone")).unwrap_or_else(|findings| panic!("{findings:?}"));
+    let text = include_str!("world.toml")
+        .replace("file = \"world.zone\"", "file = \"world.zone\"\ntransfer = { allow = \"127.0.0.0/8\" }");
+    let config = check::parse(&text, Path::new("fuzz.toml")).unwrap_or_else(|findings| panic!("{findings}"));
+    let zones = vec![Arc::new(zone)];
+    let outgoing = springtide::dns::publish_zones(&config, &zones, None);
+    let topology = Topology::build(Arc::new(config), Assets { zones, outgoing, ..Assets::default() }, None);
+    step::first(topology, None, Mono::from_millis(1_000), Wall(1_000))
+});
 
 /// One zone with everything that `answer` has a branch for, and steered names.
 static WORLD: LazyLock<Table> = LazyLock::new(|| {

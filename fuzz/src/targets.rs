@@ -10,7 +10,7 @@ mod dns;
 
 use std::path::Path;
 
-pub use dns::{dns_answer, dns_query, dns_text, doh, ecs, name, prefix, rdata, zone};
+pub use dns::{dns_answer, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
@@ -33,11 +33,14 @@ pub const ALL: &[(&str, Body)] = &[
     ("ecs", ecs),
     ("head_forwarded", head_forwarded),
     ("host", host),
+    ("lookup", lookup),
     ("name", name),
     ("path_normalise", path_normalise),
     ("proxy_line", proxy_line),
     ("prefix", prefix),
     ("rdata", rdata),
+    ("transfer", transfer),
+    ("tsig", tsig),
     ("x509", x509),
     ("zone", zone),
 ];

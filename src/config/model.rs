@@ -362,6 +362,10 @@ pub struct Dns {
     pub threads: usize,
     /// Static zones.
     pub zones: Vec<ZoneFile>,
+    /// Keys that transfers and NOTIFY are signed with.
+    pub keys: Vec<DnsKey>,
+    /// Whom to ask for what an `ALIAS` stands for; empty: those of /etc/resolv.conf.
+    pub resolver: Vec<SocketAddr>,
     /// Steered names.
     pub steers: Vec<Steer>,
     /// What is planned for datacenters, by time.
@@ -456,12 +460,48 @@ impl Default for Connections {
 }
 
 /// A static zone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ZoneFile {
     /// Its apex, lower case, with the final dot.
     pub origin: String,
     /// Its master file (RFC 1035 section 5).
     pub file: PathBuf,
+    /// Who may take all of it. Default nobody.
+    pub transfer: Option<Transfer>,
+    /// Secondaries that are told of a new serial. Default none.
+    pub notify: Vec<SocketAddr>,
+}
+
+/// Who may take a whole zone: what is said must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Transfer {
+    /// Prefixes of the addresses that may; empty: any.
+    pub allow: Vec<IpNet>,
+    /// The key that it must be signed with, an index into [`Dns::keys`].
+    pub key: Option<usize>,
+}
+
+/// A secret shared with secondaries (RFC 8945).
+#[derive(Clone, Debug)]
+pub struct DnsKey {
+    /// Its name, without a final dot where none was written.
+    pub name: String,
+    /// How messages are signed.
+    pub algorithm: KeyAlgorithm,
+    /// File with the secret in base64.
+    pub secret_file: PathBuf,
+}
+
+/// How messages are signed (RFC 8945 section 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyAlgorithm {
+    /// HMAC with SHA-256.
+    #[default]
+    HmacSha256,
+    /// HMAC with SHA-384.
+    HmacSha384,
+    /// HMAC with SHA-512.
+    HmacSha512,
 }
 
 /// A steered name.

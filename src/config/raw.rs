@@ -5,7 +5,7 @@
 use toml::de::DeValue;
 
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
-use super::model::{Balance, Class, Locality, OnEmpty, Policy, Protocol};
+use super::model::{Balance, Class, KeyAlgorithm, Locality, OnEmpty, Policy, Protocol};
 use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
@@ -347,6 +347,11 @@ section! {
         quic: DnsSecure = optional,
         /// Balancers in front that say whom they speak for.
         proxy_protocol: DnsProxies = optional,
+        /// Whom the name server asks for the addresses that an `ALIAS` stands for: recursive resolvers, tried in order. By
+        /// default those of /etc/resolv.conf.
+        resolver: List<Peer, 8> = [],
+        /// Secrets that zone transfers and NOTIFY are signed with (TSIG, RFC 8945).
+        key: Many<Key, 1_000> = [],
         /// Static zones.
         zone: Many<Zone, 10_000> = [],
         /// Steered names.
@@ -362,6 +367,7 @@ section! {
         address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", pools: "pool",
         group: "pool", schedules: "schedule", maintenance: "schedule", dot: "tls", doh: "https", doq: "quic",
         proxy: "proxy_protocol", limits: "tcp",
+        resolvers: "resolver", keys: "key", tsig: "key",
     }
 }
 
@@ -372,11 +378,40 @@ section! {
         name: DomainName = required,
         /// Its master file (RFC 1035 section 5).
         file: File = required,
+        /// Who may take the whole zone (AXFR, IXFR). Without it nobody may.
+        transfer: Transfer = optional,
+        /// Secondaries that are told when the serial has moved (NOTIFY, RFC 1996).
+        notify: List<Peer, 64> = [],
     } later {
         dnssec: "answers are not signed yet: remove it, and the DS record in the parent zone with it",
-        transfer: "zones are not transferred yet: copy the file",
     } synonyms {
-        origin: "name", path: "file", zonefile: "file",
+        origin: "name", path: "file", zonefile: "file", allow_transfer: "transfer", also_notify: "notify",
+    }
+}
+
+section! {
+    /// Who may take a whole zone: what is said must hold, both where both are said.
+    Transfer {
+        /// Prefixes that a secondary's address lies in. By default any, and then `key` is required.
+        allow: List<Prefix, 1_024> = [],
+        /// The key that a secondary signs with; NOTIFY is signed with it too. Without it nothing needs to be signed.
+        key: Name = optional,
+    } synonyms {
+        from: "allow", acl: "allow", tsig: "key", tsig_key: "key",
+    }
+}
+
+section! {
+    /// A secret that this server and its secondaries share.
+    Key {
+        /// Its name, the same on both sides; the final dot may be left out.
+        name: Name = required,
+        /// How messages are signed.
+        algorithm: KeyAlgorithm = "hmac-sha256",
+        /// File with the secret in base64, readable by this user alone. `tsig-keygen NAME` of BIND makes one.
+        secret_file: File = required,
+    } synonyms {
+        secret: "secret_file", file: "secret_file", algo: "algorithm",
     }
 }
 

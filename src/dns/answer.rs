@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use super::alias::Target;
+use super::signed::answer_signed;
 use super::steered::Steered;
 use super::table::{Found, Node, Referral, Set, Table};
 use crate::base::ids::SteerId;
@@ -115,9 +117,12 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         Err(Fault::Opcode) => return bare(packet, Rcode::NotImp),
         Err(Fault::Malformed) => return bare(packet, Rcode::FormErr),
     };
+    let limit = if meta.transport.is_datagram() { query.udp_limit() } else { MAX_TCP };
+    if let Some(start) = query.signature {
+        return answer_signed(table, packet, length, start, &query, limit, meta);
+    }
     let mut qname = [0; name::MAX];
     let qname_length = query.lower(packet, &mut qname);
-    let limit = if meta.transport.is_datagram() { query.udp_limit() } else { MAX_TCP };
     let fixed = &*table.fixed;
     let options = query.edns.filter(|e| e.version == 0 && !e.malformed);
     let subnet = options.and_then(|e| e.subnet).filter(|_| fixed.ecs);
@@ -137,7 +142,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         authoritative: false,
         steered: None,
     };
-    let truncated = match refused(&query) {
+    let truncated = match refused(&query, meta.transport) {
         Some(rcode) => {
             work.rcode = rcode;
             false
@@ -159,16 +164,18 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     Outcome::Send(Sent { length, rcode, truncated, steered: positive })
 }
 
-fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
+pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
     Outcome::Send(Sent { length: refuse(packet, rcode), rcode, truncated: false, steered: None })
 }
 
 /// What is wrong with a well-formed query before anything is looked up.
-fn refused(query: &Query) -> Option<Rcode> {
+fn refused(query: &Query, transport: Transport) -> Option<Rcode> {
     match query.edns {
         Some(Edns { version: 1.., .. }) => Some(Rcode::BadVers),
         Some(Edns { malformed: true, .. }) => Some(Rcode::FormErr),
         _ if query.rtype == rtype::OPT => Some(Rcode::FormErr),
+        // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
+        _ if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
         _ if query.class != IN || rtype::META.contains(&query.rtype) => Some(Rcode::Refused),
         _ => None,
     }
@@ -199,11 +206,12 @@ impl Work<'_, '_> {
         // Where the name that is looked for stands in the message: the question, then a CNAME's data.
         let mut owner = HEADER;
         let mut zone = None;
-        let mut passed: [Option<&Node>; MAX_CHAIN] = [None; MAX_CHAIN];
+        let mut passed = [(0u16, 0u16); MAX_CHAIN];
         for step in 0..=MAX_CHAIN {
             let found = self.table.find(name.get(..length).unwrap_or_default());
             let speaker = match found {
                 Found::Node(node) | Found::Cut(node, _) => node.zone_for(self.query.rtype),
+                Found::Redirect(node, _) => node.zone_for(0),
                 Found::Missing(zone) => zone,
                 Found::Outside if zone.is_none() => {
                     self.rcode = Rcode::Refused;
@@ -216,10 +224,11 @@ impl Work<'_, '_> {
                 return Ok(());
             }
             zone = Some(speaker);
-            let node = match found {
-                Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => node,
+            let (node, redirected) = match found {
+                Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => (node, None),
                 Found::Cut(_, referral) => return self.refer(referral, length, owner),
-                Found::Node(node) => node,
+                Found::Redirect(node, depth) => (node, Some(depth)),
+                Found::Node(node) => (node, None),
                 Found::Missing(_) | Found::Outside => {
                     self.authoritative = true;
                     // RFC 6604 section 2: the code is that of the last name in the chain.
@@ -228,14 +237,31 @@ impl Work<'_, '_> {
                 }
             };
             self.authoritative = true;
-            let Some(alias) = self.alias(node) else { return self.data(node, speaker, owner, question) };
-            // An alias that stands here for the second time is a ring: the resolver has seen all of it.
-            let seen = passed.iter().flatten().any(|before| std::ptr::eq(*before, node));
+            let alias = match redirected {
+                Some(_) => None,
+                None => match self.cname(node) {
+                    None => return self.data(node, speaker, owner, question),
+                    alias => alias,
+                },
+            };
+            // A name that stands here for the second time is a ring: the resolver has seen all of it.
+            let wanted = name.get(..length).unwrap_or_default();
+            let before = passed.iter().take(step).map(|&(at, n)| self.reply.written(at.into(), n.into()));
+            let seen = before.into_iter().any(|name| name.eq_ignore_ascii_case(wanted));
             let Some(place) = passed.get_mut(step).filter(|_| !seen) else { return Ok(()) };
-            *place = Some(node);
-            let data = self.reply.at() + 12;
-            let fixed = &self.table.fixed;
-            self.reply.put_owned(Section::Answer, alias.records, fixed.octets(alias), owner)?;
+            *place = (owner as u16, length as u16);
+            let data = match (alias, redirected) {
+                (Some(set), _) => {
+                    let data = self.reply.at() + 12;
+                    self.reply.put_owned(Section::Answer, set.records, self.table.fixed.octets(set), owner)?;
+                    data
+                }
+                (None, depth) => {
+                    let prefix = length.saturating_sub(depth.unwrap_or(length));
+                    let Some(data) = self.redirect(node, prefix, owner)? else { return Ok(()) };
+                    data
+                }
+            };
             let target = self.reply.written(data, name::MAX);
             let Some(room) = name.get_mut(..target.len()) else { return Ok(()) };
             room.copy_from_slice(target);
@@ -245,14 +271,39 @@ impl Work<'_, '_> {
         Ok(())
     }
 
+    /// Follows the DNAME of `node` (RFC 6672 section 3.1) for the name at offset `owner`, which has `prefix` octets in front
+    /// of the DNAME's: puts the DNAME, and a CNAME made from it. Gives where that one's data stands; `None` where the
+    /// answer ends here.
+    fn redirect(&mut self, node: &Node, prefix: usize, owner: usize) -> Result<Option<usize>, Full> {
+        let fixed = &self.table.fixed;
+        let Some(set) = fixed.set(node, rtype::DNAME) else { return Ok(None) };
+        let octets = fixed.octets(set);
+        self.reply.put_owned(Section::Answer, set.records, octets, owner + prefix)?;
+        let (Some(head), Some(target)) = (octets.first_chunk::<12>(), octets.get(12..)) else { return Ok(None) };
+        if prefix + target.len() > name::MAX {
+            self.rcode = Rcode::YxDomain;
+            return Ok(None);
+        }
+        let mut cname = *head;
+        [cname[2], cname[3]] = rtype::CNAME.to_be_bytes();
+        [cname[10], cname[11]] = ((prefix + target.len()) as u16).to_be_bytes();
+        self.reply.put_owned(Section::Answer, 1, &cname, owner)?;
+        let data = self.reply.at();
+        // The labels in front stand in the message already, in the case in which they were asked for.
+        self.reply.again(owner, prefix)?;
+        self.reply.raw(target)?;
+        // Whoever asks for the CNAME has it.
+        Ok((!matches!(self.query.rtype, rtype::CNAME | rtype::ANY)).then_some(data))
+    }
+
     /// The CNAME set of `node`, where it stands in the way of what is asked for.
-    fn alias(&self, node: &Node) -> Option<&'_ Set> {
+    fn cname(&self, node: &Node) -> Option<&'_ Set> {
         let asked = matches!(self.query.rtype, rtype::CNAME | rtype::ANY);
         if asked { None } else { self.table.fixed.set(node, rtype::CNAME) }
     }
 
     fn data(&mut self, node: &Node, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
-        let wanted = self.query.rtype;
+        let wanted = if self.query.rtype == rtype::IXFR { rtype::SOA } else { self.query.rtype };
         let fixed = &self.table.fixed;
         if let Some((id, steered)) = self.table.steered(node).filter(|(_, s)| s.has(wanted)) {
             return self.steer(id, steered, zone, owner, question);
@@ -260,11 +311,28 @@ impl Work<'_, '_> {
         if let Some(set) = fixed.set(node, wanted) {
             return self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner);
         }
+        if let (rtype::A | rtype::AAAA, Some(target)) = (wanted, fixed.alias(node)) {
+            return self.addresses(target, zone, owner, question);
+        }
         let any = wanted == rtype::ANY && (!fixed.sets(node).is_empty() || self.table.steered(node).is_some());
         match fixed.set(node, rtype::CNAME).filter(|_| any) {
             Some(set) => self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner),
             None if any => self.reply.put_owned(Section::Answer, 1, &MINIMAL_ANY, owner),
             None => self.close(zone, question),
+        }
+    }
+
+    /// Answers with what is known of the target of an ALIAS.
+    fn addresses(&mut self, target: &Target, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
+        let known = target.look();
+        let Some(family) = known.as_deref().and_then(|k| k.family(self.query.rtype)) else {
+            // Not "no data": nobody should keep what we only do not know.
+            (self.rcode, self.authoritative) = (Rcode::ServFail, false);
+            return Ok(());
+        };
+        match family.count {
+            0 => self.close(zone, question),
+            count => self.reply.put_owned(Section::Answer, count, &family.octets, owner),
         }
     }
 

@@ -40,6 +40,7 @@ pub fn explain(snapshot: &Snapshot, name: &str, rtype: &str, client: IpAddr) -> 
         Found::Outside => ("not in our zones", None),
         Found::Missing(_) => ("no such name", None),
         Found::Cut(..) => ("delegated", None),
+        Found::Redirect(..) => ("beneath a DNAME", None),
         Found::Node(node) => match table.steered(node) {
             Some((id, steered)) if steered.has(wanted) => ("steered", Some((id, steered))),
             _ => ("static", None),

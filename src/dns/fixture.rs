@@ -60,6 +60,13 @@ pub(crate) const ZONE: &str = concat!(
     "_s._tcp      SRV 1 2 443 host\n",
     "@            CAA 0 issue \"ca.example\"\n",
     "odd          TYPE65280 \\# 3 010203\n",
+    "moved        DNAME wild\n",
+    "moved        TXT \"stays\"\n",
+    "gone         DNAME elsewhere.net.\n",
+    "turns        DNAME turns\n",
+    "one          DNAME two\n",
+    "two          DNAME one\n",
+    "far          DNAME 23456789012345678901234567890123456789012345678901234567890.23456789012345678901234567890123456789012345678901234567890\n",
     "big          TXT \"",
     "0123456789012345678901234567890123456789",
     "\" ( \"01234567890123456789012345678901234567890123456789012345678901234567890123456789\" )\n",
@@ -297,6 +304,7 @@ impl Ask {
 /// An answer in short, as hickory-proto reads it: `RCODE flags | answers | authorities | additionals | options`.
 pub(crate) fn show(message: &[u8]) -> String {
     use hickory_proto::op::Message;
+    use hickory_proto::serialize::binary::BinEncodable as _;
     let message = Message::from_vec(message).unwrap_or_else(|e| panic!("{e}: {}", message.escape_ascii()));
     let meta = &message.metadata;
     let mut flags = String::new();
@@ -310,7 +318,11 @@ pub(crate) fn show(message: &[u8]) -> String {
         let all: Vec<String> = records
             .iter()
             .map(|r| {
-                let data = r.data.to_string();
+                let data = match r.data.to_bytes() {
+                    // hickory-proto has no form for it.
+                    Ok(wire) if u16::from(r.record_type()) == rtype::DNAME => name::show(&wire),
+                    _ => r.data.to_string(),
+                };
                 format!("{} {} {} {}", r.name, r.ttl, r.record_type(), data.trim())
             })
             .collect();

@@ -15,6 +15,7 @@ use super::answer::{Meta, Outcome, Sent, Transport, answer};
 use super::guests::{Guests, Room};
 use super::table::Table;
 use super::tally::Tally;
+use super::transfer::Gate;
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
@@ -83,6 +84,8 @@ pub(super) struct House {
     pub(super) lobby: Arc<Guests>,
     pub(super) shutdown: CancellationToken,
     pub(super) published: Arc<Published>,
+    /// Who may transfer a zone now.
+    pub(super) transfers: Gate,
     desk: Mutex<Desk>,
     ends: [Counter; End::ALL.len()],
 }
@@ -95,6 +98,7 @@ impl House {
             lobby: Arc::new(Guests::new(Gauge::noop())),
             shutdown,
             published,
+            transfers: Gate::default(),
             desk: Mutex::new(Desk { tally: Tally::new(transport), sheet: vec![0; MAX_TCP] }),
             ends: End::ALL.map(|end| metric::CLOSED.counter(&[transport.as_str(), end.as_str()])),
         }

@@ -18,6 +18,7 @@ use crate::net::listen::{self, ListenError, Share};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
 
+mod alias;
 pub mod answer;
 pub mod atlas;
 mod door;
@@ -28,18 +29,22 @@ mod guests;
 mod house;
 mod https;
 mod index;
+mod notify;
 mod quic;
 mod shift;
+mod signed;
 mod steered;
 mod stream;
 pub mod table;
 mod tally;
+pub mod transfer;
 mod udp;
 pub mod zone;
 
 pub use explain::explain;
 pub use shift::{Reach, Shifted, shifts};
 pub use table::{prepare, publish};
+pub use transfer::outgoing::{KeyError, load_keys, publish as publish_zones};
 
 use answer::Transport;
 use door::Speech;
@@ -120,6 +125,7 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
             drop(alive);
         })?;
     }
+    staff.errands()?;
     staff.streams(Transport::Tcp, sockets.tcp, || Ok(Speech::Tcp))?;
     let tls = |way| tls::dns_server_config(Arc::clone(&staff.published), way);
     staff.streams(Transport::Tls, sockets.tls, || Ok(Speech::Tls(TlsAcceptor::from(tls(SecureWay::Tls)?))))?;
@@ -143,6 +149,19 @@ struct Staff {
 }
 
 impl Staff {
+    /// Starts what the name server does unasked: it looks up what ALIAS names stand for, and tells secondaries of new
+    /// versions. On a thread of its own, so that no query waits for it.
+    fn errands(&self) -> Result<(), StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        let aliases = alias::refresh(Arc::clone(&self.published), self.shutdown.clone());
+        let notifies = notify::tell(Arc::clone(&self.published), self.shutdown.clone());
+        let alive = self.alive.clone();
+        spawn("dns-errands".into(), move || {
+            runtime.block_on(async { tokio::join!(aliases, notifies) });
+            drop(alive);
+        })
+    }
+
     /// Starts the thread of a transport over TCP, if it listens anywhere.
     fn streams(
         &self,

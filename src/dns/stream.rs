@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House};
+use super::transfer;
 use crate::config::Connections;
 
 /// What is read at once: some hundred queries.
@@ -75,6 +76,17 @@ async fn exchange(
         }
         guest.active();
         while input.has_query() {
+            if let Some(query) = input.next_transfer() {
+                let sent = tokio::select! {
+                    sent = transfer::send(stream, query, client, house, limits.write) => sent,
+                    () = leave.cancelled() => return house.why_leave(),
+                };
+                match sent {
+                    Ok(()) => continue,
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => return End::Slow,
+                    Err(_) => return End::Client,
+                }
+            }
             output.clear();
             answer_all(&mut input, &mut output, &meta, house);
             if let Err(end) = give(stream, &output, leave, limits, house).await {
@@ -119,6 +131,7 @@ async fn give(
 fn answer_all(input: &mut Input, output: &mut Vec<u8>, meta: &Meta, house: &House) {
     let answered = house.at_desk(|desk, table| {
         while output.len() < WRITE_AHEAD
+            && !input.is_transfer()
             && let Some(query) = input.next_query()
         {
             if let Some((message, _)) = desk.answer(table, query, meta) {
@@ -154,6 +167,15 @@ impl Input {
 
     fn has_query(&self) -> bool {
         self.first().is_some()
+    }
+
+    /// Whether the first query asks for many messages.
+    fn is_transfer(&self) -> bool {
+        self.first().is_some_and(|(query, _)| transfer::is_asked(query))
+    }
+
+    fn next_transfer(&mut self) -> Option<&[u8]> {
+        if self.is_transfer() { self.next_query() } else { None }
     }
 
     fn next_query(&mut self) -> Option<&[u8]> {

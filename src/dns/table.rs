@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::alias::{self, Aliases, Target};
 use super::index::Index;
 use super::steered::Steered;
 use crate::base::clock::{Clock as _, SystemClock};
@@ -20,6 +21,7 @@ use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
 use crate::wire::dns::{IN, QNAME, rtype};
 use crate::wire::name;
+use crate::wire::tsig::Key;
 use crate::wire::zone::{RrSet, Zone};
 
 /// The largest TTL of a negative answer, in seconds (RFC 2308 section 5 asks for one to three hours).
@@ -46,10 +48,13 @@ pub(super) struct Fixed {
     octets: Vec<u8>,
     zones: Vec<ZoneEnds>,
     referrals: Vec<Referral>,
+    aliases: Aliases,
     /// By steered name: who is near.
     near: Vec<Arc<Near>>,
     /// By steered name: who is fenced.
     fences: Vec<Option<Arc<Fences>>>,
+    /// Secrets shared with secondaries.
+    pub(super) keys: Vec<Arc<Key>>,
     /// Our name, as the NSID option has it.
     pub(super) nsid: Box<[u8]>,
     /// Whether client subnets are honoured.
@@ -69,6 +74,9 @@ pub(super) struct Node {
     wildcard: u32,
     steer: u32,
     referral: u32,
+    alias: u32,
+    /// What lies beneath it is elsewhere (RFC 6672).
+    dname: bool,
 }
 
 /// One record set.
@@ -106,6 +114,8 @@ pub(super) enum Found<'t> {
     Node(&'t Node),
     /// It lies at or beneath a zone cut.
     Cut(&'t Node, &'t Referral),
+    /// It lies beneath a DNAME, whose owner is so many octets long.
+    Redirect(&'t Node, usize),
     /// It does not exist in this zone.
     Missing(u32),
     /// None of our zones.
@@ -145,15 +155,27 @@ impl Table {
         self.fixed.find(name)
     }
 
+    /// The targets of ALIAS names.
+    pub(super) fn aliases(&self) -> &[Arc<Target>] {
+        self.fixed.aliases.targets()
+    }
+
+    /// The addresses that the ALIAS at `owner` stands for; `None` while they are not known.
+    pub(super) fn alias_sets(&self, owner: &[u8]) -> Option<Vec<RrSet>> {
+        let Found::Node(node) = self.find(owner) else { return None };
+        self.fixed.alias(node)?.look().as_deref().map(alias::Known::sets)
+    }
+
     /// The steered name that `node` is.
     pub(super) fn steered(&self, node: &Node) -> Option<(SteerId, &Steered)> {
         self.steered.get(node.steer as usize).map(|s| (SteerId::new(node.steer as usize), &**s))
     }
 }
 
-/// Compiles what does not depend on health, ahead of the first query: a reload does it off the data path.
-pub fn prepare(topology: &Topology) {
-    Fixed::of(topology);
+/// Compiles what does not depend on health, ahead of the first query: a reload does it off the data path. What is known of
+/// the targets of ALIAS names is taken over from the topology `before`.
+pub fn prepare(topology: &Topology, before: Option<&Topology>) {
+    Fixed::make(topology, before);
 }
 
 /// Compiles what `after` answers from, before it is published: what has moved since `before`, the rest is shared with it.
@@ -173,9 +195,18 @@ fn timed<T>(part: &'static str, compile: impl FnOnce() -> T) -> T {
 
 impl Fixed {
     pub(super) fn of(topology: &Topology) -> Arc<Self> {
-        let made = topology.views.of(Slot::Dns, || {
-            timed("static", || Self::compile(&topology.config, &topology.assets.zones, &topology.assets.atlas))
-        });
+        Self::make(topology, None)
+    }
+
+    fn make(topology: &Topology, before: Option<&Topology>) -> Arc<Self> {
+        let before = before.and_then(|b| b.views.peek::<Self>(Slot::Dns)).map(|b| &b.aliases);
+        let assets = &topology.assets;
+        let compile = || {
+            let mut fixed = Self::compile(&topology.config, &assets.zones, &assets.atlas, before);
+            fixed.keys.clone_from(&assets.keys);
+            fixed
+        };
+        let made = topology.views.of(Slot::Dns, || timed("static", compile));
         made.unwrap_or_default()
     }
 
@@ -184,7 +215,7 @@ impl Fixed {
         self.near.get(steer)
     }
 
-    pub(super) fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas) -> Self {
+    fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas, before: Option<&Aliases>) -> Self {
         let mut fixed = Self::default();
         let Some(dns) = &config.dns else { return fixed };
         fixed.ecs = dns.ecs;
@@ -194,8 +225,18 @@ impl Fixed {
         let mut order: Vec<&Zone> = zones.iter().map(AsRef::as_ref).collect();
         order.sort_by_key(|z| z.origin.len());
         let apexes: HashMap<&[u8], u32> = order.iter().zip(0..).map(|(z, i)| (&*z.origin, i)).collect();
+        let mut targets = HashMap::new();
         for (zone, number) in order.iter().zip(0..) {
             fixed.add_zone(zone, number, &apexes);
+            for (owner, sets) in zone.names.iter().filter(|(_, sets)| alias::target(sets).is_some()) {
+                let node = fixed.index.find(owner).and_then(|n| fixed.nodes.get_mut(n as usize));
+                // At and beneath a zone cut no name is ours.
+                if let (Some(node), Some(target)) =
+                    (node.filter(|n| n.zone == number && n.referral == NONE), alias::target(sets))
+                {
+                    node.alias = fixed.aliases.place(&name::lower(target), &mut targets, before);
+                }
+            }
         }
         for (steer, number) in dns.steers.iter().zip(0..) {
             let same = dns.steers.iter().zip(&fixed.near).find(|(s, _)| same_candidates(s, steer));
@@ -257,9 +298,17 @@ impl Fixed {
             return node;
         }
         let node = self.nodes.len() as u32;
-        let empty =
-            Node { zone, first_set: 0, sets: 0, parent_zone: NONE, wildcard: NONE, steer: NONE, referral: NONE };
-        self.nodes.push(empty);
+        self.nodes.push(Node {
+            zone,
+            first_set: 0,
+            sets: 0,
+            parent_zone: NONE,
+            wildcard: NONE,
+            steer: NONE,
+            referral: NONE,
+            alias: NONE,
+            dname: false,
+        });
         self.index.insert(owner, node);
         let apex_length = self.zones.get(zone as usize).map_or(0, |z| z.apex.len());
         if owner.len() > apex_length
@@ -279,7 +328,8 @@ impl Fixed {
         let before: Vec<Set> = self.sets_at(first_set, count).to_vec();
         let first = self.sets.len() as u32;
         self.sets.extend(before);
-        for set in sets {
+        let https = sets.iter().find_map(|set| alias::https(set)).filter(|h| sets.iter().all(|s| s.rtype != h.rtype));
+        for set in sets.iter().copied().chain(&https).filter(|s| s.rtype != rtype::ALIAS) {
             let at = self.octets.len();
             let records = records(set, set.ttl, &mut self.octets);
             self.sets.push(Set { rtype: set.rtype, records, length: (self.octets.len() - at) as u32, at });
@@ -287,6 +337,7 @@ impl Fixed {
         let count = self.sets.len() as u32 - first;
         if let Some(node) = self.nodes.get_mut(node as usize) {
             (node.first_set, node.sets) = (first, count.min(u16::MAX.into()) as u16);
+            node.dname |= sets.iter().any(|s| s.rtype == rtype::DNAME);
         }
     }
 
@@ -302,6 +353,11 @@ impl Fixed {
     /// The record set of this type.
     pub(super) fn set(&self, node: &Node, rtype: u16) -> Option<&Set> {
         self.sets(node).iter().find(|s| s.rtype == rtype)
+    }
+
+    /// The target whose addresses are those of `node`.
+    pub(super) fn alias(&self, node: &Node) -> Option<&Target> {
+        self.aliases.get(node.alias)
     }
 
     /// The octets of a record set, owned by [`QNAME`].
@@ -325,6 +381,7 @@ impl Fixed {
             let Some(encloser) = self.index.find(at).and_then(|n| self.nodes.get(n as usize)) else { continue };
             return match (self.at(encloser), self.nodes.get(encloser.wildcard as usize)) {
                 (cut @ Found::Cut(..), _) => cut,
+                _ if encloser.dname => Found::Redirect(encloser, at.len()),
                 (_, Some(wildcard)) => self.at(wildcard),
                 (_, None) => Found::Missing(encloser.zone),
             };
@@ -401,6 +458,13 @@ pub(super) fn cut_above<'n>(owner: &'n [u8], zone: &Zone) -> Option<&'n [u8]> {
         at = name::parent(name);
     }
     found
+}
+
+/// The topmost DNAME between `owner` and the apex of `zone`, the apex among them.
+pub(super) fn dname_above<'n>(owner: &'n [u8], zone: &Zone) -> Option<&'n [u8]> {
+    let above = std::iter::successors(name::parent(owner), |n| name::parent(n));
+    let inside = above.take_while(|n| n.len() >= zone.origin.len());
+    inside.filter(|n| zone.names.get(*n).is_some_and(|sets| sets.iter().any(|s| s.rtype == rtype::DNAME))).last()
 }
 
 /// Whether a name with these sets, other than the apex, is a zone cut.

@@ -114,6 +114,7 @@ impl Drop for Tally {
 const fn rank(rcode: Rcode) -> usize {
     match rcode {
         Rcode::BadVers => Rcode::ALL.len() - 1,
+        Rcode::NotAuth => Rcode::ALL.len() - 2,
         other => other as usize,
     }
 }

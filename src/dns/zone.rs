@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::table::{cut_above, is_cut};
+use super::table::{cut_above, dname_above, is_cut};
 use crate::config::{Dns, ZoneFile};
 use crate::wire::dns::rtype;
 use crate::wire::master::{self, Place, Record};
@@ -114,6 +114,34 @@ pub enum Problem {
         /// How many it has.
         found: usize,
     },
+    /// Data beneath a DNAME.
+    #[error(
+        "{owner} lies beneath the DNAME of {dname}, which takes its place: delete the record, or the DNAME (RFC 6672 section 2.4)"
+    )]
+    BelowDname {
+        /// The record's owner.
+        owner: String,
+        /// The owner of the DNAME.
+        dname: String,
+    },
+    /// A DNAME at a wildcard or a zone cut.
+    #[error("{owner} has a DNAME, but {why}")]
+    StrayDname {
+        /// Its owner.
+        owner: String,
+        /// What stands in its way.
+        why: &'static str,
+    },
+    /// An ALIAS beside the records that it stands for.
+    #[error(
+        "{owner} has an ALIAS and also {other}: the addresses are those of the ALIAS's target; delete the one or the other"
+    )]
+    AliasBeside {
+        /// Its owner.
+        owner: String,
+        /// A type that it has too.
+        other: String,
+    },
     /// A record that only a server at work makes, or that is not served yet.
     #[error("{owner} has a {rtype} record, which cannot be served from a file here: {remedy}")]
     Unserved {
@@ -133,6 +161,16 @@ pub enum Problem {
         owner: String,
         /// The type.
         rtype: String,
+    },
+    /// A steered name beneath a DNAME.
+    #[error(
+        "{owner} is steered, but the DNAME of {dname} stands for all names beneath it: steer the name that it leads to"
+    )]
+    Redirected {
+        /// The name.
+        owner: String,
+        /// The owner of the DNAME.
+        dname: String,
     },
     /// A steered name beneath a zone cut.
     #[error("{owner} is steered, but {cut} is delegated to other servers: nobody would ask here")]
@@ -214,8 +252,14 @@ pub fn conflicts(dns: &Dns, zones: &[Arc<Zone>]) -> Vec<Problem> {
             found.push(Problem::Delegated { owner: steer.name.clone(), cut: name::show(cut) });
             continue;
         }
-        let made =
-            |t| matches!(t, rtype::A | rtype::AAAA | rtype::CNAME) || t == rtype::HTTPS && !steer.alpn.is_empty();
+        if let Some(dname) = dname_above(&owner, zone) {
+            found.push(Problem::Redirected { owner: steer.name.clone(), dname: name::show(dname) });
+            continue;
+        }
+        let made = |t| {
+            matches!(t, rtype::A | rtype::AAAA | rtype::CNAME | rtype::ALIAS)
+                || t == rtype::HTTPS && !steer.alpn.is_empty()
+        };
         found.extend(
             sets.iter()
                 .filter(|s| made(s.rtype))
@@ -259,13 +303,35 @@ fn judge(owner: &[u8], sets: &[RrSet], zone: &Zone) -> Vec<(u16, Problem)> {
     {
         found.push((rtype::CNAME, Problem::CnameBeside { owner: shown(), other: type_name(other.rtype).into_owned() }));
     }
-    if count(rtype::CNAME) > 1 {
-        let problem = Problem::Several { owner: shown(), rtype: "CNAME".into(), found: count(rtype::CNAME) };
-        found.push((rtype::CNAME, problem));
+    for single in [rtype::CNAME, rtype::DNAME, rtype::ALIAS] {
+        if count(single) > 1 {
+            let rtype = type_name(single).into_owned();
+            found.push((single, Problem::Several { owner: shown(), rtype, found: count(single) }));
+        }
+    }
+    if count(rtype::DNAME) > 0 {
+        let why = match () {
+            () if owner.starts_with(b"\x01*") => Some("a wildcard stands for names, not for what lies beneath them"),
+            () if *owner != *zone.origin && is_cut(sets) => Some("its NS records delegate the names beneath it"),
+            () => None,
+        };
+        found.extend(why.map(|why| (rtype::DNAME, Problem::StrayDname { owner: shown(), why })));
+    }
+    if let Some(dname) = dname_above(owner, zone)
+        && let Some(first) = sets.first()
+    {
+        found.push((first.rtype, Problem::BelowDname { owner: shown(), dname: name::show(dname) }));
+    }
+    if count(rtype::ALIAS) > 0 {
+        let beside = sets.iter().filter(|s| matches!(s.rtype, rtype::A | rtype::AAAA));
+        found.extend(
+            beside.map(|set| {
+                (set.rtype, Problem::AliasBeside { owner: shown(), other: type_name(set.rtype).into_owned() })
+            }),
+        );
     }
     for set in sets {
         let remedy = match set.rtype {
-            rtype::DNAME => "write out the names, or delegate the subtree",
             // RRSIG, NSEC, NSEC3, NSEC3PARAM: an unsigned server that gave them out would be taken for a broken signed one.
             46 | 47 | 50 | 51 => "load the unsigned zone",
             0 | rtype::OPT | 128..=255 => "it is no record",

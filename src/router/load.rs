@@ -41,6 +41,9 @@ pub enum AssetError {
     /// A file that says where clients are.
     #[error(transparent)]
     Geo(#[from] GeoError),
+    /// A secret shared with secondaries.
+    #[error(transparent)]
+    Key(#[from] crate::dns::KeyError),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -76,6 +79,12 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
         Ok(atlas) => assets.atlas = Arc::new(atlas),
         Err(wrong) => errors.extend(wrong.into_iter().map(AssetError::Geo)),
     }
+    let (keys, broken) = crate::dns::load_keys(&config);
+    assets.keys = keys;
+    errors.extend(broken.into_iter().map(AssetError::Key));
+    if errors.is_empty() {
+        assets.outgoing = crate::dns::publish_zones(&config, &assets.zones, before);
+    }
     for listener in &config.listeners {
         if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, &mut errors) {
             assets.certificates.push(certificates);
@@ -105,7 +114,7 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     if errors.is_empty() {
         let topology = Topology::build(Arc::new(config), assets, before);
         // Here, off the data path: a million names take a while, and queries should not wait for them.
-        crate::dns::prepare(&topology);
+        crate::dns::prepare(&topology, before);
         Ok(topology)
     } else {
         Err(LoadError::Assets(errors))

@@ -14,7 +14,8 @@ use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
 use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
-use crate::wire::zone::Zone;
+use crate::wire::tsig;
+use crate::wire::zone::{Outgoing, Zone};
 
 /// What exists.
 #[derive(Debug)]
@@ -70,6 +71,10 @@ pub struct Assets {
     pub atlas: Arc<Atlas>,
     /// Zones, in the order of the configuration.
     pub zones: Vec<Arc<Zone>>,
+    /// The same as secondaries get them; `None` where nobody may take one.
+    pub outgoing: Vec<Option<Arc<Outgoing>>>,
+    /// Secrets shared with secondaries, in the order of the configuration.
+    pub keys: Vec<Arc<tsig::Key>>,
     /// Certificates by listener, in the order of the configuration: each with the names it is good for.
     pub certificates: Vec<Vec<Certificate>>,
     /// Those of the name server, by [`SecureWay`](crate::config::SecureWay).

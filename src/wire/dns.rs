@@ -44,6 +44,14 @@ pub mod rtype {
     pub const HTTPS: u16 = 65;
     pub const ANY: u16 = 255;
     pub const CAA: u16 = 257;
+    /// Incremental transfer.
+    pub const IXFR: u16 = 251;
+    /// Transfer of a whole zone.
+    pub const AXFR: u16 = 252;
+    /// A signature of the message (RFC 8945).
+    pub const TSIG: u16 = 250;
+    /// No type of the wire: what an `ALIAS` line of a master file becomes; private use (RFC 6895 section 3.1).
+    pub const ALIAS: u16 = 65_401;
     /// TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: questions that are no records (RFC 6895 section 3.1).
     pub const META: std::ops::RangeInclusive<u16> = 249..=254;
 }
@@ -64,14 +72,27 @@ pub enum Rcode {
     NotImp = 4,
     /// Not our zone, or nothing that we give.
     Refused = 5,
+    /// A DNAME makes a name that is too long (RFC 6672 section 2.2).
+    YxDomain = 6,
+    /// The message's signature is not accepted (RFC 8945 section 5.3).
+    NotAuth = 9,
     /// An EDNS version that is not known here.
     BadVers = 16,
 }
 
 impl Rcode {
     /// All of them, for tables of counters.
-    pub const ALL: [Self; 7] =
-        [Self::NoError, Self::FormErr, Self::ServFail, Self::NxDomain, Self::NotImp, Self::Refused, Self::BadVers];
+    pub const ALL: [Self; 9] = [
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::YxDomain,
+        Self::NotAuth,
+        Self::BadVers,
+    ];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -82,6 +103,8 @@ impl Rcode {
             Self::NxDomain => "nxdomain",
             Self::NotImp => "notimp",
             Self::Refused => "refused",
+            Self::YxDomain => "yxdomain",
+            Self::NotAuth => "notauth",
             Self::BadVers => "badvers",
         }
     }
@@ -115,6 +138,8 @@ pub struct Query {
     pub class: u16,
     /// EDNS, if the query has it.
     pub edns: Option<Edns>,
+    /// Where its signature begins, if it has one: a TSIG record, which is the last (RFC 8945 section 5.1).
+    pub signature: Option<usize>,
 }
 
 /// Why a packet is not a query.
@@ -169,7 +194,7 @@ impl Query {
         let count = |i: usize| usize::from(u16::from_be_bytes([header[i], header[i + 1]]));
         let (before, additional) = (count(6) + count(8), count(10));
         // Each record takes at least eleven octets, so a lying count ends at the end of the packet.
-        let mut edns = None;
+        let (mut edns, mut signature) = (None, None);
         let mut at = question_end;
         for i in 0..before + additional {
             let owner = at;
@@ -177,16 +202,18 @@ impl Query {
             let fixed = packet.get(at..)?.first_chunk::<10>()?;
             let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
             let data = packet.get(at + 10..at + 10 + length)?;
-            if u16::from_be_bytes([fixed[0], fixed[1]]) == rtype::OPT {
+            match u16::from_be_bytes([fixed[0], fixed[1]]) {
                 // RFC 6891 section 6.1.1: one at most, in the additional section, owned by the root.
-                if edns.is_some() || i < before || packet.get(owner) != Some(&0) {
-                    return None;
-                }
-                edns = Some(Edns::read(fixed, data)?);
+                rtype::OPT if edns.is_some() || i < before || packet.get(owner) != Some(&0) => return None,
+                rtype::OPT => edns = Some(Edns::read(fixed, data)?),
+                rtype::TSIG if i < before || i + 1 < before + additional => return None,
+                rtype::TSIG => signature = Some(owner),
+                _ => {}
             }
             at += 10 + length;
         }
-        Some(Self { question_end, rtype: u16::from_be_bytes([t0, t1]), class: u16::from_be_bytes([c0, c1]), edns })
+        let (rtype, class) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
+        Some(Self { question_end, rtype, class, edns, signature })
     }
 
     /// Copies the question's name in lower case to the front of `into`; gives its length.
@@ -322,6 +349,17 @@ impl<'a> Reply<'a> {
         }
         let Some(room) = self.out.get_mut(self.at..end) else { return Err(Full) };
         room.copy_from_slice(bytes);
+        self.at = end;
+        Ok(())
+    }
+
+    /// Appends `n` octets that have been written before, from `at` on.
+    pub fn again(&mut self, at: usize, n: usize) -> Result<(), Full> {
+        let end = self.at + n;
+        if end > self.limit || at + n > self.at {
+            return Err(Full);
+        }
+        self.out.copy_within(at..at + n, self.at);
         self.at = end;
         Ok(())
     }

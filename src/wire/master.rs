@@ -1,6 +1,6 @@
 //! Master files (RFC 1035 section 5): text in, records and ALL findings out, each with its line.
 //!
-//! Takes `$ORIGIN`, `$TTL` (RFC 2308) and `$INCLUDE`; parentheses, quotes and escapes anywhere; TTL and class in either
+//! Takes `$ORIGIN`, `$TTL` (RFC 2308), `$INCLUDE` and BIND's `$GENERATE`; parentheses, quotes and escapes anywhere; TTL and class in either
 //! order; RFC 3597's form for any type. Reads no file itself: the caller gives what an `$INCLUDE` names. Whether the
 //! records make a zone is for the caller to judge.
 //!
@@ -13,12 +13,19 @@ use std::sync::Arc;
 use super::name::{self, NameError};
 use super::rdata::{self, RdataError};
 
+mod generate;
+mod lexer;
+
+use lexer::{Entry, Lexer};
+
 /// How deep files may include each other.
 const MAX_DEPTH: usize = 8;
 /// How many files one zone may be spread over.
 const MAX_FILES: usize = 1_000;
 /// How many findings are kept.
 const MAX_FINDINGS: usize = 50;
+/// How many records `$GENERATE` may make in one zone.
+const MAX_GENERATED: usize = 1_000_000;
 
 /// A word of an entry, as it stands: escapes are not resolved yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +118,7 @@ pub enum Problem {
     #[error("{0}")]
     Data(#[from] RdataError),
     /// A `$` word that is not known.
-    #[error("`{found}` is no directive that is known here: expected $ORIGIN, $TTL or $INCLUDE")]
+    #[error("`{found}` is no directive that is known here: expected $ORIGIN, $TTL, $INCLUDE or $GENERATE")]
     Directive {
         /// What stands there.
         found: String,
@@ -132,6 +139,9 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+    /// More generated records than a zone may have.
+    #[error("$GENERATE makes more than {MAX_GENERATED} records: write a wildcard, or several zones")]
+    Generated,
     /// Files include each other too deeply.
     #[error("$INCLUDE more than {MAX_DEPTH} files deep, or {MAX_FILES} in all: does a file include itself?")]
     Depth,
@@ -153,7 +163,7 @@ pub fn parse(
     origin: &[u8],
     read: &mut dyn FnMut(&Path) -> Result<String, String>,
 ) -> Contents {
-    let mut reader = Reader { contents: Contents::default(), read, files: 0, ttl: None, last_ttl: None };
+    let mut reader = Reader { contents: Contents::default(), read, files: 0, generated: 0, ttl: None, last_ttl: None };
     reader.file(text, &Arc::from(file), origin, None, 0);
     reader.contents
 }
@@ -162,6 +172,7 @@ struct Reader<'r> {
     contents: Contents,
     read: &'r mut dyn FnMut(&Path) -> Result<String, String>,
     files: usize,
+    generated: usize,
     ttl: Option<u32>,
     last_ttl: Option<u32>,
 }
@@ -176,7 +187,8 @@ impl Reader<'_> {
                 let at = |problem| (line, problem);
                 match entry.tokens.split_first() {
                     Some((first, rest)) if !entry.blank && !first.quoted && first.text.starts_with('$') => {
-                        self.directive(first.text, rest, file, &mut origin, owner.as_deref(), depth).map_err(at)
+                        let place = Place { file: Arc::clone(file), line };
+                        self.directive(first.text, rest, &place, &mut origin, &mut owner, depth).map_err(at)
                     }
                     _ => self.record(&entry, file, &origin, &mut owner).map_err(at),
                 }
@@ -194,9 +206,9 @@ impl Reader<'_> {
         &mut self,
         word: &str,
         rest: &[Token<'_>],
-        file: &Arc<Path>,
+        place: &Place,
         origin: &mut Vec<u8>,
-        owner: Option<&[u8]>,
+        owner: &mut Option<Box<[u8]>>,
         depth: usize,
     ) -> Result<(), Problem> {
         let name = |token: &Token<'_>, origin: &[u8]| {
@@ -215,15 +227,42 @@ impl Reader<'_> {
                 if depth >= MAX_DEPTH || self.files > MAX_FILES {
                     return Err(Problem::Depth);
                 }
-                let target = file.parent().unwrap_or(Path::new("")).join(path.text);
+                let target = place.file.parent().unwrap_or(Path::new("")).join(path.text);
                 let text = (self.read)(&target);
                 let text = text.map_err(|reason| Problem::Include { file: target.clone(), reason })?;
-                self.file(&text, &target.into(), &inner, owner.map(Into::into), depth + 1);
+                self.file(&text, &target.into(), &inner, owner.clone(), depth + 1);
             }
             ("$INCLUDE", _) => {
                 return Err(Problem::Argument { directive: "$INCLUDE", expected: "a file and, if wanted, an origin" });
             }
+            ("$GENERATE", [range, lines @ ..]) => self.generate(*range, lines, place, origin, owner)?,
+            ("$GENERATE", []) => return Err(generate::WRONG),
             _ => return Err(Problem::Directive { found: word.into() }),
+        }
+        Ok(())
+    }
+
+    /// Reads a line for each number of the range, as if it stood in the file.
+    fn generate(
+        &mut self,
+        range: Token<'_>,
+        line: &[Token<'_>],
+        place: &Place,
+        origin: &[u8],
+        owner: &mut Option<Box<[u8]>>,
+    ) -> Result<(), Problem> {
+        let range = generate::range(range.text).ok_or(generate::WRONG)?;
+        let template = generate::template(line).ok_or(generate::WRONG)?;
+        self.generated = self.generated.saturating_add(range.size_hint().0);
+        if self.generated > MAX_GENERATED {
+            return Err(Problem::Generated);
+        }
+        for number in range {
+            let text = generate::line(&template, number).ok_or(generate::WRONG)?;
+            let entry = Lexer { rest: &text, line: place.line }.entry();
+            if let Some(entry) = entry {
+                self.record(&entry.map_err(|(_, problem)| problem)?, &place.file, origin, owner)?;
+            }
         }
         Ok(())
     }
@@ -270,143 +309,6 @@ impl Reader<'_> {
         let place = Place { file: Arc::clone(file), line: entry.line };
         self.contents.records.push(Record { place, owner, rtype, ttl, rdata });
         Ok(())
-    }
-}
-
-struct Entry<'a> {
-    line: u32,
-    /// Begins with a blank: the owner is that of the record before.
-    blank: bool,
-    tokens: Vec<Token<'a>>,
-}
-
-struct Lexer<'a> {
-    rest: &'a str,
-    line: u32,
-}
-
-impl<'a> Lexer<'a> {
-    /// The next entry that has any word; after an error the lexer stands at the next line.
-    fn entry(&mut self) -> Option<Result<Entry<'a>, (u32, Problem)>> {
-        loop {
-            if self.rest.is_empty() {
-                return None;
-            }
-            let blank = self.rest.starts_with([' ', '\t']);
-            let line = self.line;
-            match self.tokens() {
-                Ok(tokens) if tokens.is_empty() => {}
-                Ok(tokens) => return Some(Ok(Entry { line, blank, tokens })),
-                Err(error) => {
-                    self.skip_line();
-                    return Some(Err(error));
-                }
-            }
-        }
-    }
-
-    fn tokens(&mut self) -> Result<Vec<Token<'a>>, (u32, Problem)> {
-        let mut tokens = Vec::new();
-        let mut open: Option<(u32, &'a str)> = None;
-        let mut depth = 0u32;
-        loop {
-            let Some(byte) = self.rest.bytes().next() else {
-                // A parenthesis that swallowed the rest of the file: go on behind the line on which it opened.
-                let Some((line, rest)) = open else { return Ok(tokens) };
-                (self.rest, self.line) = (rest, line);
-                return Err((line, Problem::OpenParenthesis));
-            };
-            match byte {
-                b'\n' => {
-                    self.advance(1);
-                    self.line += 1;
-                    if depth == 0 {
-                        return Ok(tokens);
-                    }
-                }
-                b' ' | b'\t' | b'\r' => self.advance(1),
-                b';' => self.advance(self.rest.find('\n').unwrap_or(self.rest.len())),
-                b'(' => {
-                    if depth == 0 {
-                        open = Some((self.line, self.rest));
-                    }
-                    depth += 1;
-                    self.advance(1);
-                }
-                b')' => {
-                    depth = depth.checked_sub(1).ok_or((self.line, Problem::StrayParenthesis))?;
-                    if depth == 0 {
-                        open = None;
-                    }
-                    self.advance(1);
-                }
-                b'"' => {
-                    let end = self.quote_end(0).ok_or((self.line, Problem::OpenQuote))?;
-                    tokens.push(Token {
-                        text: self.rest.get(1..end).unwrap_or_default(),
-                        quoted: true,
-                        line: self.line,
-                    });
-                    self.advance(end + 1);
-                }
-                _ => {
-                    let end = self.word_end().ok_or((self.line, Problem::OpenQuote))?;
-                    tokens.push(Token {
-                        text: self.rest.get(..end).unwrap_or_default(),
-                        quoted: false,
-                        line: self.line,
-                    });
-                    self.advance(end);
-                }
-            }
-        }
-    }
-
-    /// Where the quote that opens at `from` closes on its line.
-    fn quote_end(&self, from: usize) -> Option<usize> {
-        let bytes = self.rest.as_bytes();
-        let mut at = from + 1;
-        loop {
-            match bytes.get(at)? {
-                b'"' => return Some(at),
-                b'\n' => return None,
-                b'\\' if bytes.get(at + 1).is_some_and(|b| *b != b'\n') => at += 2,
-                _ => at += 1,
-            }
-        }
-    }
-
-    /// Where the word that begins here ends. A quote inside it (`alpn="h2,h3"`) belongs to it; `None` if that stays open.
-    fn word_end(&self) -> Option<usize> {
-        let bytes = self.rest.as_bytes();
-        let mut at = 0;
-        loop {
-            match bytes.get(at) {
-                None | Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'(' | b')') => return Some(at),
-                Some(b'"') => at = self.quote_end(at)? + 1,
-                Some(b'\\') if bytes.get(at + 1).is_some_and(|b| *b != b'\n') => at += 2,
-                Some(_) => at += 1,
-            }
-        }
-    }
-
-    /// Steps over `n` octets. Every step ends behind or before an ASCII octet, or behind an escape, whose second octet may
-    /// begin a longer character: then to the end of that.
-    fn advance(&mut self, n: usize) {
-        let mut n = n.min(self.rest.len());
-        while !self.rest.is_char_boundary(n) {
-            n += 1;
-        }
-        self.rest = self.rest.get(n..).unwrap_or_default();
-    }
-
-    fn skip_line(&mut self) {
-        if let Some(end) = self.rest.find('\n') {
-            self.advance(end + 1);
-            self.line += 1;
-        } else {
-            self.rest = "";
-        }
     }
 }
 
@@ -481,13 +383,18 @@ mod tests {
             "e..f A 192.0.2.1\n",
             "  A 192.0.2.1\n",
             "g 60 CH TXT x\n",
-            "$GENERATE 1-2 a A 192.0.2.$\n",
+            "$GENERATE 1-2 a$ A 192.0.2\n",
             "h 60 NOPE x\n",
             "i 60\n",
             "$INCLUDE missing\n",
             "j 60 ( A\n",
+            "$NOPE\n",
+            "$GENERATE 2-1 a$ 60 A 192.0.2.$\n",
+            "$GENERATE 0-2000000 a$ 60 A 192.0.2.1\n",
             "k 60 A 192.0.2.1\n",
         );
+        let generated = text.lines().position(|l| l.contains("2000000")).map(|l| l + 1);
+        assert_eq!(generated, Some(16), "the last directive is bounded");
         assert_eq!(
             findings(text),
             [
@@ -499,14 +406,21 @@ mod tests {
                 "t.zone:6: owner `e..f`: an empty label (two dots in a row, or a dot at the start)",
                 "t.zone:7: the line begins with a blank, which means the owner of the record before it; there is none",
                 "t.zone:8: class CH: only IN is served",
-                "t.zone:9: `$GENERATE` is no directive that is known here: expected $ORIGIN, $TTL or $INCLUDE",
+                "t.zone:9: `192.0.2` stands where an IPv4 address should",
                 "t.zone:10: `NOPE` is no type that is known here: write other types as TYPE123 \\# LENGTH HEX (RFC 3597)",
                 "t.zone:11: a type is missing, such as A, AAAA or TXT",
                 "t.zone:12: missing cannot be read: no such file",
                 "t.zone:13: the parenthesis that opens here is never closed",
+                "t.zone:14: `$NOPE` is no directive that is known here: expected $ORIGIN, $TTL, $INCLUDE or $GENERATE",
+                "t.zone:15: $GENERATE takes a range such as 1-100 or 0-30/10, an owner, a type and data, with `$` or `${offset,width,base}` for the number",
+                "t.zone:16: $GENERATE makes more than 1000000 records: write a wildcard, or several zones",
             ]
         );
-        assert_eq!(shown(&read(text)).len(), 1, "what is right is read all the same");
+        assert_eq!(
+            shown(&read("$GENERATE 1-2 a$ A 192.0.2\nk 60 A 192.0.2.1\n")).len(),
+            1,
+            "what is right is read all the same"
+        );
     }
 
     #[test]

@@ -10,6 +10,10 @@ use super::master::Token;
 use super::name::{self, NameError};
 use super::svcb;
 
+mod forms;
+
+pub(super) use forms::{bitmap, bitmap_text, certificate_name, eui_text, hip_text, loc_text};
+
 /// What a field of record data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
@@ -32,13 +36,32 @@ pub(super) enum Field {
     Base64,
     /// Parameters of RFC 9460, to the end.
     Params,
+    /// A type by its name.
+    Type,
+    /// A DNSSEC algorithm: a number, or its mnemonic.
+    Algorithm,
+    /// A certificate type of RFC 4398: a number, or its mnemonic.
+    Certificate,
+    /// A bitmap of types, to the end (RFC 4034 section 4.1.2).
+    Types,
+    /// A place on earth (RFC 1876), to the end.
+    Loc,
+    /// A host identity (RFC 8005), to the end.
+    Hip,
+    /// So many octets, in hexadecimal with hyphens (RFC 7043).
+    Eui(u8),
+    /// 64 bits as four groups of hexadecimal digits (RFC 6742).
+    Locator,
 }
 
-use Field::{Bare, Base64, Hex, Ip4, Ip6, Params, Text, Texts, Ttl, U8, U16, U32};
+use Field::{
+    Algorithm, Bare, Base64, Certificate, Eui, Hex, Hip, Ip4, Ip6, Loc, Locator, Params, Text, Texts, Ttl, Type, Types,
+    U8, U16, U32,
+};
 
 const NAME: &[Field] = &[Field::Name];
-const DIGEST: &[Field] = &[U16, U8, U8, Hex];
-const KEY: &[Field] = &[U16, U8, U8, Base64];
+const DIGEST: &[Field] = &[U16, Algorithm, U8, Hex];
+const KEY: &[Field] = &[U16, U8, Algorithm, Base64];
 const SERVICE: &[Field] = &[U16, Field::Name, Params];
 
 /// Every type with a text form here.
@@ -53,24 +76,46 @@ const TYPES: &[(&str, u16, &[Field])] = &[
     ("TXT", 16, &[Texts]),
     ("RP", 17, &[Field::Name, Field::Name]),
     ("AFSDB", 18, &[U16, Field::Name]),
+    ("X25", 19, &[Text]),
+    ("RT", 21, &[U16, Field::Name]),
+    ("PX", 26, &[U16, Field::Name, Field::Name]),
+    ("GPOS", 27, &[Text, Text, Text]),
     ("AAAA", 28, &[Ip6]),
+    ("LOC", 29, &[Loc]),
     ("SRV", 33, &[U16, U16, U16, Field::Name]),
     ("NAPTR", 35, &[U16, U16, Text, Text, Text, Field::Name]),
     ("KX", 36, &[U16, Field::Name]),
+    ("CERT", 37, &[Certificate, U16, Algorithm, Base64]),
     ("DNAME", 39, NAME),
     ("DS", 43, DIGEST),
     ("SSHFP", 44, &[U8, U8, Hex]),
     ("DNSKEY", 48, KEY),
+    ("DHCID", 49, &[Base64]),
     ("TLSA", 52, &[U8, U8, U8, Hex]),
     ("SMIMEA", 53, &[U8, U8, U8, Hex]),
+    ("HIP", 55, &[Hip]),
     ("CDS", 59, DIGEST),
     ("CDNSKEY", 60, KEY),
     ("OPENPGPKEY", 61, &[Base64]),
+    ("CSYNC", 62, &[U32, U16, Types]),
+    ("ZONEMD", 63, &[U32, U8, U8, Hex]),
     ("SVCB", 64, SERVICE),
     ("HTTPS", 65, SERVICE),
+    ("DSYNC", 66, &[Type, U8, U16, Field::Name]),
     ("SPF", 99, &[Texts]),
+    ("NID", 104, &[U16, Locator]),
+    ("L32", 105, &[U16, Ip4]),
+    ("L64", 106, &[U16, Locator]),
+    ("LP", 107, &[U16, Field::Name]),
+    ("EUI48", 108, &[Eui(6)]),
+    ("EUI64", 109, &[Eui(8)]),
     ("URI", 256, &[U16, U16, Bare]),
     ("CAA", 257, &[U8, Text, Bare]),
+    ("AVC", 258, &[Texts]),
+    ("RESINFO", 261, &[Texts]),
+    ("WALLET", 262, &[Texts]),
+    // No record: addresses that are looked up elsewhere stand in its place. The number is the one PowerDNS has for it.
+    ("ALIAS", super::dns::rtype::ALIAS, NAME),
 ];
 
 /// Why record data can't be read.
@@ -175,9 +220,9 @@ pub fn parse(rtype: u16, tokens: &[Token<'_>], origin: &[u8]) -> Result<Vec<u8>,
     let mut rest = tokens;
     for field in fields {
         let expected = field.expected();
-        let to_the_end = matches!(field, Texts | Hex | Base64 | Params);
+        let to_the_end = matches!(field, Texts | Hex | Base64 | Params | Types | Loc | Hip);
         if to_the_end {
-            let min = usize::from(*field != Params);
+            let min = usize::from(!matches!(field, Params | Types));
             if rest.len() < min {
                 return Err(RdataError::Missing { rtype: named(), expected });
             }
@@ -212,6 +257,15 @@ impl Field {
             Hex => "hexadecimal digits in pairs",
             Base64 => "base64",
             Params => "service parameters",
+            Type => "a type, such as A or TYPE123",
+            Algorithm => "an algorithm, as a number up to 255 or such as ECDSAP256SHA256",
+            Certificate => "a certificate type, as a number or such as PKIX",
+            Types => "types, such as A NS AAAA",
+            Loc => "a place, such as 52 22 23.000 N 4 53 32.000 E -2.00m 1m 10000m 10m",
+            Hip => "an algorithm, a host identity tag in hexadecimal, a key in base64 and names of servers",
+            Eui(6) => "six octets, such as 00-00-5e-00-53-2a",
+            Eui(_) => "eight octets, such as 00-00-5e-ef-10-00-00-2a",
+            Locator => "four groups of hexadecimal digits, such as 2001:0db8:1140:1000",
         }
     }
 }
@@ -236,7 +290,12 @@ fn one(field: Field, token: Token<'_>, origin: &[u8], out: &mut Vec<u8>) -> Resu
             out.extend(text);
         }
         Bare => out.extend(octets(token.text).ok_or_else(wrong)?),
-        Texts | Hex | Base64 | Params => return Err(wrong()),
+        Type => out.extend(type_of(token.text).ok_or_else(wrong)?.to_be_bytes()),
+        Algorithm => out.push(forms::algorithm(token.text).ok_or_else(wrong)?),
+        Certificate => out.extend(forms::certificate(token.text).ok_or_else(wrong)?.to_be_bytes()),
+        Eui(octets) => out.extend(forms::eui(token.text, octets.into()).ok_or_else(wrong)?),
+        Locator => out.extend(forms::locator(token.text).ok_or_else(wrong)?),
+        Texts | Hex | Base64 | Params | Types | Loc | Hip => return Err(wrong()),
     }
     Ok(())
 }
@@ -249,6 +308,18 @@ fn many(field: Field, tokens: &[Token<'_>], origin: &[u8], out: &mut Vec<u8>) ->
         Hex => out.extend(hex(&joined()).ok_or_else(|| wrong(joined()))?),
         Base64 => out.extend(base64(&joined()).ok_or_else(|| wrong(joined()))?),
         Params => out.extend(svcb::parse(tokens.iter().map(|t| t.text))?),
+        Types => {
+            let types = tokens.iter().map(|t| type_of(t.text).ok_or_else(|| wrong(t.text.into())));
+            out.extend(bitmap(types.collect::<Result<Vec<_>, _>>()?));
+        }
+        Loc => {
+            let words: Vec<&str> = tokens.iter().map(|t| t.text).collect();
+            out.extend(forms::loc(&words).ok_or_else(|| wrong(words.join(" ")))?);
+        }
+        Hip => {
+            let words: Vec<&str> = tokens.iter().map(|t| t.text).collect();
+            out.extend(forms::hip(&words, origin).ok_or_else(|| wrong(words.join(" ")))?);
+        }
         _ => return Err(wrong(joined())),
     }
     Ok(())
@@ -313,7 +384,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Base64 with its padding (RFC 4648 section 4).
-pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let value = |b: u8| match b {
         b'A'..=b'Z' => Some(b - b'A'),
         b'a'..=b'z' => Some(b - b'a' + 26),

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::rdata::{base64, numbered, octets};
 use super::text::{base64 as base64_text, quote};
 
-/// Key numbers (RFC 9460 section 14.3.2, RFC 9461).
+/// Key numbers (RFC 9460 section 14.3.2, RFC 9461, RFC 9540, and the IANA's registry).
 const KEYS: &[(&str, u16)] = &[
     ("mandatory", 0),
     ("alpn", ALPN),
@@ -15,6 +15,8 @@ const KEYS: &[(&str, u16)] = &[
     ("ech", 5),
     ("ipv6hint", IPV6HINT),
     ("dohpath", 7),
+    ("ohttp", 8),
+    ("tls-supported-groups", 9),
 ];
 
 /// Which protocols are spoken.
@@ -30,7 +32,7 @@ pub const IPV6HINT: u16 = 6;
 pub enum ParamError {
     /// No such key.
     #[error(
-        "`{key}` is no service parameter: expected mandatory, alpn, no-default-alpn, port, ipv4hint, ech, ipv6hint, dohpath or keyNNNNN"
+        "`{key}` is no service parameter: expected mandatory, alpn, no-default-alpn, port, ipv4hint, ech, ipv6hint, dohpath, ohttp, tls-supported-groups or keyNNNNN"
     )]
     Key {
         /// What stands there.
@@ -68,7 +70,21 @@ pub fn parse<'a>(params: impl Iterator<Item = &'a str>) -> Result<Vec<u8>, Param
             Err(at) => sorted.insert(at, (number, data)),
         }
     }
+    mandatory(&sorted)?;
     Ok(sorted.iter().flat_map(|(key, value)| param(*key, value)).collect())
+}
+
+/// What `mandatory` names has to be there, once, and not itself (RFC 9460 section 8).
+fn mandatory(sorted: &[(u16, Vec<u8>)]) -> Result<(), ParamError> {
+    let Some((0, keys)) = sorted.first() else { return Ok(()) };
+    let (keys, _) = keys.as_chunks::<2>();
+    let wrong = |expected| ParamError::Value { key: "mandatory".into(), expected };
+    if !keys.is_sorted_by(|a, b| a < b) {
+        return Err(wrong("each key once"));
+    }
+    let there = |key: u16| key != 0 && sorted.iter().any(|p| p.0 == key);
+    let all = keys.iter().all(|key| there(u16::from_be_bytes(*key)));
+    if all { Ok(()) } else { Err(wrong("keys that this record has, other than itself")) }
 }
 
 /// One parameter in wire format.
@@ -90,6 +106,7 @@ pub fn alpn<'a>(ids: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
 /// Parameters in wire format as text, each `key` or `key=value`. `None` where they do not follow their form.
 pub(super) fn show(mut data: &[u8]) -> Option<Vec<String>> {
     let (mut shown, mut last) = (Vec::new(), None);
+    let mut params = Vec::new();
     while let Some((&[k0, k1, l0, l1], rest)) = data.split_first_chunk::<4>() {
         let key = u16::from_be_bytes([k0, k1]);
         let (value, after) = rest.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
@@ -97,13 +114,14 @@ pub(super) fn show(mut data: &[u8]) -> Option<Vec<String>> {
             return None;
         }
         (data, last) = (after, Some(key));
+        params.push((key, value.to_vec()));
         let called = name(key);
         shown.push(match value_text(key, value)? {
             text if text.is_empty() => called,
             text => format!("{called}={text}"),
         });
     }
-    data.is_empty().then_some(shown)
+    (data.is_empty() && mandatory(&params).is_ok()).then_some(shown)
 }
 
 fn name(key: u16) -> String {
@@ -114,7 +132,7 @@ fn value_text(key: u16, value: &[u8]) -> Option<String> {
     match key {
         0 => {
             let (keys, rest) = value.as_chunks::<2>();
-            let sorted = keys.is_sorted_by(|a, b| a <= b) && !keys.is_empty() && rest.is_empty();
+            let sorted = keys.is_sorted_by(|a, b| a < b) && !keys.is_empty() && rest.is_empty();
             sorted.then(|| keys.iter().map(|k| name(u16::from_be_bytes(*k))).collect::<Vec<_>>().join(","))
         }
         ALPN => {
@@ -130,7 +148,12 @@ fn value_text(key: u16, value: &[u8]) -> Option<String> {
             }
             (!ids.is_empty()).then(|| quote(&ids.join(&b',')))
         }
-        2 => value.is_empty().then(String::new),
+        2 | 8 => value.is_empty().then(String::new),
+        9 => {
+            let (groups, rest) = value.as_chunks::<2>();
+            let whole = !groups.is_empty() && rest.is_empty();
+            whole.then(|| groups.iter().map(|g| u16::from_be_bytes(*g).to_string()).collect::<Vec<_>>().join(","))
+        }
         3 => value.try_into().ok().map(|port| u16::from_be_bytes(port).to_string()),
         IPV4HINT => hints(value, |a: [u8; 4]| Ipv4Addr::from(a).to_string()),
         IPV6HINT => hints(value, |a: [u8; 16]| Ipv6Addr::from(a).to_string()),
@@ -164,8 +187,12 @@ fn encode(key: u16, value: Option<&str>) -> Result<Vec<u8>, &'static str> {
             let fit = !ids.is_empty() && ids.iter().all(|id| (1..=255).contains(&id.len()));
             if fit { Ok(alpn(ids.iter().map(Vec::as_slice))) } else { Err("protocol ids, such as h2,http/1.1") }
         }
-        2 if value.is_none() => Ok(Vec::new()),
-        2 => Err("no value"),
+        2 | 8 if value.is_none() => Ok(Vec::new()),
+        2 | 8 => Err("no value"),
+        9 => {
+            let groups = text.split(',').map(|g| g.parse::<u16>().ok()).collect::<Option<Vec<_>>>();
+            Ok(groups.ok_or("a list of group numbers")?.iter().flat_map(|g| g.to_be_bytes()).collect())
+        }
         3 => text.parse::<u16>().map(|p| p.to_be_bytes().to_vec()).map_err(|_| "a port number"),
         IPV4HINT => addresses(text, |a: Ipv4Addr| a.octets().to_vec()).ok_or("IPv4 addresses"),
         IPV6HINT => addresses(text, |a: Ipv6Addr| a.octets().to_vec()).ok_or("IPv6 addresses"),

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::dns::{HEADER, rtype};
 use super::name;
-use super::rdata::{Field, fields, type_name};
+use super::rdata::{self, Field, fields, type_name};
 use super::svcb;
 
 /// A message, read.
@@ -137,13 +137,22 @@ fn known(fields: &[Field], data: &[u8]) -> Option<String> {
     let (mut words, mut rest) = (Vec::new(), data);
     for field in fields {
         let width = match field {
-            Field::U8 => 1,
-            Field::U16 => 2,
+            Field::U8 | Field::Algorithm => 1,
+            Field::U16 | Field::Type | Field::Certificate => 2,
             Field::U32 | Field::Ttl | Field::Ip4 => 4,
             Field::Ip6 => 16,
             Field::Name => name_length(rest)?,
             Field::Text => 1 + usize::from(*rest.first()?),
-            Field::Texts | Field::Bare | Field::Hex | Field::Base64 | Field::Params => rest.len(),
+            Field::Locator => 8,
+            Field::Eui(octets) => usize::from(*octets),
+            Field::Texts
+            | Field::Bare
+            | Field::Hex
+            | Field::Base64
+            | Field::Params
+            | Field::Types
+            | Field::Loc
+            | Field::Hip => rest.len(),
         };
         let (octets, after) = rest.split_at_checked(width)?;
         rest = after;
@@ -158,6 +167,7 @@ fn known(fields: &[Field], data: &[u8]) -> Option<String> {
                 }
             }
             Field::Params => words.extend(svcb::show(octets)?),
+            Field::Types => words.extend(rdata::bitmap_text(octets)?),
             _ => words.push(word(*field, octets)?),
         }
     }
@@ -166,7 +176,17 @@ fn known(fields: &[Field], data: &[u8]) -> Option<String> {
 
 fn word(field: Field, octets: &[u8]) -> Option<String> {
     Some(match field {
-        Field::U8 => octets.first()?.to_string(),
+        Field::U8 | Field::Algorithm => octets.first()?.to_string(),
+        Field::Type => type_name(u16::from_be_bytes(*octets.first_chunk()?)).into_owned(),
+        Field::Certificate => rdata::certificate_name(u16::from_be_bytes(*octets.first_chunk()?)),
+        Field::Eui(_) => rdata::eui_text(octets),
+        Field::Loc => rdata::loc_text(octets)?,
+        Field::Hip => rdata::hip_text(octets)?,
+        Field::Locator => {
+            let (groups, _) = octets.as_chunks::<2>();
+            let groups: Vec<String> = groups.iter().map(|g| format!("{:04x}", u16::from_be_bytes(*g))).collect();
+            groups.join(":")
+        }
         Field::U16 => u16::from_be_bytes(*octets.first_chunk()?).to_string(),
         Field::U32 | Field::Ttl => u32::from_be_bytes(*octets.first_chunk()?).to_string(),
         Field::Ip4 => Ipv4Addr::from(*octets.first_chunk::<4>()?).to_string(),
@@ -184,7 +204,7 @@ fn word(field: Field, octets: &[u8]) -> Option<String> {
     })
 }
 
-fn name_length(data: &[u8]) -> Option<usize> {
+pub(super) fn name_length(data: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let length = usize::from(*data.get(at)?);
@@ -216,7 +236,7 @@ pub(super) fn quote(octets: &[u8]) -> String {
     text
 }
 
-fn push_hex(text: &mut String, octets: &[u8]) {
+pub(super) fn push_hex(text: &mut String, octets: &[u8]) {
     for octet in octets {
         let _ = write!(text, "{octet:02x}");
     }
@@ -266,8 +286,20 @@ mod tests {
             ("HTTPS", r#"1 . alpn="h2,h3" port=8443 ipv4hint=192.0.2.1,192.0.2.2 ipv6hint=2001:db8::1"#),
             (
                 "SVCB",
-                r#"16 foo.example. mandatory=alpn,ipv4hint alpn="f\\\\oo\\,bar,h2" no-default-alpn ech=aGkh key667="\210x""#,
+                r#"16 foo.example. mandatory=alpn,ipv4hint alpn="f\\\\oo\\,bar,h2" no-default-alpn ipv4hint=192.0.2.1 ech=aGkh key667="\210x""#,
             ),
+            ("CERT", "PKIX 1 13 aGkh"),
+            ("CERT", "9 1 13 aGkh"),
+            ("CSYNC", "66 3 A NS AAAA TYPE1234"),
+            ("ZONEMD", "2018031500 1 1 00ff"),
+            ("DSYNC", "CDS 1 5359 rr.example."),
+            ("EUI48", "00-00-5e-00-53-2a"),
+            ("EUI64", "00-00-5e-ef-10-00-00-2a"),
+            ("NID", "10 0014:4fff:ff20:ee64"),
+            ("LOC", "42 21 54.000 N 71 6 18.000 W -24.00m 30m 10000m 10m"),
+            ("LOC", "0 0 0.001 S 180 0 0.000 E 0.00m 0.01m 90000000m 0m"),
+            ("HIP", "2 200100107b1a74df365639cc39f1d578 aGkh rvs1.example. rvs2.example."),
+            ("ALIAS", "lb.example."),
             ("TYPE65280", r"\# 3 010203"),
             ("TYPE65280", r"\# 0"),
             ("TXT", r"\# 0"),
@@ -282,7 +314,7 @@ mod tests {
         /// Whatever the octets: the text that they give reads back as the same octets.
         #[test]
         fn any_data_survives_its_text(
-            rtype in prop::sample::select(vec![1u16, 2, 5, 6, 12, 13, 15, 16, 28, 33, 35, 43, 44, 48, 52, 61, 64, 65, 99, 256, 257, 1234]),
+            rtype in prop::sample::select(vec![1u16, 2, 5, 6, 12, 13, 15, 16, 28, 29, 33, 35, 37, 43, 44, 48, 52, 55, 61, 62, 63, 64, 65, 66, 99, 104, 108, 109, 256, 257, 1234]),
             data in prop::collection::vec(prop_oneof![0u8..8, any::<u8>()], 0..60),
         ) {
             let text = show(rtype, &data);

@@ -12,5 +12,7 @@ mod journey;
 #[path = "../../benches/failover/load.rs"]
 mod load;
 mod node;
+mod peers;
+mod secondaries;
 mod support;
 mod transports;

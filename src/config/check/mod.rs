@@ -24,6 +24,7 @@ mod sockets;
 mod steering;
 mod syntax;
 mod transports;
+mod zoning;
 
 /// Largest file that is read (ours: some 100,000 backends).
 const MAX_BYTES: u64 = 16 << 20;

@@ -1,4 +1,4 @@
-//! The name server: zones, and steered names within them.
+//! The name server, and steered names within its zones.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use ipnet::IpNet;
 
 use super::names::Names;
 use super::pools::{Layout, Pools};
-use super::{Checker, places, transports};
+use super::{Checker, places, transports, zoning};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::{List, Or};
-use crate::config::model::{Datacenter, Dns, Fence, OnAllDown, Planned, Policy, Schedule, Steer, ZoneFile};
+use crate::config::model::{Datacenter, Dns, Fence, OnAllDown, Planned, Policy, Schedule, Steer};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 use crate::config::words::{DomainName, Drain};
@@ -24,7 +24,8 @@ pub(super) fn dns(
     checker: &mut Checker<'_>,
 ) -> Option<Dns> {
     let said = root.dns.as_ref()?;
-    let zones = zones(said, checker);
+    let keys = zoning::keys(said, checker);
+    let zones = zoning::zones(said, &keys, checker);
     let mut seen: HashMap<&str, Span> = HashMap::new();
     for name in said.steer.0.iter().filter_map(|s| s.name.as_ref()) {
         if let Some(first) = seen.insert(&name.0, name.span) {
@@ -46,6 +47,8 @@ pub(super) fn dns(
         listen: said.listen.iter().flat_map(|l| &l.0).map(|l| l.0).collect(),
         threads: said.threads.as_ref().map_or_else(|| places::cores().min(4), |t| t.0 as usize),
         zones,
+        keys: zoning::secrets(said, checker),
+        resolver: said.resolver.0.iter().map(|r| r.0).collect(),
         steers,
         schedules: schedules(said, sites, checker),
         ecs: said.ecs.0,
@@ -56,21 +59,6 @@ pub(super) fn dns(
         https: said.https.as_ref().and_then(|h| transports::https(h, checker)),
         quic: said.quic.as_ref().and_then(|q| transports::secure(q, checker)),
     })
-}
-
-fn zones(said: &raw::Dns, checker: &mut Checker<'_>) -> Vec<ZoneFile> {
-    let mut seen: HashMap<&str, Span> = HashMap::new();
-    let mut zones = Vec::new();
-    for zone in &said.zone.0 {
-        if let Some(name) = &zone.name
-            && let Some(first) = seen.insert(&name.0, name.span)
-        {
-            checker.twice(name.span, first, format!("zone `{}` stands twice", name.0));
-        }
-        let file = zone.file.as_ref().map(|file| checker.file(file)).unwrap_or_default();
-        zones.push(ZoneFile { origin: zone.name.as_ref().map(|n| n.0.clone()).unwrap_or_default(), file });
-    }
-    zones
 }
 
 /// Whether `name` is `zone` or stands below it. Both are absolute and in lower case.

@@ -247,6 +247,15 @@ choices! {
         "round-robin": "did you mean `spread`?",
         "random": "did you mean `weighted`?",
     }
+    "an algorithm for keys" model::KeyAlgorithm {
+        "hmac-sha256" => Self::HmacSha256,
+        "hmac-sha384" => Self::HmacSha384,
+        "hmac-sha512" => Self::HmacSha512,
+    } rather {
+        "sha256": "did you mean `hmac-sha256`?",
+        "hmac-md5": "MD5 is broken: `hmac-sha256`",
+        "hmac-sha1": "SHA-1 is broken: `hmac-sha256`",
+    }
     "something to do when all are down" AllDown {
         "serve-all" => Self(model::OnAllDown::ServeAll),
         "nodata" => Self(model::OnAllDown::Nodata),

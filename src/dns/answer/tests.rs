@@ -98,6 +98,40 @@ fn static_data_is_answered_by_the_rules() {
             "AAAA",
             "NoError aa rd | z.cwild.example.test. 300 CNAME host.example.test.; host.example.test. 300 AAAA 2001:db8::1 |  |",
         ),
+        // DNAME (RFC 6672): all beneath it is elsewhere, it itself is not.
+        ("moved", "TXT", "NoError aa rd | moved.example.test. 300 TXT stays |  |"),
+        ("moved", "A", &nodata),
+        ("moved", "DNAME", "NoError aa rd | moved.example.test. 300 DNAME wild.example.test. |  |"),
+        (
+            "Real.moved",
+            "A",
+            "NoError aa rd | moved.example.test. 300 DNAME wild.example.test.; Real.moved.example.test. 300 CNAME Real.wild.example.test.; Real.wild.example.test. 300 A 192.0.2.5 |  |",
+        ),
+        (
+            "a.b.moved",
+            "TXT",
+            "NoError aa rd | moved.example.test. 300 DNAME wild.example.test.; a.b.moved.example.test. 300 CNAME a.b.wild.example.test.; a.b.wild.example.test. 300 TXT w |  |",
+        ),
+        (
+            "x.moved",
+            "CNAME",
+            "NoError aa rd | moved.example.test. 300 DNAME wild.example.test.; x.moved.example.test. 300 CNAME x.wild.example.test. |  |",
+        ),
+        (
+            "x.gone",
+            "A",
+            "NoError aa rd | gone.example.test. 300 DNAME elsewhere.net.; x.gone.example.test. 300 CNAME x.elsewhere.net. |  |",
+        ),
+        (
+            "x.turns",
+            "A",
+            "NoError aa rd | turns.example.test. 300 DNAME turns.example.test.; x.turns.example.test. 300 CNAME x.turns.example.test. |  |",
+        ),
+        (
+            "x.one",
+            "A",
+            "NoError aa rd | one.example.test. 300 DNAME two.example.test.; x.one.example.test. 300 CNAME x.two.example.test.; two.example.test. 300 DNAME one.example.test.; x.two.example.test. 300 CNAME x.one.example.test. |  |",
+        ),
         // Zone cuts: a referral with glue, at the cut and beneath; DS is the parent's to answer.
         ("child", "A", referral),
         ("child", "NS", referral),
@@ -134,6 +168,10 @@ fn static_data_is_answered_by_the_rules() {
     ] {
         assert_eq!(ask(&table, "example.test.", apex), want, "{apex}");
     }
+    let long = format!("{0}.{0}.far.example.test.", "1".repeat(60));
+    let far = ask(&table, &long, "A");
+    assert!(far.starts_with("Nameshouldnotexist aa rd | far.example.test. 300 DNAME 2345"), "{far}");
+    assert!(far.ends_with(".example.test. |  |") && !far.contains("CNAME"), "{far}");
     for outside in ["other.test.", ".", "test.", "xexample.test."] {
         assert_eq!(ask(&table, outside, "A"), "QueryRefused rd |  |  |", "{outside}");
     }

@@ -49,7 +49,15 @@ fn what_is_no_zone_is_told_all_at_once_with_lines_and_remedies() {
         "d.elsewhere. A 192.0.2.1\n",
         "e A 192.0.2\n",
         "f DNAME a\n",
+        "f DNAME b\n",
         "g TYPE46 \\# 1 00\n",
+        "x.f TXT x\n",
+        "y.x.f TXT x\n",
+        "*.h DNAME a\n",
+        "i DNAME a\n",
+        "i NS a\n",
+        "j ALIAS a\n",
+        "j A 192.0.2.1\n",
     );
     assert_eq!(
         findings(text),
@@ -61,8 +69,13 @@ fn what_is_no_zone_is_told_all_at_once_with_lines_and_remedies() {
             "t.zone:7: c.t. has 2 CNAME records: there can be one".into(),
             "t.zone:9: d.elsewhere. lies outside the zone t.: end the name without a dot to mean one inside, or put it into its own zone's file".into(),
             "t.zone:10: `192.0.2` stands where an IPv4 address should".into(),
-            "t.zone:11: f.t. has a DNAME record, which cannot be served from a file here: write out the names, or delegate the subtree".into(),
-            "t.zone:12: g.t. has a TYPE46 record, which cannot be served from a file here: load the unsigned zone".into(),
+            "t.zone:11: f.t. has 2 DNAME records: there can be one".into(),
+            "t.zone:13: g.t. has a TYPE46 record, which cannot be served from a file here: load the unsigned zone".into(),
+            "t.zone:14: x.f.t. lies beneath the DNAME of f.t., which takes its place: delete the record, or the DNAME (RFC 6672 section 2.4)".into(),
+            "t.zone:15: y.x.f.t. lies beneath the DNAME of f.t., which takes its place: delete the record, or the DNAME (RFC 6672 section 2.4)".into(),
+            "t.zone:16: *.h.t. has a DNAME, but a wildcard stands for names, not for what lies beneath them".into(),
+            "t.zone:17: i.t. has a DNAME, but its NS records delegate the names beneath it".into(),
+            "t.zone:20: j.t. has an ALIAS and also A: the addresses are those of the ALIAS's target; delete the one or the other".into(),
         ]
     );
     assert_eq!(findings("").len(), 1);
@@ -78,7 +91,7 @@ fn files_are_read_with_what_they_include() {
     };
     write("t.zone", &format!("{HEAD}$INCLUDE more.zone\n"));
     write("more.zone", "a A 192.0.2.1\n");
-    let zone = ZoneFile { origin: "t.".into(), file: path.clone() };
+    let zone = ZoneFile { origin: "t.".into(), file: path.clone(), ..ZoneFile::default() };
     assert_eq!(load(&zone).unwrap().names.len(), 2);
     write("more.zone", "a A 192.0.2\n");
     let error = load(&zone).unwrap_err().to_string();
@@ -86,11 +99,11 @@ fn files_are_read_with_what_they_include() {
         error.starts_with("zone t. cannot be served:\n") && error.contains("more.zone:1: `192.0.2` stands"),
         "{error}"
     );
-    let missing = ZoneFile { origin: "t.".into(), file: folder.path().join("none.zone") };
+    let missing = ZoneFile { origin: "t.".into(), file: folder.path().join("none.zone"), ..ZoneFile::default() };
     let error = load(&missing).unwrap_err().to_string();
     assert!(error.contains("none.zone: cannot be read: No such file"), "{error}");
     assert!(
-        load(&ZoneFile { origin: "t..".into(), file: path })
+        load(&ZoneFile { origin: "t..".into(), file: path, ..ZoneFile::default() })
             .unwrap_err()
             .to_string()
             .contains("the zone's name: an empty label")
@@ -99,7 +112,8 @@ fn files_are_read_with_what_they_include() {
 
 #[test]
 fn steered_names_must_not_contradict_their_zone() {
-    let text = format!("{HEAD}www A 192.0.2.1\nwww TXT fine\nsvc HTTPS 1 .\nali CNAME www\nsub NS ns\n");
+    let text =
+        format!("{HEAD}www A 192.0.2.1\nwww TXT fine\nsvc HTTPS 1 .\nali CNAME www\nsub NS ns\nmoved DNAME www\n");
     let zones = [Arc::new(fixture::zone("t.", &text))];
     let mut bare = steer("svc.t.", &[Policy::Weighted]);
     bare.alpn.clear();
@@ -112,6 +126,8 @@ fn steered_names_must_not_contradict_their_zone() {
         with("x.sub.t."),
         with("sub.t."),
         with("free.t."),
+        with("moved.t."),
+        with("x.moved.t."),
         with("t."),
     ];
     let dns = Dns { steers, ..Dns::default() };
@@ -125,6 +141,7 @@ fn steered_names_must_not_contradict_their_zone() {
             format!("ali.t. is steered, and its CNAME {remedy}"),
             "x.sub.t. is steered, but sub.t. is delegated to other servers: nobody would ask here".into(),
             "sub.t. is steered, but sub.t. is delegated to other servers: nobody would ask here".into(),
+            "x.moved.t. is steered, but the DNAME of moved.t. stands for all names beneath it: steer the name that it leads to".into(),
         ]
     );
 }

@@ -16,7 +16,7 @@ fn a_query_is_read() {
     let packet = query();
     let read = Query::parse(&packet).unwrap();
     let edns = Edns { size: 4096, dnssec_ok: true, ..Edns::default() };
-    assert_eq!(read, Query { question_end: 26, rtype: rtype::AAAA, class: IN, edns: Some(edns) });
+    assert_eq!(read, Query { question_end: 26, rtype: rtype::AAAA, class: IN, edns: Some(edns), signature: None });
     let mut name = [0xff; name::MAX];
     assert_eq!(read.lower(&packet, &mut name), 10);
     assert_eq!(&name[..10], b"\x03www\x04test\0");

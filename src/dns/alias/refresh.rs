@@ -1,0 +1,227 @@
+//! Keeps what ALIAS names stand for: asks each target again at 80 % of its TTL, and says so when it can't.
+//!
+//! One task for all targets; so many questions at once, no more. A target that fails is tried again with growing pauses: its
+//! last answer is given on for at most an hour beyond its time, then none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{CEILING, FLOOR, Known, STALE, STALE_TTL, Target, stub};
+use crate::base::clock::{Clock as _, Mono, SystemClock};
+use crate::dns::table::Table;
+use crate::observe::names::dns as metric;
+use crate::snapshot::Published;
+use crate::wire::dns::rtype;
+use crate::wire::lookup::Found;
+use crate::wire::name;
+use crate::wire::zone::{RrSet, WireName};
+
+/// How many targets are asked at once.
+const AT_ONCE: usize = 16;
+/// The longest pause between tries of a target that fails.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// How long to wait at most before the list is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How one target stands.
+#[derive(Debug)]
+struct Care {
+    target: Arc<Target>,
+    /// When it is asked again.
+    due: Mono,
+    /// When its answer has served its time; `None` while there is none.
+    expires: Option<Mono>,
+    failures: u32,
+    asking: bool,
+}
+
+/// Asks for the targets of every topology that is published, until `shutdown`.
+pub(crate) async fn refresh(published: Arc<Published>, shutdown: CancellationToken) {
+    let mut generations = published.subscribe();
+    let mut cares: HashMap<WireName, Care> = HashMap::new();
+    let mut asked = JoinSet::new();
+    let mut serial = 0;
+    loop {
+        let now = SystemClock.mono();
+        let snapshot = published.full();
+        if serial != snapshot.topology.serial {
+            serial = snapshot.topology.serial;
+            if let Some(table) = Table::of(&snapshot) {
+                follow(&mut cares, table.aliases(), now);
+            }
+        }
+        let configured = snapshot.topology.config.dns.as_ref().map(|d| d.resolver.clone()).unwrap_or_default();
+        for care in cares.values_mut().filter(|c| !c.asking && c.due <= now) {
+            if asked.len() >= AT_ONCE {
+                break;
+            }
+            care.asking = true;
+            let (name, configured) = (care.target.name.clone(), configured.clone());
+            asked.spawn(async move {
+                let answer = look_up(&configured, &name).await;
+                (name, answer)
+            });
+        }
+        drop(snapshot);
+        let next = cares.values().filter(|c| !c.asking).map(|c| c.due).min();
+        let pause = next.map_or(LOOK_AGAIN, |due| due.since(now).min(LOOK_AGAIN)).max(Duration::from_millis(10));
+        tokio::select! {
+            Some(Ok((name, answer))) = asked.join_next(), if !asked.is_empty() => {
+                if let Some(care) = cares.get_mut(&name) {
+                    care.settle(answer, SystemClock.mono());
+                }
+            }
+            changed = generations.changed(), if !shutdown.is_cancelled() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            () = sleep(pause) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Takes up the targets that are new, and lets go of those that have gone.
+fn follow(cares: &mut HashMap<WireName, Care>, targets: &[Arc<Target>], now: Mono) {
+    cares.retain(|name, _| targets.iter().any(|t| t.name == *name));
+    for target in targets {
+        let fresh = || Care { target: Arc::clone(target), due: now, expires: None, failures: 0, asking: false };
+        // The same cell, unless the target was away for a while.
+        let care = cares.entry(target.name.clone()).or_insert_with(fresh);
+        if !Arc::ptr_eq(&care.target, target) {
+            *care = fresh();
+        }
+    }
+}
+
+/// The addresses of `name`, and the seconds that all of them hold.
+async fn look_up(configured: &[std::net::SocketAddr], name: &[u8]) -> Option<([RrSet; 2], u32)> {
+    let resolvers = stub::resolvers(configured).await;
+    let mut least = u32::MAX;
+    let mut sets = [rtype::A, rtype::AAAA].map(|rtype| RrSet { rtype, ttl: 0, rdatas: Vec::new() });
+    for set in &mut sets {
+        match stub::ask(&resolvers, name, set.rtype).await? {
+            Found::Records { ttl, rdatas } => {
+                (set.ttl, set.rdatas) = (ttl, rdatas);
+                least = least.min(ttl);
+            }
+            Found::Nothing { ttl } => least = least.min(ttl),
+            Found::Truncated | Found::Failed => return None,
+        }
+    }
+    Some((sets, least))
+}
+
+impl Care {
+    /// Takes what came of a question: publishes it, or lets what is there grow old.
+    fn settle(&mut self, answer: Option<([RrSet; 2], u32)>, now: Mono) {
+        self.asking = false;
+        match answer {
+            Some((sets, ttl)) => {
+                metric::ALIAS.counter(&["found"]).increment(1);
+                let holds = Duration::from_secs(ttl.into());
+                self.failures = 0;
+                self.due = now + (holds * 4 / 5).clamp(FLOOR, CEILING);
+                self.expires = Some(now + holds);
+                let known = Known::new(sets);
+                if self.target.look().as_deref() != Some(&known) {
+                    self.target.publish(Some(known));
+                }
+            }
+            None => self.fail(now),
+        }
+    }
+
+    fn fail(&mut self, now: Mono) {
+        metric::ALIAS.counter(&["failed"]).increment(1);
+        self.failures = self.failures.saturating_add(1);
+        self.due = now + (FLOOR * (1 << (self.failures - 1).min(4))).min(LONGEST_PAUSE);
+        let target = name::show(&self.target.name);
+        if self.failures == 1 {
+            tracing::warn!(target: "dns", alias = target.as_str(), "the target of an ALIAS cannot be looked up: what was known of it is given on");
+        }
+        match self.expires {
+            Some(expires) if now > expires + STALE => {
+                self.expires = None;
+                tracing::error!(target: "dns", alias = target.as_str(), "the target of an ALIAS could not be looked up for an hour: SERVFAIL");
+                self.target.publish(None);
+            }
+            Some(expires) if now > expires => {
+                let known = self.target.look().as_deref().map(|known| known.capped(STALE_TTL));
+                self.target.publish(known);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn care() -> Care {
+        let mut aliases = super::super::Aliases::default();
+        aliases.place(b"\x01t\0", &mut HashMap::new(), None);
+        let target = Arc::clone(&aliases.targets()[0]);
+        Care { target, due: Mono::ZERO, expires: None, failures: 0, asking: true }
+    }
+
+    fn sets(ttl: u32) -> [RrSet; 2] {
+        [rtype::A, rtype::AAAA].map(|rtype| RrSet {
+            rtype,
+            ttl,
+            rdatas: vec![vec![1; if rtype == rtype::A { 4 } else { 16 }].into()],
+        })
+    }
+
+    fn ttl(care: &Care) -> Option<u32> {
+        care.target.look().as_ref().and_then(|known| Some(known.sets().first()?.ttl))
+    }
+
+    #[test]
+    fn an_answer_is_refreshed_grows_old_and_ends() {
+        let at = |s: u64| Mono::from_millis(s * 1_000);
+        let mut care = care();
+        care.settle(Some((sets(100), 100)), at(1_000));
+        assert_eq!((care.due, ttl(&care)), (at(1_080), Some(100)));
+        care.settle(None, at(1_080));
+        assert_eq!((care.due, ttl(&care)), (at(1_085), Some(100)), "within its time it is as good as ever");
+        care.settle(None, at(1_101));
+        assert_eq!((care.due, ttl(&care)), (at(1_111), Some(STALE_TTL)));
+        care.settle(None, at(1_100 + 3_600));
+        assert_eq!(ttl(&care), Some(STALE_TTL));
+        care.settle(None, at(1_101 + 3_600));
+        assert_eq!(ttl(&care), None, "an hour beyond its time");
+        care.settle(Some((sets(1), 1)), at(9_000));
+        assert_eq!((care.due, ttl(&care), care.failures), (at(9_005), Some(1), 0), "no sooner than the floor");
+    }
+
+    #[test]
+    fn targets_come_and_go_and_keep_what_is_known() {
+        let mut seen = HashMap::new();
+        let mut first = super::super::Aliases::default();
+        first.place(b"\x01a\0", &mut seen, None);
+        assert_eq!(first.place(b"\x01a\0", &mut seen, None), 0);
+        let mut cares = HashMap::new();
+        follow(&mut cares, first.targets(), Mono::from_millis(5));
+        if let Some(care) = cares.get_mut(&b"\x01a\0"[..]) {
+            care.settle(Some((sets(60), 60)), Mono::from_millis(5));
+        }
+        let mut second = super::super::Aliases::default();
+        let mut seen = HashMap::new();
+        second.place(b"\x01b\0", &mut seen, Some(&first));
+        second.place(b"\x01a\0", &mut seen, Some(&first));
+        assert!(second.get(1).is_some_and(|t| t.look().is_some()), "known at once");
+        follow(&mut cares, second.targets(), Mono::from_millis(9));
+        assert_eq!(cares.len(), 2);
+        assert_eq!(cares[&b"\x01a\0"[..]].due, Mono::from_millis(48_005), "it goes on as it was");
+        follow(&mut cares, &[], Mono::from_millis(9));
+        assert!(cares.is_empty());
+    }
+}

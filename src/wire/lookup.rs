@@ -1,0 +1,216 @@
+//! A query of our own and its answer: what a stub resolver says and understands.
+//!
+//! Follows CNAMEs and DNAME's CNAMEs within the answer; believes nothing that does not give back id, question and the case
+//! of its letters. Reads any octets without panicking, and no more records than an answer has room for.
+
+use super::dns::{HEADER, IN, MAX_UDP, rtype};
+use super::name;
+
+/// How many CNAMEs are followed.
+const MAX_CHAIN: usize = 16;
+/// How many addresses are kept of one answer.
+const MAX_RECORDS: usize = 64;
+/// How long "nothing" holds where the answer does not say, in seconds.
+const NEGATIVE_TTL: u32 = 60;
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// These records, whose chain holds for `ttl` seconds.
+    Records {
+        /// The shortest TTL on the way to them.
+        ttl: u32,
+        /// Their data.
+        rdatas: Vec<Box<[u8]>>,
+    },
+    /// There is no such name, or nothing of this type, for `ttl` seconds.
+    Nothing {
+        /// How long (RFC 2308 section 5).
+        ttl: u32,
+    },
+    /// It did not fit: ask again over TCP.
+    Truncated,
+    /// The server failed, or refuses.
+    Failed,
+}
+
+/// A query for `rtype` of `name` (wire format), with recursion; `id` gives its id, `case` the case of its letters.
+pub fn query(name: &[u8], rtype: u16, id: u64, case: u64) -> Vec<u8> {
+    let [i0, i1, ..] = id.to_be_bytes();
+    let mut packet = vec![i0, i1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    let mut bits = case;
+    for octet in name {
+        // Length octets are no letters (name).
+        let upper = octet.is_ascii_lowercase() && bits & 1 == 1;
+        packet.push(if upper { octet.to_ascii_uppercase() } else { *octet });
+        bits = bits.rotate_right(1);
+    }
+    packet.extend(rtype.to_be_bytes());
+    packet.extend(IN.to_be_bytes());
+    let [s0, s1] = (MAX_UDP as u16).to_be_bytes();
+    packet.extend([0, 0, rtype::OPT as u8, s0, s1, 0, 0, 0, 0, 0, 0]);
+    packet
+}
+
+/// What `packet` answers to `query`; `None` where it is no answer to it.
+pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
+    let question = query.get(HEADER..query.len().checked_sub(11)?)?;
+    let header = packet.first_chunk::<HEADER>()?;
+    let count = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
+    let same = header[..2] == query[..2] && header[2] & 0xf8 == 0x80 && count(4) == 1;
+    if !same || packet.get(HEADER..HEADER + question.len())? != question {
+        return None;
+    }
+    match header[3] & 15 {
+        _ if header[2] & 2 != 0 => return Some(Found::Truncated),
+        0 | 3 => {}
+        _ => return Some(Found::Failed),
+    }
+    let mut at = HEADER + question.len();
+    let answers = section(packet, &mut at, count(6))?;
+    let authority = section(packet, &mut at, count(8))?;
+    let mut wanted = name::lower(question.get(..question.len().checked_sub(4)?)?);
+    let mut ttl = u32::MAX;
+    for _ in 0..=MAX_CHAIN {
+        let here = || answers.iter().filter(|r| r.owner == wanted);
+        let found: Vec<&Record> = here().filter(|r| r.rtype == rtype).take(MAX_RECORDS).collect();
+        if !found.is_empty() {
+            let ttl = found.iter().map(|r| r.ttl).min().unwrap_or(0).min(ttl);
+            let whole = found.iter().all(|r| r.data.len() == if rtype == rtype::A { 4 } else { 16 });
+            let rdatas = found.iter().map(|r| r.data.into()).collect();
+            return Some(if whole { Found::Records { ttl, rdatas } } else { Found::Failed });
+        }
+        let Some(alias) = here().find(|r| r.rtype == rtype::CNAME) else {
+            let soa = authority.iter().find(|r| r.rtype == rtype::SOA);
+            // MINIMUM is the last field, whatever names stand before it.
+            let minimum = soa.and_then(|s| Some(u32::from_be_bytes(*s.data.last_chunk()?).min(s.ttl)));
+            return Some(Found::Nothing { ttl: minimum.unwrap_or(NEGATIVE_TTL).min(ttl) });
+        };
+        ttl = ttl.min(alias.ttl);
+        wanted = expand(packet, alias.data_at)?.0;
+    }
+    Some(Found::Failed)
+}
+
+struct Record<'p> {
+    owner: Box<[u8]>,
+    rtype: u16,
+    ttl: u32,
+    data: &'p [u8],
+    data_at: usize,
+}
+
+fn section<'p>(packet: &'p [u8], at: &mut usize, count: u16) -> Option<Vec<Record<'p>>> {
+    let mut records = Vec::new();
+    for _ in 0..count {
+        let (owner, fixed) = expand(packet, *at)?;
+        let head = packet.get(fixed..)?.first_chunk::<10>()?;
+        let data_at = fixed + 10;
+        *at = data_at + usize::from(u16::from_be_bytes([head[8], head[9]]));
+        let data = packet.get(data_at..*at)?;
+        let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        // RFC 2181 section 8: with its highest bit set it is nought.
+        let ttl = if i32::try_from(ttl).is_ok() { ttl } else { 0 };
+        if head[2..4] == IN.to_be_bytes() {
+            records.push(Record { owner, rtype: u16::from_be_bytes([head[0], head[1]]), ttl, data, data_at });
+        }
+    }
+    Some(records)
+}
+
+/// The name at `at` in lower case, followed through its pointers, and where it ends in place.
+fn expand(packet: &[u8], mut at: usize) -> Option<(Box<[u8]>, usize)> {
+    let (mut wire, mut end) = (Vec::new(), None);
+    loop {
+        let length = *packet.get(at)?;
+        match length {
+            0 => {
+                wire.push(0);
+                return Some((name::lower(&wire), end.unwrap_or(at + 1)));
+            }
+            1..=63 => {
+                let next = at + 1 + usize::from(length);
+                wire.extend_from_slice(packet.get(at..next)?);
+                at = next;
+            }
+            0xc0.. => {
+                let to = usize::from(u16::from_be_bytes([length & 0x3f, *packet.get(at + 1)?]));
+                end = end.or(Some(at + 2));
+                // Only backwards, so this ends.
+                if to >= at {
+                    return None;
+                }
+                at = to;
+            }
+            _ => return None,
+        }
+        // The final zero must fit, too.
+        if wire.len() >= name::MAX {
+            return None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(query: &[u8], flags: [u8; 2], answers: &[&[u8]], authority: &[&[u8]]) -> Vec<u8> {
+        let mut packet = query[..query.len() - 11].to_vec();
+        packet[2..4].copy_from_slice(&flags);
+        packet[7] = answers.len() as u8;
+        packet[9] = authority.len() as u8;
+        packet[11] = 0;
+        packet.extend(answers.concat());
+        packet.extend(authority.concat());
+        packet
+    }
+
+    const ALIAS: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01b\xc0\x0e";
+    const ADDRESS: &[u8] = b"\x01B\x01z\0\0\x01\0\x01\0\0\0\x14\0\x04\xc0\0\x02\x01";
+    const SOA: &[u8] = b"\x01z\0\0\x06\0\x01\0\0\0\x1e\0\x16\0\0\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x07";
+
+    #[test]
+    fn an_answer_is_followed_to_its_end() {
+        let query = query(b"\x01a\x01z\0", rtype::A, 7 << 48, 0);
+        let found = |flags, answers: &[&[u8]], authority: &[&[u8]]| {
+            read(&query, &answer(&query, flags, answers, authority), rtype::A)
+        };
+        let one = Found::Records { ttl: 20, rdatas: vec![Box::from([192, 0, 2, 1])] };
+        assert_eq!(found([0x81, 0x80], &[ADDRESS, ALIAS], &[]), Some(one));
+        assert_eq!(found([0x81, 0x80], &[ALIAS], &[SOA]), Some(Found::Nothing { ttl: 7 }));
+        assert_eq!(found([0x81, 0x83], &[], &[]), Some(Found::Nothing { ttl: 60 }));
+        assert_eq!(found([0x83, 0x80], &[], &[]), Some(Found::Truncated));
+        assert_eq!(found([0x81, 0x82], &[], &[]), Some(Found::Failed));
+        assert_eq!(found([0x01, 0x80], &[], &[]), None, "a query");
+        let ring: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x02\xc0\x0c";
+        assert_eq!(found([0x81, 0x80], &[ring], &[]), Some(Found::Failed));
+    }
+
+    #[test]
+    fn what_does_not_give_everything_back_is_no_answer() {
+        let mixed = query(b"\x01a\x01z\0", rtype::A, 7 << 48, u64::MAX);
+        assert_eq!(&mixed[HEADER..HEADER + 5], b"\x01A\x01Z\0");
+        let right = answer(&mixed, [0x81, 0x80], &[ADDRESS], &[]);
+        assert!(read(&mixed, &right, rtype::A).is_some());
+        for at in [0, 1, 13, 15, 18, 20] {
+            let mut wrong = right.clone();
+            wrong[at] ^= 0x20;
+            assert_eq!(read(&mixed, &wrong, rtype::A), None, "octet {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_panic(rest in prop::collection::vec(prop_oneof![Just(0xc0u8), 0u8..20, any::<u8>()], 0..80)) {
+            let query = query(b"\x01a\0", rtype::AAAA, 1, 2);
+            let mut packet = query[..query.len() - 11].to_vec();
+            packet[2] = 0x80;
+            packet[7] = 2;
+            packet.extend(rest);
+            read(&query, &packet, rtype::AAAA);
+        }
+    }
+}
