@@ -144,7 +144,7 @@ pub(super) fn refresh(before: &Topology) -> Result<Topology, LoadError> {
     let atlas = atlas.map_err(|wrong| LoadError::Assets(wrong.into_iter().map(AssetError::Geo).collect()))?;
     let assets = Assets { atlas: Arc::new(atlas), ..before.assets.clone() };
     let topology = Topology::build(Arc::clone(&before.config), assets, Some(before));
-    crate::dns::prepare(&topology);
+    crate::dns::prepare(&topology, Some(before));
     Ok(topology)
 }
 
