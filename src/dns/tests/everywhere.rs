@@ -310,34 +310,39 @@ async fn quic_ends_with_who_breaks_its_rules() {
         let (mut send, _receive) = connection.open_bi().await.unwrap();
         let _ = send.write_all(&octets).await;
         let _ = send.finish();
-        let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
-        match closed {
-            // DOQ_PROTOCOL_ERROR.
-            quinn::ConnectionError::ApplicationClosed(close) => {
-                assert_eq!(close.error_code, quinn::VarInt::from_u32(2), "{what}");
-            }
-            other => panic!("{what}: {other}"),
-        }
+        // DOQ_PROTOCOL_ERROR.
+        assert_eq!(closed_with(&connection).await, 2, "{what}");
+    }
+}
+
+/// With which code of its own the server closed `connection`.
+async fn closed_with(connection: &quinn::Connection) -> u64 {
+    match tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap() {
+        quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+        other => panic!("{other}"),
     }
 }
 
 #[tokio::test]
 async fn quic_connections_have_their_limits() {
-    let limits = Connections { per_client: 2, idle: Duration::from_millis(300), ..Default::default() };
-    let (published, client) = everywhere(|dns| dns.connections = limits);
+    let crowded = Connections { per_client: 2, idle: Duration::from_hours(1), ..Default::default() };
+    let (published, client) = everywhere(|dns| dns.connections = crowded);
     let server = start(published, CancellationToken::new()).unwrap();
-    let endpoint = endpoint(&client);
+    let from = endpoint(&client);
     let mut connections = Vec::new();
     for _ in 0..3 {
-        connections.push(endpoint.connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap());
+        connections.push(from.connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap());
     }
-    let mut codes = Vec::new();
-    for connection in connections {
-        match tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap() {
-            quinn::ConnectionError::ApplicationClosed(close) => codes.push(close.error_code.into_inner()),
-            other => panic!("{other}"),
-        }
-    }
-    // DOQ_EXCESSIVE_LOAD for the one that made room, DOQ_NO_ERROR for those that were idle.
-    assert_eq!(codes, [4, 0, 0]);
+    // DOQ_EXCESSIVE_LOAD for the one that makes room.
+    assert_eq!(closed_with(&connections[0]).await, 4);
+    assert!(connections[1].close_reason().is_none() && connections[2].close_reason().is_none());
+    let brief = Connections { idle: Duration::from_millis(50), ..Default::default() };
+    let (published, client) = everywhere(|dns| dns.connections = brief);
+    let server = start(published, CancellationToken::new()).unwrap();
+    let from = endpoint(&client);
+    let idle = from.connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap();
+    // A stream that asks nothing whole keeps nobody awake. DOQ_NO_ERROR.
+    let (mut send, _receive) = idle.open_bi().await.unwrap();
+    let _ = send.write_all(&[0]).await;
+    assert_eq!(closed_with(&idle).await, 0);
 }
