@@ -24,6 +24,8 @@ use crate::wire::dns::MAX_TCP;
 
 /// How often counters go to the metrics.
 const FLUSH: Duration = Duration::from_secs(1);
+/// What is read from a stream at once: some hundred queries.
+const PAGE: usize = 8 * 1_024;
 /// Who is still at a PROXY header or a handshake counts apart, a quarter of all connections: strangers who never finish
 /// theirs push out each other, not those who did. Never fewer than this. Ours.
 const LEAST_LOBBY: usize = 16;
@@ -87,6 +89,8 @@ pub(super) struct House {
     /// Who may transfer a zone now.
     pub(super) transfers: Gate,
     desk: Mutex<Desk>,
+    /// What is read from any of the connections passes through here.
+    page: Mutex<Box<[u8]>>,
     ends: [Counter; End::ALL.len()],
 }
 
@@ -100,6 +104,7 @@ impl House {
             published,
             transfers: Gate::default(),
             desk: Mutex::new(Desk { tally: Tally::new(transport), sheet: vec![0; MAX_TCP] }),
+            page: Mutex::new(vec![0; PAGE].into()),
             ends: End::ALL.map(|end| metric::CLOSED.counter(&[transport.as_str(), end.as_str()])),
         }
     }
@@ -131,6 +136,11 @@ impl House {
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.tally.follow(&snapshot.topology);
         Some(work(&mut desk, &table))
+    }
+
+    /// Lets `work` read into the page.
+    pub(super) fn at_page<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
+        work(&mut self.page.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts a connection that is over.

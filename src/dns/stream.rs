@@ -1,16 +1,18 @@
 //! DNS in a stream, TCP or TLS (RFC 7766, RFC 7858): everything that is in the read buffer is answered with one write.
 //!
-//! Bounded everywhere: octets read and written ahead, time between queries, time to take an answer. What a connection
-//! holds between queries is two small buffers. A TLS stream gets a write as one record, and so the CPU that a record
+//! Bounded everywhere: octets read and written ahead, time between queries, time to take an answer. A connection that
+//! waits holds two small buffers at the most. A TLS stream gets a write as one record, and so the CPU that a record
 //! costs is shared by all answers in it.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +22,11 @@ use super::house::{End, House};
 use super::transfer;
 use crate::config::Connections;
 
-/// What is read at once: some hundred queries.
-const READ_AHEAD: usize = 8 * 1_024;
 /// What is gathered before it is written: as many answers, so that with the last of them it still is one TLS record of at
-/// most 16 KiB (RFC 8446 section 5.1). With what is read it bounds what a connection holds between queries; a larger query
-/// or answer is given back when it is done.
+/// most 16 KiB (RFC 8446 section 5.1).
 const WRITE_AHEAD: usize = 15 * 1_024;
+/// What a connection keeps of its buffers, each, while it waits: enough for some twenty queries. The rest is given back.
+const KEPT: usize = 2 * 1_024;
 
 /// Answers what `client` asks in `stream` until one of the two has enough, and says goodbye in order.
 pub(super) async fn converse(
@@ -65,7 +66,7 @@ async fn exchange(
         while !input.has_query() {
             let read = tokio::select! {
                 biased;
-                read = input.read(stream) => read,
+                read = input.read(stream, house) => read,
                 () = leave.cancelled() => return house.why_leave(),
                 () = &mut idle => return End::Idle,
             };
@@ -93,7 +94,8 @@ async fn exchange(
                 return end;
             }
         }
-        output.shrink_to(WRITE_AHEAD);
+        output.clear();
+        output.shrink_to(KEPT);
         tokio::task::consume_budget().await;
     }
 }
@@ -190,14 +192,26 @@ impl Input {
         self.at = self.octets.len();
     }
 
-    /// Reads more behind what is pending. Never holds more than one query of the largest size and what is read at once.
-    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+    /// Reads more behind what is pending, through a page that all connections share: who waits holds hardly any memory.
+    /// Never holds more than one query of the largest size and a page.
+    async fn read(&mut self, stream: &mut (impl AsyncRead + Unpin), house: &House) -> io::Result<usize> {
         self.octets.drain(..self.at);
         self.at = 0;
-        self.octets.shrink_to(2 * READ_AHEAD);
-        self.octets.reserve(READ_AHEAD);
-        let mut room = (&mut *stream).take(READ_AHEAD as u64);
-        room.read_buf(&mut self.octets).await
+        let octets = &mut self.octets;
+        poll_fn(|cx| {
+            house.at_page(|page| {
+                let mut page = ReadBuf::new(page);
+                let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, &mut page) else {
+                    if octets.is_empty() {
+                        octets.shrink_to(KEPT);
+                    }
+                    return Poll::Pending;
+                };
+                octets.extend_from_slice(page.filled());
+                Poll::Ready(read.map(|()| page.filled().len()))
+            })
+        })
+        .await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Framing and limits of a stream.
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
 use super::*;
 use crate::dns::answer::Transport;
