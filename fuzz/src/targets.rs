@@ -7,10 +7,13 @@
 
 #[path = "dns.rs"]
 mod dns;
+#[path = "geo.rs"]
+mod geo;
 
 use std::path::Path;
 
 pub use dns::{dns_answer, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone};
+pub use geo::{cidr, mmdb};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use springtide::config::check;
@@ -24,6 +27,7 @@ pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also its folder in the corpus.
 pub const ALL: &[(&str, Body)] = &[
+    ("cidr", cidr),
     ("config", config),
     ("cookie", cookie),
     ("dns_answer", dns_answer),
@@ -34,6 +38,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("head_forwarded", head_forwarded),
     ("host", host),
     ("lookup", lookup),
+    ("mmdb", mmdb),
     ("name", name),
     ("path_normalise", path_normalise),
     ("proxy_line", proxy_line),

@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use super::answer::{Meta, Outcome, Transport, answer};
 use super::steered::Steered;
-use super::table::{Found, Table};
+use super::table::{Found, Table, localities};
 use crate::base::ids::SteerId;
+use crate::base::prefix::embedded;
 use crate::config::{Member, OnAllDown, Steer, Who};
+use crate::decide::near;
 use crate::decide::steer::{Client, Plan, Rank, Seat};
 use crate::snapshot::{DcState, Snapshot};
 use crate::wire::dns::{MAX_TCP, rtype};
@@ -49,7 +51,7 @@ pub fn explain(snapshot: &Snapshot, name: &str, rtype: &str, client: IpAddr) -> 
     json!({
         "name": dotted,
         "type": rdata::type_name(wanted),
-        "client": { "address": client, "network": seen.network, "passed_on_by_resolver": dns.ecs },
+        "client": { "address": client, "stands_for": stands_for(client), "network": seen.network, "passed_on_by_resolver": dns.ecs },
         "generation": snapshot.generation,
         "found": what,
         "steering": steer.and_then(|(id, steered)| Some(steering(snapshot, dns.steers.get(id.index())?, id, steered, &seen))),
@@ -79,6 +81,7 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
         "reason": choice.reason,
         "answers": steer.answers,
         "fence": fence,
+        "near": plan.near_leaf(client).map(|_| nearness(snapshot, steer, client)),
         "near_leaf": plan.near_leaf(client).map(|(network, length)| format!("{network}/{length}")),
         "scope": choice.scope,
         "all_down": health.is_some_and(|h| h.all_down),
@@ -92,6 +95,25 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
         "pools": pools(&steer.members),
         "candidates": candidates(snapshot, steer, id, plan, client),
     })
+}
+
+/// All that is said of where the client is, the most exact first, and to whom it makes it near.
+fn nearness(snapshot: &Snapshot, steer: &Steer, client: &Client) -> Vec<Value> {
+    let config = &snapshot.topology.config;
+    let name = |place: &usize| {
+        let (dc, _) = steer.datacenters.get(*place)?;
+        config.datacenters.get(dc.index()).map(|dc| dc.name.as_str())
+    };
+    let hits = near::hits(&localities(config, steer), &snapshot.topology.assets.atlas, client.network);
+    let hit = |hit: near::Hit| {
+        json!({
+            "said": hit.locality.to_string(),
+            "by": hit.file.map_or_else(|| "configuration".into(), |file| file.display().to_string()),
+            "near_to": hit.candidates.iter().filter_map(name).collect::<Vec<_>>(),
+            "counts": hit.counts,
+        })
+    };
+    hits.into_iter().map(hit).collect()
 }
 
 /// The groups of a name as they nest; nothing where there are none.
@@ -207,6 +229,11 @@ fn answered(table: &Table, name: &[u8], wanted: u16, client: IpAddr, ecs: bool, 
     })
 }
 
+/// The IPv4 address that an IPv6 one stands for.
+fn stands_for(client: IpAddr) -> Option<IpAddr> {
+    if let IpAddr::V6(client) = client { embedded(client).map(|(inner, _)| inner.into()) } else { None }
+}
+
 /// The client subnet option of a resolver that passes on as much as we use.
 fn subnet(client: IpAddr, prefix: (u8, u8)) -> Vec<u8> {
     let (family, length, octets) = match Client::new(client, prefix).network {
@@ -242,6 +269,8 @@ mod tests {
             (steering["reason"].as_str(), steering["near_leaf"].as_str()),
             (Some("near"), Some("10.1.192.0/18"))
         );
+        let near = json!([{ "said": "10.1.0.0/16", "by": "configuration", "near_to": ["shenzhen"], "counts": true }]);
+        assert_eq!(steering["near"], near);
         assert_eq!(
             (steering["ttl"]["seconds"].as_u64(), steering["ttl"]["why"].as_str()),
             (Some(5), Some("a change may be near"))

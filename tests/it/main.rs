@@ -8,11 +8,14 @@
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
 mod docs;
+mod geo;
 mod journey;
 #[path = "../../benches/failover/load.rs"]
 mod load;
+mod mmdb_writer;
 mod node;
 mod peers;
 mod secondaries;
+mod steering_gdnsd;
 mod support;
 mod transports;

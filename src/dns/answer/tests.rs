@@ -535,3 +535,5 @@ proptest! {
         }
     }
 }
+
+mod scopes;
