@@ -125,7 +125,9 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
             drop(alive);
         })?;
     }
-    staff.errands()?;
+    if snapshot.topology.config.dns.is_some() {
+        staff.errands()?;
+    }
     staff.streams(Transport::Tcp, sockets.tcp, || Ok(Speech::Tcp))?;
     let tls = |way| tls::dns_server_config(Arc::clone(&staff.published), way);
     staff.streams(Transport::Tls, sockets.tls, || Ok(Speech::Tls(TlsAcceptor::from(tls(SecureWay::Tls)?))))?;
