@@ -12,6 +12,7 @@ mod down;
 mod drain;
 mod explain;
 mod fleet;
+mod keys;
 mod reload;
 mod run;
 mod status;
@@ -37,6 +38,7 @@ enum Command {
     Down(down::DownArgs),
     Drain(drain::DrainArgs),
     Explain(explain::ExplainArgs),
+    Keys(keys::KeysArgs),
     Reload(reload::ReloadArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
@@ -55,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Down(args) => args.run(),
         Command::Drain(args) => args.run(),
         Command::Explain(args) => args.run(),
+        Command::Keys(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),

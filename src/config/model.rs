@@ -470,6 +470,25 @@ pub struct ZoneFile {
     pub transfer: Option<Transfer>,
     /// Secondaries that are told of a new serial. Default none.
     pub notify: Vec<SocketAddr>,
+    /// How its answers are signed; `None`: they are not.
+    pub dnssec: Option<Signed>,
+}
+
+/// How a zone is signed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signed {
+    /// The folder of its key files.
+    pub keys: PathBuf,
+    /// How long a signature is good.
+    pub validity: Duration,
+    /// How far in the past it begins: for clocks that are behind.
+    pub backdate: Duration,
+    /// After which share of its life it is made anew.
+    pub refresh: f64,
+    /// TTL of DNSKEY, CDS and CDNSKEY.
+    pub dnskey_ttl: Duration,
+    /// Signatures a second for names that nobody configured: denials and wildcards; as many again over connections.
+    pub open_per_second: u32,
 }
 
 /// Who may take a whole zone: what is said must hold.

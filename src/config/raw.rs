@@ -20,6 +20,8 @@ pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
+const WEEK: u64 = 7 * DAY;
+const NINETY_DAYS: u64 = 90 * DAY;
 
 /// A share beside others: 0 takes nothing.
 pub(super) type Weight = Count<0, 1_000_000>;
@@ -382,8 +384,8 @@ section! {
         transfer: Transfer = optional,
         /// Secondaries that are told when the serial has moved (NOTIFY, RFC 1996).
         notify: List<Peer, 64> = [],
-    } later {
-        dnssec: "answers are not signed yet: remove it, and the DS record in the parent zone with it",
+        /// Signs its answers (DNSSEC), live. Without this they are not signed.
+        dnssec: Signed = optional,
     } synonyms {
         origin: "name", path: "file", zonefile: "file", allow_transfer: "transfer", also_notify: "notify",
     }
@@ -412,6 +414,30 @@ section! {
         secret_file: File = required,
     } synonyms {
         secret: "secret_file", file: "secret_file", algo: "algorithm",
+    }
+}
+
+section! {
+    /// How a zone is signed: by the keys in a folder, as BIND names them (`springtide keys make` makes them). Their
+    /// times say what each does when; denial is compact (RFC 9824).
+    Signed {
+        /// The folder of its key files, `Kzone.+013+12345.key` and `.private`.
+        keys: File = required,
+        /// How long a signature is good.
+        validity: Time<HOUR, NINETY_DAYS> = "7d",
+        /// After which share of that it is made anew.
+        refresh: Share = "50%",
+        /// How far in the past a signature begins: for resolvers whose clocks are behind.
+        backdate: Time<0, DAY> = "1h",
+        /// TTL of the DNSKEY, CDS and CDNSKEY records.
+        dnskey_ttl: Time<1_000, WEEK> = "1h",
+        /// Signatures a second, at most, for names that are not configured (denials, wildcards), in datagrams, and as many
+        /// again over connections. Above it datagrams are answered with TC, connections with SERVFAIL. A core makes some
+        /// 40,000 a second.
+        open_per_second: Count<1, 1_000_000> = 2000,
+    } synonyms {
+        dir: "keys", folder: "keys", key_dir: "keys", lifetime: "validity", expire: "validity",
+        signature_validity: "validity", ttl: "dnskey_ttl",
     }
 }
 

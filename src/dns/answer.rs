@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::alias::Target;
+use super::sign::{Cover, Signatures};
 use super::signed::answer_signed;
 use super::steered::Steered;
 use super::table::{Found, Node, Referral, Set, Table};
@@ -98,6 +99,8 @@ pub struct Sent {
     pub truncated: bool,
     /// The steered name that it is of, and what was chosen.
     pub steered: Option<(SteerId, Choice)>,
+    /// What signing it took.
+    pub signatures: Signatures,
 }
 
 /// Answers `query` into `out`. An `out` that is too small for the query itself cuts it, and so makes it malformed.
@@ -141,19 +144,24 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         rcode: Rcode::NoError,
         authoritative: false,
         steered: None,
+        dnssec: options.is_some_and(|e| e.dnssec_ok).then(|| !meta.transport.is_datagram()),
+        cover: None,
+        place: (HEADER, None),
     };
     let truncated = match refused(&query, meta.transport) {
         Some(rcode) => {
             work.rcode = rcode;
             false
         }
-        None => work.resolve(&mut qname, qname_length).is_err(),
+        None => work.resolve(&mut qname, qname_length).and_then(|()| work.seal(Section::Answer)).is_err(),
     };
+    let truncated = truncated && !work.failed();
     if truncated {
         // RFC 2181 section 9: what does not fit is not sent in part.
         work.reply.clear();
     }
-    let Work { reply, rcode, authoritative, steered, .. } = work;
+    let Work { reply, rcode, authoritative, steered, cover, .. } = work;
+    let signatures = cover.map(|c| c.signatures).unwrap_or_default();
     // Only an answer that was chosen for the client's network is its alone (RFC 7871 section 7.4).
     let positive = steered.filter(|_| !truncated && rcode == Rcode::NoError).filter(|(_, c)| !c.picks().is_empty());
     let scope = positive.filter(|_| subnet.is_some_and(|s| s.source() > 0)).map_or(0, |(_, choice)| choice.scope);
@@ -161,11 +169,12 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         let written = subnet.map_or(0, |s| s.write(scope, out));
         written + if nsid { put_nsid(&fixed.nsid, out.get_mut(written..).unwrap_or_default()) } else { 0 }
     });
-    Outcome::Send(Sent { length, rcode, truncated, steered: positive })
+    Outcome::Send(Sent { length, rcode, truncated, steered: positive, signatures })
 }
 
 pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
-    Outcome::Send(Sent { length: refuse(packet, rcode), rcode, truncated: false, steered: None })
+    let length = refuse(packet, rcode);
+    Outcome::Send(Sent { length, rcode, truncated: false, steered: None, signatures: Signatures::default() })
 }
 
 /// What is wrong with a well-formed query before anything is looked up.
@@ -173,7 +182,8 @@ fn refused(query: &Query, transport: Transport) -> Option<Rcode> {
     match query.edns {
         Some(Edns { version: 1.., .. }) => Some(Rcode::BadVers),
         Some(Edns { malformed: true, .. }) => Some(Rcode::FormErr),
-        _ if query.rtype == rtype::OPT => Some(Rcode::FormErr),
+        // RFC 9824 section 3.5: NXNAME is a mark, not a question.
+        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some(Rcode::FormErr),
         // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
         _ if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
         _ if query.class != IN || rtype::META.contains(&query.rtype) => Some(Rcode::Refused),
@@ -196,9 +206,15 @@ struct Work<'t, 'p> {
     rcode: Rcode,
     authoritative: bool,
     steered: Option<(SteerId, Choice)>,
+    /// Whether signatures are wanted, and then whether the client has shown its address.
+    dnssec: Option<bool>,
+    /// What signs the answer.
+    cover: Option<Cover<'t>>,
+    /// The name that was reached: where it stands in the message, and its node.
+    place: (usize, Option<&'t Node>),
 }
 
-impl Work<'_, '_> {
+impl<'t> Work<'t, '_> {
     /// Looks up the name that the first `length` octets of `name` hold, in lower case, and writes what there is; follows
     /// CNAMEs inside the zone.
     fn resolve(&mut self, name: &mut [u8; name::MAX], mut length: usize) -> Result<(), Full> {
@@ -223,20 +239,25 @@ impl Work<'_, '_> {
             if zone.is_some_and(|z| z != speaker) {
                 return Ok(());
             }
+            if zone.is_none() {
+                self.secure(speaker);
+            }
             zone = Some(speaker);
+            self.place = (owner, None);
             let (node, redirected) = match found {
                 Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => (node, None),
-                Found::Cut(_, referral) => return self.refer(referral, length, owner),
+                Found::Cut(node, referral) => return self.refer((node, referral), speaker, length, owner),
                 Found::Redirect(node, depth) => (node, Some(depth)),
                 Found::Node(node) => (node, None),
                 Found::Missing(_) | Found::Outside => {
                     self.authoritative = true;
                     // RFC 6604 section 2: the code is that of the last name in the chain.
-                    self.rcode = Rcode::NxDomain;
+                    self.rcode = self.missing();
                     return self.close(speaker, question);
                 }
             };
             self.authoritative = true;
+            self.place.1 = Some(node);
             let alias = match redirected {
                 Some(_) => None,
                 None => match self.cname(node) {
@@ -305,6 +326,9 @@ impl Work<'_, '_> {
     fn data(&mut self, node: &Node, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
         let wanted = if self.query.rtype == rtype::IXFR { rtype::SOA } else { self.query.rtype };
         let fixed = &self.table.fixed;
+        if self.keys(node, zone, owner)? {
+            return Ok(());
+        }
         if let Some((id, steered)) = self.table.steered(node).filter(|(_, s)| s.has(wanted)) {
             return self.steer(id, steered, zone, owner, question);
         }
@@ -314,7 +338,9 @@ impl Work<'_, '_> {
         if let (rtype::A | rtype::AAAA, Some(target)) = (wanted, fixed.alias(node)) {
             return self.addresses(target, zone, owner, question);
         }
-        let any = wanted == rtype::ANY && (!fixed.sets(node).is_empty() || self.table.steered(node).is_some());
+        // RRSIG belongs to other sets and is no answer alone: it gets what ANY gets.
+        let any = wanted == rtype::ANY || wanted == rtype::RRSIG && self.cover.is_some();
+        let any = any && (!fixed.sets(node).is_empty() || self.table.steered(node).is_some());
         match fixed.set(node, rtype::CNAME).filter(|_| any) {
             Some(set) => self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner),
             None if any => self.reply.put_owned(Section::Answer, 1, &MINIMAL_ANY, owner),
@@ -353,17 +379,30 @@ impl Work<'_, '_> {
 
     /// Ends an answer without data: the SOA says for how long there is none (RFC 2308).
     fn close(&mut self, zone: u32, question: usize) -> Result<(), Full> {
+        if self.nsec(zone)? {
+            return Ok(());
+        }
+        self.seal(Section::Answer)?;
         let (apex, soa) = self.table.fixed.ends(zone);
         // The question lies in the zone, so its name ends with the apex.
         let owner = HEADER + question.saturating_sub(apex.len());
-        self.reply.put_owned(Section::Authority, u16::from(!soa.is_empty()), soa, owner)
+        self.reply.put_owned(Section::Authority, u16::from(!soa.is_empty()), soa, owner)?;
+        self.deny(zone)
     }
 
     /// Refers to the servers of the zone beneath: NS, and the addresses that nobody else could give (RFC 9471).
-    fn refer(&mut self, referral: &Referral, length: usize, owner: usize) -> Result<(), Full> {
+    fn refer(
+        &mut self,
+        (node, referral): (&'t Node, &Referral),
+        zone: u32,
+        length: usize,
+        owner: usize,
+    ) -> Result<(), Full> {
+        self.seal(Section::Answer)?;
         let start = self.reply.at();
         let owner = owner + length.saturating_sub(referral.depth);
         self.reply.put_owned(Section::Authority, referral.records, &referral.ns, owner)?;
+        self.prove_cut(node, zone, owner)?;
         let (mut at, mut record) = (start, 0);
         for (ns, records, octets) in &referral.glue {
             while record < *ns {
@@ -377,5 +416,6 @@ impl Work<'_, '_> {
     }
 }
 
+mod secure;
 #[cfg(test)]
 mod tests;

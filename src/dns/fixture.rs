@@ -223,6 +223,8 @@ pub(crate) fn speaking(client: &rustls::ClientConfig, alpn: &str) -> Arc<rustls:
 pub(crate) struct Ask {
     pub(crate) packet: Vec<u8>,
     options: Option<(u16, Vec<u8>)>,
+    /// The first octet of the EDNS flags: DO and CO.
+    flags: u8,
     pub(crate) meta: Meta,
 }
 
@@ -238,11 +240,23 @@ impl Ask {
         packet.extend(qtype.to_be_bytes());
         packet.extend([0, 1]);
         let meta = Meta { client: [198, 51, 100, 7].into(), transport: Transport::Udp };
-        Self { packet, options: None, meta }
+        Self { packet, options: None, flags: 0, meta }
     }
 
     pub(crate) fn edns(mut self, size: u16) -> Self {
         self.options = Some((size, Vec::new()));
+        self
+    }
+
+    /// Wants signatures.
+    pub(crate) fn dnssec(mut self) -> Self {
+        self.flags |= 0x80;
+        self.edns(1232)
+    }
+
+    /// Takes NXDOMAIN beside a compact denial.
+    pub(crate) fn compact(mut self) -> Self {
+        self.flags |= 0x40;
         self
     }
 
@@ -281,7 +295,7 @@ impl Ask {
             packet[11] += 1;
             packet.extend([0, 0, 41]);
             packet.extend(size.to_be_bytes());
-            packet.extend([0; 4]);
+            packet.extend([0, 0, self.flags, 0]);
             packet.extend((options.len() as u16).to_be_bytes());
             packet.extend(options);
         }

@@ -32,6 +32,7 @@ mod index;
 mod notify;
 mod quic;
 mod shift;
+pub mod sign;
 mod signed;
 mod steered;
 mod stream;
@@ -122,6 +123,8 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
         let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
         spawn(format!("dns-udp-{i}"), move || {
             udp::serve(&socket, &published, &shutdown);
+            // Whoever hears that all have ended may open the address again.
+            drop(socket);
             drop(alive);
         })?;
     }
@@ -138,6 +141,15 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
     if !sockets.quic.is_empty() {
         let config = quic::config(tls(SecureWay::Quic)?).map_err(|source| TlsError::Setup { source })?;
         staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house))?;
+    }
+    if snapshot.topology.config.dns.is_some() {
+        let Staff { published, shutdown, alive } = staff;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
+        spawn("dns-keys".into(), move || {
+            runtime.block_on(sign::watch::watch(published, shutdown));
+            drop(alive);
+        })?;
     }
     stop.disarm();
     Ok(Server { addresses, running })

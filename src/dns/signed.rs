@@ -3,6 +3,7 @@
 //! Secondaries sign even the question whether there is a new version. This is no hot path: it allocates and hashes.
 
 use super::answer::{Meta, Outcome, Sent, answer_in_place, bare};
+use super::sign::Signatures;
 use super::table::Table;
 use super::transfer::{tell, verify};
 use crate::base::clock::{Clock as _, SystemClock};
@@ -41,7 +42,7 @@ pub(super) fn answer_signed(
             let reply = Reply::begin(packet, query, limit, 0);
             let length = reply.finish(rcode, false, false, query.edns.as_ref(), |_| 0);
             let length = tell(packet, length, &request, start, &fault, now);
-            Outcome::Send(Sent { length, rcode, truncated: false, steered: None })
+            Outcome::Send(Sent { length, rcode, truncated: false, steered: None, signatures: Signatures::default() })
         }
     }
 }

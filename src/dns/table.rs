@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::alias::{self, Aliases, Target};
 use super::index::Index;
+use super::sign::Signing;
 use super::steered::Steered;
-use crate::base::clock::{Clock as _, SystemClock};
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::{Config, Locality, Steer};
 use crate::decide::near::Near;
@@ -55,6 +56,8 @@ pub(super) struct Fixed {
     fences: Vec<Option<Arc<Fences>>>,
     /// Secrets shared with secondaries.
     pub(super) keys: Vec<Arc<Key>>,
+    /// What signs the zones that are signed.
+    pub(super) signing: Signing,
     /// Our name, as the NSID option has it.
     pub(super) nsid: Box<[u8]>,
     /// Whether client subnets are honoured.
@@ -173,7 +176,7 @@ impl Table {
 }
 
 /// Compiles what does not depend on health, ahead of the first query: a reload does it off the data path. What is known of
-/// the targets of ALIAS names is taken over from the topology `before`.
+/// the targets of ALIAS names, and what was signed, is taken over from the topology `before`.
 pub fn prepare(topology: &Topology, before: Option<&Topology>) {
     Fixed::make(topology, before);
 }
@@ -199,11 +202,12 @@ impl Fixed {
     }
 
     fn make(topology: &Topology, before: Option<&Topology>) -> Arc<Self> {
-        let before = before.and_then(|b| b.views.peek::<Self>(Slot::Dns)).map(|b| &b.aliases);
+        let before = before.and_then(|b| b.views.peek::<Self>(Slot::Dns));
         let assets = &topology.assets;
         let compile = || {
-            let mut fixed = Self::compile(&topology.config, &assets.zones, &assets.atlas, before);
+            let mut fixed = Self::compile(&topology.config, &assets.zones, &assets.atlas, before.map(|b| &b.aliases));
             fixed.keys.clone_from(&assets.keys);
+            fixed.sign(topology, before, Arc::new(SystemClock));
             fixed
         };
         let made = topology.views.of(Slot::Dns, || timed("static", compile));
@@ -215,7 +219,15 @@ impl Fixed {
         self.near.get(steer)
     }
 
-    fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas, before: Option<&Aliases>) -> Self {
+    /// Makes ready to sign; a topology without signed zones costs nothing.
+    pub(super) fn sign(&mut self, topology: &Topology, before: Option<&Self>, clock: Arc<dyn Clock>) {
+        let Some(dns) = &topology.config.dns else { return };
+        let apexes = self.zones.iter().map(|z| &*z.apex);
+        let (size, before) = (self.sets.len() + self.nodes.len(), before.map(|b| &b.signing));
+        self.signing = Signing::compile(dns, &topology.assets, apexes, size, before, clock);
+    }
+
+    pub(super) fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas, before: Option<&Aliases>) -> Self {
         let mut fixed = Self::default();
         let Some(dns) = &config.dns else { return fixed };
         fixed.ecs = dns.ecs;
@@ -345,6 +357,16 @@ impl Fixed {
         self.sets.get(first as usize..first as usize + usize::from(count)).unwrap_or_default()
     }
 
+    /// Whether `name` itself, in lower case, is configured: not by a wildcard.
+    pub(super) fn knows(&self, name: &[u8]) -> bool {
+        !name.starts_with(b"\x01*") && self.index.find(name).is_some()
+    }
+
+    /// Whether `node` is the apex of `zone`.
+    pub(super) fn is_apex(&self, node: &Node, zone: u32) -> bool {
+        node.zone == zone && self.set(node, rtype::SOA).is_some()
+    }
+
     /// The record sets of `node`.
     pub(super) fn sets(&self, node: &Node) -> &[Set] {
         self.sets_at(node.first_set, node.sets)
@@ -395,6 +417,21 @@ impl Fixed {
 }
 
 impl Node {
+    /// Whether it is the cut of a zone that others serve.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.referral != NONE
+    }
+
+    /// Whether `zone` is the one above, and it the apex of a zone that is served here, too.
+    pub(super) const fn is_apex_seen_from(&self, zone: u32) -> bool {
+        self.parent_zone != NONE && self.parent_zone == zone
+    }
+
+    /// Whether the zone above is served here, too.
+    pub(super) const fn has_parent_here(&self) -> bool {
+        self.parent_zone != NONE
+    }
+
     /// The zone that speaks for it; for DS the one above, where that is ours too.
     pub(super) const fn zone_for(&self, rtype: u16) -> u32 {
         if rtype == rtype::DS && self.parent_zone != NONE { self.parent_zone } else { self.zone }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use metrics::Counter;
 
 use super::answer::{Dropped, Outcome, Transport};
+use super::sign::Signatures;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Topology;
 use crate::wire::dns::Rcode;
@@ -17,6 +18,8 @@ pub(super) struct Tally {
     response: Count,
     unsent: Count,
     truncated: Count,
+    /// Kept, made, refused.
+    signatures: [Count; 3],
     /// By steered name: by candidate. Ids are good for one topology only.
     steered: Vec<Vec<Count>>,
     serial: u64,
@@ -47,6 +50,7 @@ impl Tally {
             response: dropped("response"),
             unsent: dropped("unsent"),
             truncated: Count::new(metric::TRUNCATED.counter(&[])),
+            signatures: ["kept", "made", "refused"].map(|how| Count::new(metric::SIGNATURES.counter(&[how]))),
             steered: Vec::new(),
             serial: 0,
         }
@@ -81,6 +85,10 @@ impl Tally {
                     count.0 += 1;
                 }
                 self.truncated.0 += u64::from(sent.truncated);
+                let Signatures { kept, made, refused } = sent.signatures;
+                for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
+                    count.0 += u64::from(more);
+                }
                 if let Some((id, choice)) = &sent.steered
                     && let Some(first) = choice.picks().first()
                     && let Some(count) = self.steered.get_mut(id.index()).and_then(|s| s.get_mut(usize::from(*first)))
@@ -100,7 +108,7 @@ impl Tally {
     pub(super) fn flush(&mut self) {
         let steered = self.steered.iter_mut().flatten();
         let plain = [&mut self.queries, &mut self.short, &mut self.response, &mut self.unsent, &mut self.truncated];
-        plain.into_iter().chain(&mut self.responses).chain(steered).for_each(Count::flush);
+        plain.into_iter().chain(&mut self.signatures).chain(&mut self.responses).chain(steered).for_each(Count::flush);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
 use crate::dns::atlas::{self, GeoError};
+use crate::dns::sign::keys::{self, KeysError};
 use crate::dns::zone::{self, ZoneError};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Topology;
@@ -44,6 +45,9 @@ pub enum AssetError {
     /// A secret shared with secondaries.
     #[error(transparent)]
     Key(#[from] crate::dns::KeyError),
+    /// The keys of a signed zone.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -84,6 +88,17 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     errors.extend(broken.into_iter().map(AssetError::Key));
     if errors.is_empty() {
         assets.outgoing = crate::dns::publish_zones(&config, &assets.zones, before);
+    }
+    for (file, rules) in config.dns.iter().flat_map(|d| &d.zones).filter_map(|z| Some((z, z.dnssec.as_ref()?))) {
+        match keys::of(file, rules) {
+            Ok((origin, keys, warnings)) => {
+                for finding in warnings {
+                    warn!(target: "config", zone = file.origin, "{finding}");
+                }
+                assets.signing.insert(origin, keys.into());
+            }
+            Err(e) => errors.push(e.into()),
+        }
     }
     for listener in &config.listeners {
         if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, &mut errors) {

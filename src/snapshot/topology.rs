@@ -14,8 +14,9 @@ use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
 use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::wire::dnssec::keyfile::Key;
 use crate::wire::tsig;
-use crate::wire::zone::{Outgoing, Zone};
+use crate::wire::zone::{Outgoing, WireName, Zone};
 
 /// What exists.
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub struct Assets {
     pub outgoing: Vec<Option<Arc<Outgoing>>>,
     /// Secrets shared with secondaries, in the order of the configuration.
     pub keys: Vec<Arc<tsig::Key>>,
+    /// Keys of the zones that are signed (DNSSEC), by zone.
+    pub signing: HashMap<WireName, Arc<[Key]>>,
     /// Certificates by listener, in the order of the configuration: each with the names it is good for.
     pub certificates: Vec<Vec<Certificate>>,
     /// Those of the name server, by [`SecureWay`](crate::config::SecureWay).

@@ -40,8 +40,14 @@ pub mod rtype {
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const DS: u16 = 43;
+    pub const RRSIG: u16 = 46;
+    pub const NSEC: u16 = 47;
+    pub const DNSKEY: u16 = 48;
+    pub const CDS: u16 = 59;
+    pub const CDNSKEY: u16 = 60;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
+    pub const NXNAME: u16 = 128;
     pub const ANY: u16 = 255;
     pub const CAA: u16 = 257;
     /// Incremental transfer.
@@ -119,6 +125,8 @@ pub struct Edns {
     pub version: u8,
     /// DNSSEC records are wanted.
     pub dnssec_ok: bool,
+    /// NXDOMAIN may stand beside a compact denial (RFC 9824 section 5.1).
+    pub compact_ok: bool,
     /// Our name is wanted.
     pub nsid: bool,
     /// For whom it asks.
@@ -237,6 +245,7 @@ impl Edns {
             size: u16::from_be_bytes([fixed[2], fixed[3]]),
             version: fixed[5],
             dnssec_ok: fixed[6] & 0x80 != 0,
+            compact_ok: fixed[6] & 0x40 != 0,
             ..Self::default()
         };
         let mut rest = data;
@@ -399,7 +408,7 @@ impl<'a> Reply<'a> {
         {
             let length = options(room).min(room.len());
             *opt = [0, 0, rtype::OPT as u8, (MAX_UDP >> 8) as u8, MAX_UDP as u8, rcode as u8 >> 4, 0, 0, 0, 0, 0];
-            opt[7] = u8::from(edns.dnssec_ok) << 7;
+            opt[7] = u8::from(edns.dnssec_ok) << 7 | u8::from(edns.dnssec_ok && edns.compact_ok) << 6;
             [opt[9], opt[10]] = (length as u16).to_be_bytes();
             at += 11 + length;
             additional += 1;

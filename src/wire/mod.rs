@@ -5,6 +5,7 @@
 pub mod cidr;
 pub mod cookie;
 pub mod dns;
+pub mod dnssec;
 pub mod doh;
 pub mod ecs;
 pub mod forwarded;

@@ -7,6 +7,7 @@
 
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
+mod dnssec;
 mod docs;
 mod geo;
 mod journey;

@@ -172,6 +172,17 @@ impl Checker<'_> {
         self.notes.push(Finding::error(Code::Duplicate, span, message).related(first, "here first"));
     }
 
+    /// A path, resolved against the configuration's folder, after a look whether a folder is there.
+    fn folder(&mut self, said: &Said<File>) -> PathBuf {
+        let path = self.folder.join(&said.0);
+        if self.look == Look::AtFiles && !path.is_dir() {
+            let finding =
+                Finding::error(Code::MissingFile, said.span, format!("there is no folder {}", path.display()));
+            self.notes.push(finding.hint("relative paths start at the folder of the configuration"));
+        }
+        path
+    }
+
     /// A path, resolved against the configuration's folder, after a look whether a file is there.
     fn file(&mut self, said: &Said<File>) -> PathBuf {
         let path = self.folder.join(&said.0);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Checker;
 use super::names::Names;
 use crate::config::diag::{Code, Span};
-use crate::config::model::{DnsKey, Transfer, ZoneFile};
+use crate::config::model::{DnsKey, Signed, Transfer, ZoneFile};
 use crate::config::raw;
 use crate::config::reader::Said;
 
@@ -38,6 +38,7 @@ pub(super) fn zones(said: &raw::Dns, keys: &Names, checker: &mut Checker<'_>) ->
             file: zone.file.as_ref().map(|file| checker.file(file)).unwrap_or_default(),
             transfer: zone.transfer.as_ref().map(|t| transfer(t, keys, checker)),
             notify: zone.notify.0.iter().map(|n| n.0).collect(),
+            dnssec: zone.dnssec.as_ref().map(|said| signed(said, checker)),
         });
         let told = zone.notify.0.first().filter(|_| zone.transfer.is_none() && checker.whole);
         if let Some(first) = told {
@@ -46,6 +47,28 @@ pub(super) fn zones(said: &raw::Dns, keys: &Names, checker: &mut Checker<'_>) ->
         }
     }
     zones
+}
+
+fn signed(said: &raw::Signed, checker: &mut Checker<'_>) -> Signed {
+    if !(0.1..=0.9).contains(&said.refresh.0) && said.refresh.clean {
+        let hint = "\"50%\" leaves half of a signature's life for whatever goes wrong";
+        checker.error(Code::OutOfRange, said.refresh.span, "expected a share from 10% to 90%", hint);
+    }
+    let (validity, backdate, ttl) = (&said.validity, &said.backdate, &said.dnskey_ttl);
+    for (time, span) in [(validity.0, validity.span), (backdate.0, backdate.span), (ttl.0, ttl.span)] {
+        if time.subsec_nanos() != 0 {
+            let hint = "write whole seconds, such as \"1h\"";
+            checker.error(Code::BadValue, span, "times of signatures and keys count whole seconds", hint);
+        }
+    }
+    Signed {
+        keys: said.keys.as_ref().map(|keys| checker.folder(keys)).unwrap_or_default(),
+        validity: said.validity.0,
+        backdate: said.backdate.0,
+        refresh: said.refresh.0,
+        dnskey_ttl: said.dnskey_ttl.0,
+        open_per_second: said.open_per_second.0,
+    }
 }
 
 fn transfer(said: &Said<raw::Transfer>, keys: &Names, checker: &mut Checker<'_>) -> Transfer {

@@ -25,7 +25,7 @@ fn key() -> Arc<Key> {
 fn world(zone: Zone, rule: Option<crate::config::Transfer>, before: Option<&Snapshot>) -> Snapshot {
     let mut snapshot = fixture::snapshot(vec![zone], vec![steer("www.example.test.", &[Policy::Weighted])]);
     let mut config = Config::clone(&snapshot.topology.config);
-    let file = ZoneFile { origin: "example.test.".into(), file: PathBuf::new(), transfer: rule, notify: Vec::new() };
+    let file = ZoneFile { origin: "example.test.".into(), file: PathBuf::new(), transfer: rule, ..ZoneFile::default() };
     config.dns = config.dns.map(|dns| Dns { zones: vec![file], ..dns });
     let mut assets = Assets { zones: snapshot.topology.assets.zones.clone(), keys: vec![key()], ..Assets::default() };
     assets.outgoing = publish(&config, &assets.zones, before.map(|b| &*b.topology));
