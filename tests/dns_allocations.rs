@@ -84,7 +84,7 @@ fn no_query_costs_an_allocation() {
     for (what, query) in &queries {
         for transport in Transport::ALL {
             packet[..query.len()].copy_from_slice(query);
-            let meta = Meta { client: [10, 1, 130, 7].into(), transport };
+            let meta = Meta { client: [10, 1, 130, 7].into(), transport, now: Wall(1_000) };
             let before = COUNT.with(Cell::get);
             let outcome = black_box(answer_in_place(&table, black_box(&mut packet), query.len(), &meta));
             let allocations = COUNT.with(Cell::get) - before;
@@ -107,7 +107,7 @@ fn signed_answers_cost_none_once_their_signatures_are_there(queries: &[(String, 
         let flags = query.len() - 15 - 4;
         assert_eq!(query[flags - 6..flags - 4], [0, 41], "the OPT's type");
         query[flags] = 0x80;
-        let meta = Meta { client: [10, 1, 130, 7].into(), transport: Transport::Udp };
+        let meta = Meta { client: [10, 1, 130, 7].into(), transport: Transport::Udp, now: Wall(1_000) };
         for round in 0..2 {
             packet[..query.len()].copy_from_slice(&query);
             let before = COUNT.with(Cell::get);

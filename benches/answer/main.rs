@@ -57,7 +57,7 @@ fn timed(table: &Table, queries: &[Vec<u8>]) -> f64 {
 fn run(table: &Table, queries: &[Vec<u8>], rounds: usize) -> usize {
     let mut packet = vec![0; 2_048];
     let mut octets = 0;
-    let meta = Meta { client: [192, 0, 2, 53].into(), transport: Transport::Udp };
+    let meta = Meta { client: [192, 0, 2, 53].into(), transport: Transport::Udp, now: Wall(1_000) };
     for _ in 0..rounds {
         for query in queries {
             packet[..query.len()].copy_from_slice(query);

@@ -15,7 +15,8 @@ use springtide::dns::transfer::{self, Begun};
 use springtide::dns::zone;
 use springtide::snapshot::topology::Assets;
 use springtide::snapshot::{Snapshot, Topology};
-use springtide::wire::dns::{MAX_UDP, Query};
+use springtide::wire::dns::cookie::{self, Cookie, Secrets};
+use springtide::wire::dns::{Ede, MAX_UDP, Opt, Query, Rcode};
 use springtide::wire::ecs::{self, Subnet};
 use springtide::wire::tsig::{self, Algorithm, Key, Signer, Tsig};
 use springtide::wire::zone::Zone;
@@ -25,7 +26,7 @@ use springtide::wire::{doh, lookup, master, name, rdata, text};
 pub fn dns_query(data: &[u8]) {
     let Ok(query) = Query::parse(data) else { return };
     assert!(query.question_end <= data.len());
-    assert!((512..=MAX_UDP).contains(&query.udp_limit()));
+    assert!((512..=MAX_UDP).contains(&query.udp_limit(MAX_UDP)));
     let mut lowered = [0; name::MAX];
     let length = query.lower(data, &mut lowered);
     assert_eq!(name::labels(&lowered[..length]).map(|l| l.len() + 1).sum::<usize>() + 1, length);
@@ -35,7 +36,7 @@ pub fn dns_query(data: &[u8]) {
 pub fn dns_answer(data: &[u8]) {
     let Some((&choice, query)) = data.split_first() else { return };
     let transport = Transport::ALL[usize::from(choice) % Transport::ALL.len()];
-    let meta = Meta { client: Ipv4Addr::new(10, choice, 0, 1).into(), transport };
+    let meta = Meta { client: Ipv4Addr::new(10, choice, 0, 1).into(), transport, now: Wall(1_000) };
     let mut out = vec![0; 65_535];
     let outcome = answer(&WORLD, query, &meta, &mut out);
     let mut place = vec![0; 65_535];
@@ -48,10 +49,75 @@ pub fn dns_answer(data: &[u8]) {
     assert_eq!(out[..2], query[..2], "the id is kept");
     let message = text::message(&out[..sent.length]);
     assert_eq!(message.map(|m| m.rcode), Some(sent.rcode as u16), "an answer of ours is a message");
+    // Shortened, it is a message still.
+    let mut short = sent;
+    if short.rtype != 0 {
+        short.shorten(&mut place);
+        assert!(short.length <= sent.length);
+        let message = text::message(&place[..short.length]);
+        assert_eq!(message.map(|m| (m.rcode, m.sections[0].len())), Some((short.rcode as u16, 0)));
+    }
     // A buffer of any size is enough for not panicking.
     let room = usize::from(choice) * 8;
     if let Outcome::Send(sent) = answer(&WORLD, query, &meta, &mut vec![0; room]) {
         assert!(sent.length <= room);
+    }
+}
+
+/// A DNS cookie: what is read is answered; what we made is known for an hour. The rest as a file of secrets.
+pub fn dns_cookie(data: &[u8]) {
+    let secrets = Secrets::one([7; 16]);
+    let client = Ipv4Addr::new(192, 0, 2, 1).into();
+    let (now, rest) = data.split_first_chunk::<4>().map_or((0, data), |(now, rest)| (u32::from_be_bytes(*now), rest));
+    if let Ok(cookie) = Cookie::parse(rest) {
+        let Some((_, whole)) = secrets.answer(&cookie, client, now) else { panic!("no answer to a cookie") };
+        assert_eq!(whole[..cookie::CLIENT], rest[..cookie::CLIENT], "the client's own comes back");
+        let again = Cookie::parse(&whole).map(|c| secrets.answer(&c, client, now));
+        assert_eq!(again, Ok(Some((true, whole))), "ours is good, and comes back while it is young");
+    } else {
+        assert!(!(rest.len() == 8 || (16..=40).contains(&rest.len())));
+    }
+    if let Ok(secrets) = Secrets::parse(&String::from_utf8_lossy(rest)) {
+        assert!(!secrets.is_empty());
+    }
+}
+
+/// What an OPT says: written, and read back out of a query.
+pub fn dns_opt(data: &[u8]) {
+    let Some((&[flags, s0, s1, tenth, block], rest)) = data.split_first_chunk::<5>() else { return };
+    let (subnet, nsid) = rest.split_at(rest.len().min(20));
+    let whole = rest.first_chunk().copied();
+    let opt = Opt {
+        size: u16::from_be_bytes([s0, s1]),
+        dnssec_ok: flags & 1 != 0,
+        compact_ok: flags & 32 != 0,
+        subnet: Subnet::parse(subnet).ok().map(|s| (s, 0)),
+        nsid: nsid.get(..nsid.len().min(64)).unwrap_or_default(),
+        cookie: whole.filter(|_| flags & 2 != 0),
+        keepalive: (flags & 4 != 0).then_some(tenth.into()),
+        error: (flags & 8 != 0).then_some(Ede::NOT_AUTHORITATIVE),
+        block: (flags & 16 != 0).then_some(block.into()),
+    };
+    let mut packet = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 1];
+    let before = packet.len();
+    packet.resize(before + 1_000, 0);
+    let length = opt.write(Rcode::NoError, before, &mut packet[before..]);
+    packet.truncate(before + length);
+    assert!(length >= 11 && (opt.error.is_some() || opt.block.is_some() || length <= opt.reserve()));
+    let Ok(Query { edns: Some(read), .. }) = Query::parse(&packet) else { panic!("not read back") };
+    assert_eq!((read.size, read.dnssec_ok, read.flaw), (opt.size, opt.dnssec_ok, None));
+    assert_eq!(
+        (read.nsid, read.keepalive, read.cookie.is_some()),
+        (!opt.nsid.is_empty(), opt.keepalive.is_some(), opt.cookie.is_some())
+    );
+    assert_eq!(read.subnet, opt.subnet.map(|(s, _)| s));
+    // Any octets as options.
+    packet.truncate(before);
+    packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);
+    if let Ok(length) = u16::try_from(rest.len()) {
+        packet.extend(length.to_be_bytes());
+        packet.extend(rest);
+        let _ = Query::parse(&packet);
     }
 }
 
@@ -114,7 +180,7 @@ pub fn zone(data: &[u8]) {
         Ok(zone) => {
             let names: Vec<Box<[u8]>> = zone.names.keys().cloned().collect();
             let table = table("[node]\nname = \"fuzz\"\n[dns]\nlisten = \"127.0.0.1:5300\"\n", vec![zone]);
-            let meta = Meta { client: Ipv4Addr::LOCALHOST.into(), transport: Transport::Tcp };
+            let meta = Meta { client: Ipv4Addr::LOCALHOST.into(), transport: Transport::Tcp, now: Wall(1_000) };
             for owner in names {
                 for rtype in [1u16, 5, 16, 43, 255] {
                     let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -124,7 +190,7 @@ pub fn zone(data: &[u8]) {
                     let mut out = vec![0; 65_535];
                     let Outcome::Send(sent) = answer(&table, &query, &meta, &mut out) else { panic!("dropped") };
                     assert!(text::message(&out[..sent.length]).is_some());
-                    assert_ne!(sent.rcode, springtide::wire::dns::Rcode::Refused, "a name of the zone is ours");
+                    assert_ne!(sent.rcode, Rcode::Refused, "a name of the zone is ours");
                 }
             }
         }

@@ -12,7 +12,9 @@ mod geo;
 
 use std::path::Path;
 
-pub use dns::{dns_answer, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone};
+pub use dns::{
+    dns_answer, dns_cookie, dns_opt, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone,
+};
 pub use geo::{cidr, mmdb};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -31,6 +33,8 @@ pub const ALL: &[(&str, Body)] = &[
     ("config", config),
     ("cookie", cookie),
     ("dns_answer", dns_answer),
+    ("dns_cookie", dns_cookie),
+    ("dns_opt", dns_opt),
     ("dns_query", dns_query),
     ("dns_text", dns_text),
     ("doh", doh),

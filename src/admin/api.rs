@@ -40,6 +40,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/health", get(health))
         .route("/v1/changes", get(live::changes))
         .route("/v1/events", get(live::events))
+        .route("/v1/dns/top", get(dns_top))
         .route("/v1/explain/dns", get(explain_dns))
         .route("/v1/explain/http", get(explain_http))
         .route("/v1/intents", post(intents::wish).delete(intents::revoke))
@@ -182,6 +183,17 @@ async fn explain_dns(State(shared): Site, request: Request) -> Result<Json<Value
     let client = asked.client(USAGE)?;
     let snapshot = shared.context.published.full();
     Ok(Json((shared.context.explain_dns)(&snapshot, name, asked.one("type").unwrap_or("A"), client)))
+}
+
+async fn dns_top(State(shared): Site, request: Request) -> Result<Json<Value>, Refusal> {
+    const USAGE: &str = "/v1/dns/top?rows=20";
+    let asked = Parameters::read(&request, &["rows"], USAGE)?;
+    let rows = asked.one("rows").unwrap_or("20");
+    let rows = rows.parse().map_err(|_| unreadable(&format!("`{rows}` is no number"), USAGE))?;
+    match &shared.context.dns_top {
+        Some(top) => Ok(Json(top(rows))),
+        None => Err(Refusal::new(StatusCode::NOT_FOUND, "this node has no name server", "ask a node with `[dns]`")),
+    }
 }
 
 async fn explain_http(State(shared): Site, request: Request) -> Result<Json<Value>, Refusal> {

@@ -168,6 +168,7 @@ async fn explain_hands_over_what_was_asked() {
     let http = get(&world, path).await.json();
     assert_eq!((&http["method"], &http["path"], &http["client"]), (&json!("POST"), &json!("/x?y"), &json!("::1")));
     assert_eq!(http["headers"], json!([["x-a", "b"], ["c", "d"]]));
+    assert_eq!(get(&world, "/v1/dns/top?rows=7").await.json(), json!({"rows": 7}));
     for bad in [
         "/v1/explain/dns",
         "/v1/explain/dns?name=",
@@ -176,6 +177,7 @@ async fn explain_hands_over_what_was_asked() {
         "/v1/explain/http?path=/",
         "/v1/explain/http?host=a&header=b",
         "/v1/health?only=sick",
+        "/v1/dns/top?rows=many",
     ] {
         let refused = get(&world, bad).await;
         assert_eq!(refused.status, 400, "{bad}");

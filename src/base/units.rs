@@ -68,13 +68,13 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     Ok((number * scale) as u64)
 }
 
-/// Reads a rate in requests (or queries) a second: `rps`, with `k` or `M` before it.
+/// Reads a rate in requests or queries a second: `rps` or `qps`, with `k` or `M` before it.
 pub fn rate(text: &str) -> Result<f64, UnitError> {
     let (number, unit) = split(text).ok_or(RATE)?;
     match unit.split_whitespace().collect::<String>().as_str() {
-        "rps" => Ok(number),
-        "krps" => Ok(number * 1e3),
-        "Mrps" => Ok(number * 1e6),
+        "rps" | "qps" => Ok(number),
+        "krps" | "kqps" => Ok(number * 1e3),
+        "Mrps" | "Mqps" => Ok(number * 1e6),
         _ => Err(RATE),
     }
 }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
         assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
         assert_eq!(size("64KiB"), Ok(65_536));
-        assert_eq!(rate("48k rps"), Ok(48_000.0));
+        assert_eq!((rate("48k rps"), rate("500 qps")), (Ok(48_000.0), Ok(500.0)));
         assert_eq!(share("20%"), Ok(0.2));
         assert_eq!(per("1 per 5s"), Ok((1, Duration::from_secs(5))));
     }

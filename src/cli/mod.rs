@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod client;
 mod demo;
+mod dns;
 mod docs;
 mod down;
 mod drain;
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
+    Dns(dns::DnsArgs),
     Docs(docs::DocsArgs),
     Down(down::DownArgs),
     Drain(drain::DrainArgs),
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => args.run(),
         Command::Demo(args) => args.run(),
+        Command::Dns(args) => args.run(),
         Command::Docs(args) => args.run(),
         Command::Down(args) => args.run(),
         Command::Drain(args) => args.run(),

@@ -385,6 +385,8 @@ pub struct Dns {
     pub https: Option<DnsHttps>,
     /// DNS over QUIC, if it is wanted.
     pub quic: Option<SecureDns>,
+    /// What it does against abuse, and what it tells of itself.
+    pub guard: DnsGuard,
 }
 
 impl Dns {
@@ -457,6 +459,84 @@ impl Default for Connections {
             handshake: Duration::from_secs(5),
         }
     }
+}
+
+/// What the name server does against abuse, and what it tells of itself.
+#[derive(Clone, Debug)]
+pub struct DnsGuard {
+    /// The largest answer over UDP, 512 to 4096 octets. Default 1232.
+    pub udp_size: u16,
+    /// DNS cookies.
+    pub cookies: DnsCookies,
+    /// Limits of answers by client prefix.
+    pub rate_limit: RateLimit,
+    /// The query log, if one is wanted.
+    pub log: Option<QueryLog>,
+}
+
+impl Default for DnsGuard {
+    fn default() -> Self {
+        Self { udp_size: 1232, cookies: DnsCookies::default(), rate_limit: RateLimit::default(), log: None }
+    }
+}
+
+/// DNS cookies (RFC 7873, 9018).
+#[derive(Clone, Debug, Default)]
+pub struct DnsCookies {
+    /// The secrets of the fleet. Default: a random one of this process.
+    pub key_file: Option<PathBuf>,
+    /// Whether a client that speaks cookies must show one of ours before it is answered. Default false.
+    pub require: bool,
+}
+
+/// Limits of answers over UDP by client prefix.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    /// Answers with rcode NOERROR, a second and a prefix.
+    pub answers: f64,
+    /// The same for NXDOMAIN.
+    pub nxdomains: f64,
+    /// The same for every other rcode.
+    pub errors: f64,
+    /// All of them together; none: only each by itself.
+    pub all: Option<f64>,
+    /// How many seconds' worth may come at once.
+    pub window: Duration,
+    /// Of so many limited answers one goes out without records; 0: none.
+    pub slip: u32,
+    /// Bits of a client's address (IPv4, IPv6) that count as one.
+    pub prefix: (u8, u8),
+    /// Who is never limited.
+    pub exempt: Vec<IpNet>,
+    /// Limits nobody, but counts who would be.
+    pub dry_run: bool,
+}
+
+impl Default for RateLimit {
+    /// What counts without limiting anybody: a resolver that passes client subnets on asks thousands of times a second and
+    /// honestly, so how much is too much is for an operator to say.
+    fn default() -> Self {
+        Self {
+            answers: 1_000.0,
+            nxdomains: 1_000.0,
+            errors: 1_000.0,
+            all: None,
+            window: Duration::from_secs(1),
+            slip: 2,
+            prefix: (24, 56),
+            exempt: Vec::new(),
+            dry_run: true,
+        }
+    }
+}
+
+/// The query log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryLog {
+    /// Of so many queries one is written.
+    pub sample: u32,
+    /// Where to: JSON, a query a line.
+    pub file: PathBuf,
 }
 
 /// A static zone.

@@ -14,10 +14,13 @@ use super::words::{
     Size, Statuses, Text, Time, UrlPath, User,
 };
 
+mod guarding;
 mod transports;
 
+pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
 
+const MINUTE: u64 = 60_000;
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
@@ -354,6 +357,15 @@ section! {
         resolver: List<Peer, 8> = [],
         /// Secrets that zone transfers and NOTIFY are signed with (TSIG, RFC 8945).
         key: Many<Key, 1_000> = [],
+        /// Octets of the largest answer over UDP. Beyond 1232 answers are fragmented on some paths, and then lost on some.
+        udp_size: Count<512, 4096> = 1232,
+        /// DNS cookies (RFC 7873, 9018).
+        cookies: Cookies = {},
+        /// Limits answers over UDP by client prefix. Without this section nobody is limited, but who would be at
+        /// `"1000 rps"` is counted.
+        rate_limit: RateLimit = optional,
+        /// Writes some of the queries to a file.
+        log: QueryLog = optional,
         /// Static zones.
         zone: Many<Zone, 10_000> = [],
         /// Steered names.
@@ -363,12 +375,11 @@ section! {
         /// What is planned for datacenters, by time; for both edges.
         schedule: Many<Schedule, 1_000> = [],
     } later {
-        cookies: "DNS cookies are not spoken yet",
-        rate_limit: "responses are not rate-limited yet",
     } synonyms {
         address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", pools: "pool",
         group: "pool", schedules: "schedule", maintenance: "schedule", dot: "tls", doh: "https", doq: "quic",
-        proxy: "proxy_protocol", limits: "tcp",
+        proxy: "proxy_protocol", limits: "tcp", rrl: "rate_limit", max_udp_size: "udp_size",
+        edns_udp_size: "udp_size", cookie: "cookies", querylog: "log",
         resolvers: "resolver", keys: "key", tsig: "key",
     }
 }

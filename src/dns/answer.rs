@@ -9,10 +9,13 @@ use super::alias::Target;
 use super::sign::{Cover, Signatures};
 use super::signed::answer_signed;
 use super::steered::Steered;
-use super::table::{Found, Node, Referral, Set, Table};
+use super::table::{Fixed, Found, Node, Referral, Set, Table};
+use crate::base::clock::Wall;
 use crate::base::ids::SteerId;
 use crate::decide::steer::{Choice, Client, Reason};
-use crate::wire::dns::{Edns, Fault, Full, HEADER, IN, MAX_TCP, NSID, Query, Rcode, Reply, Section, refuse, rtype};
+use crate::wire::dns::{
+    BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
+};
 use crate::wire::{ecs, name};
 
 /// How many CNAMEs are followed; a longer chain is left to the resolver (BIND follows 16).
@@ -27,6 +30,8 @@ pub struct Meta {
     pub client: IpAddr,
     /// How it came.
     pub transport: Transport,
+    /// When: read once a batch, not once a query.
+    pub now: Wall,
 }
 
 /// How a query came.
@@ -77,6 +82,8 @@ pub enum Dropped {
     Short,
     /// An answer, not a query.
     Response,
+    /// Its client has had its share.
+    Limited,
 }
 
 /// What became of a query.
@@ -97,10 +104,79 @@ pub struct Sent {
     pub rcode: Rcode,
     /// It did not fit.
     pub truncated: bool,
+    /// What was asked for; 0 where the question could not be read.
+    pub rtype: u16,
+    /// Where the question ends in the answer; [`HEADER`] where it has none.
+    pub question_end: usize,
+    /// Where its OPT begins; `length` where it has none.
+    pub opt: usize,
+    /// What the client has shown of itself.
+    pub standing: Standing,
+    /// The zone that speaks, by its place in the table.
+    pub zone: Option<u32>,
     /// The steered name that it is of, and what was chosen.
     pub steered: Option<(SteerId, Choice)>,
+    /// Why a steered name is answered as it is, also where that is without data.
+    pub reason: Option<Reason>,
     /// What signing it took.
     pub signatures: Signatures,
+}
+
+/// What a client has shown of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: its address may be forged.
+    Unknown,
+    /// It speaks cookies, and has none of ours yet.
+    Cookie,
+    /// That it receives at its address: by a cookie of ours, or by a transport that takes a handshake.
+    Proven,
+}
+
+impl Sent {
+    /// An answer of `length` octets and nothing but a code.
+    pub(super) const fn bare(length: usize, rcode: Rcode) -> Self {
+        Self {
+            length,
+            rcode,
+            truncated: false,
+            rtype: 0,
+            question_end: length,
+            opt: length,
+            standing: Standing::Unknown,
+            zone: None,
+            steered: None,
+            reason: None,
+            signatures: Signatures { kept: 0, made: 0, refused: 0 },
+        }
+    }
+
+    /// Makes this answer, which stands in `packet`, an answer without records: cut, so that the client comes again over TCP;
+    /// or, where it speaks cookies, one that sends it back for its cookie, which is cheaper for both.
+    pub fn shorten(&mut self, packet: &mut [u8]) {
+        // The OPT moves up to the question.
+        packet.copy_within(self.opt..self.length, self.question_end);
+        self.length -= self.opt - self.question_end;
+        self.opt = self.question_end;
+        (self.steered, self.reason) = (None, None);
+        (self.rcode, self.truncated) = match self.standing {
+            Standing::Cookie => (Rcode::BadCookie, false),
+            Standing::Unknown | Standing::Proven => (Rcode::NoError, true),
+        };
+        if let Some(opt) = packet.get_mut(self.opt..self.length).filter(|opt| opt.len() >= 11) {
+            opt[5] = (self.rcode as u16 >> 4) as u8;
+            // The subnet comes first. No data is everybody's no data (RFC 7871 section 7.4).
+            if let Some(subnet) = opt.get_mut(11..19).filter(|o| o[..2] == ecs::CODE.to_be_bytes()) {
+                subnet[7] = 0;
+            }
+        }
+        let opts = u8::from(self.length > self.opt);
+        if let Some(header) = packet.first_chunk_mut::<HEADER>() {
+            header[2] = header[2] & !0x06 | u8::from(self.truncated) << 1;
+            header[3] = header[3] & 0x10 | self.rcode as u8 & 0x0f;
+            header[6..].copy_from_slice(&[0, 0, 0, 0, 0, opts]);
+        }
+    }
 }
 
 /// Answers `query` into `out`. An `out` that is too small for the query itself cuts it, and so makes it malformed.
@@ -120,37 +196,41 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         Err(Fault::Opcode) => return bare(packet, Rcode::NotImp),
         Err(Fault::Malformed) => return bare(packet, Rcode::FormErr),
     };
-    let limit = if meta.transport.is_datagram() { query.udp_limit() } else { MAX_TCP };
+    let fixed = &*table.fixed;
+    let limit = if meta.transport.is_datagram() { query.udp_limit(fixed.udp_size.into()) } else { MAX_TCP };
     if let Some(start) = query.signature {
         return answer_signed(table, packet, length, start, &query, limit, meta);
     }
     let mut qname = [0; name::MAX];
     let qname_length = query.lower(packet, &mut qname);
-    let fixed = &*table.fixed;
-    let options = query.edns.filter(|e| e.version == 0 && !e.malformed);
-    let subnet = options.and_then(|e| e.subnet).filter(|_| fixed.ecs);
-    let nsid = options.is_some_and(|e| e.nsid) && !fixed.nsid.is_empty();
-    let reserved = match query.edns {
-        Some(_) => {
-            11 + if subnet.is_some() { ecs::MAX_WRITTEN } else { 0 } + if nsid { 4 + fixed.nsid.len() } else { 0 }
+    let (mut opt, standing) = match &query.edns {
+        Some(edns) => {
+            let (opt, standing) = offer(edns, fixed, meta);
+            (Some(opt), standing)
         }
-        None => 0,
+        None if !meta.transport.is_datagram() => (None, Standing::Proven),
+        None => (None, Standing::Unknown),
     };
+    let subnet = opt.as_ref().and_then(|o| o.subnet).map(|(subnet, _)| subnet);
+    let dnssec = query.edns.is_some_and(|e| e.dnssec_ok && e.version == 0 && e.flaw.is_none());
     let mut work = Work {
         table,
         query: &query,
-        reply: Reply::begin(packet, &query, limit, reserved),
+        reply: Reply::begin(packet, &query, limit, opt.as_ref().map_or(0, Opt::reserve)),
         client: subnet.and_then(|s| s.address()).unwrap_or(meta.client),
         rcode: Rcode::NoError,
+        why: None,
         authoritative: false,
+        zone: None,
         steered: None,
-        dnssec: options.is_some_and(|e| e.dnssec_ok).then(|| !meta.transport.is_datagram()),
+        reason: None,
+        dnssec: dnssec.then_some(standing == Standing::Proven),
         cover: None,
         place: (HEADER, None),
     };
-    let truncated = match refused(&query, meta.transport) {
-        Some(rcode) => {
-            work.rcode = rcode;
+    let truncated = match refused(&query, meta.transport, standing, fixed) {
+        Some((rcode, why)) => {
+            (work.rcode, work.why) = (rcode, why);
             false
         }
         None => work.resolve(&mut qname, qname_length).and_then(|()| work.seal(Section::Answer)).is_err(),
@@ -160,42 +240,86 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         // RFC 2181 section 9: what does not fit is not sent in part.
         work.reply.clear();
     }
-    let Work { reply, rcode, authoritative, steered, cover, .. } = work;
+    let Work { reply, rcode, why, authoritative, zone, steered, reason, cover, .. } = work;
     let signatures = cover.map(|c| c.signatures).unwrap_or_default();
     // Only an answer that was chosen for the client's network is its alone (RFC 7871 section 7.4).
     let positive = steered.filter(|_| !truncated && rcode == Rcode::NoError).filter(|(_, c)| !c.picks().is_empty());
-    let scope = positive.filter(|_| subnet.is_some_and(|s| s.source() > 0)).map_or(0, |(_, choice)| choice.scope);
-    let length = reply.finish(rcode, authoritative, truncated, query.edns.as_ref(), |out| {
-        let written = subnet.map_or(0, |s| s.write(scope, out));
-        written + if nsid { put_nsid(&fixed.nsid, out.get_mut(written..).unwrap_or_default()) } else { 0 }
-    });
-    Outcome::Send(Sent { length, rcode, truncated, steered: positive, signatures })
+    if let Some(opt) = &mut opt {
+        opt.error = why;
+        if let (Some((subnet, scope)), Some((_, choice))) = (&mut opt.subnet, &positive)
+            && subnet.source() > 0
+        {
+            *scope = choice.scope;
+        }
+    }
+    let at = reply.at();
+    let length = reply.finish(rcode, authoritative, truncated, opt.as_ref());
+    let (rtype, question_end) = (query.rtype, query.question_end);
+    Outcome::Send(Sent {
+        length,
+        rcode,
+        truncated,
+        rtype,
+        question_end,
+        opt: at,
+        standing,
+        zone,
+        steered: positive,
+        reason,
+        signatures,
+    })
 }
 
 pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
-    let length = refuse(packet, rcode);
-    Outcome::Send(Sent { length, rcode, truncated: false, steered: None, signatures: Signatures::default() })
+    Outcome::Send(Sent::bare(refuse(packet, rcode), rcode))
+}
+
+/// What the answer's OPT will say, as far as that does not depend on the answer; and what the client has shown of itself.
+fn offer<'t>(edns: &Edns, fixed: &'t Fixed, meta: &Meta) -> (Opt<'t>, Standing) {
+    let known = edns.version == 0 && edns.flaw.is_none();
+    // RFC 9018 section 4.3 counts seconds in 32 bits.
+    let seconds = (meta.now.0 / 1_000) as u32;
+    let cookie = edns.cookie.filter(|_| known).and_then(|c| fixed.secrets.answer(&c, meta.client, seconds));
+    let standing = match cookie {
+        _ if !meta.transport.is_datagram() => Standing::Proven,
+        Some((true, _)) => Standing::Proven,
+        Some((false, _)) => Standing::Cookie,
+        None => Standing::Unknown,
+    };
+    let opt = Opt {
+        size: fixed.udp_size,
+        dnssec_ok: edns.dnssec_ok,
+        compact_ok: edns.compact_ok,
+        subnet: edns.subnet.filter(|_| known && fixed.ecs).map(|subnet| (subnet, 0)),
+        nsid: if edns.nsid && known { &fixed.nsid } else { &[] },
+        cookie: cookie.map(|(_, whole)| whole),
+        // RFC 7828 section 3.3: to a client that asked, over TCP and TLS alone.
+        keepalive: (edns.keepalive && matches!(meta.transport, Transport::Tcp | Transport::Tls)).then_some(fixed.idle),
+        error: None,
+        // RFC 7830 section 4: only where the query is padded, and never in clear text.
+        block: (edns.padding && meta.transport.is_encrypted()).then_some(BLOCK),
+    };
+    (opt, standing)
 }
 
 /// What is wrong with a well-formed query before anything is looked up.
-fn refused(query: &Query, transport: Transport) -> Option<Rcode> {
+fn refused(query: &Query, transport: Transport, standing: Standing, fixed: &Fixed) -> Option<(Rcode, Option<Ede>)> {
     match query.edns {
-        Some(Edns { version: 1.., .. }) => Some(Rcode::BadVers),
-        Some(Edns { malformed: true, .. }) => Some(Rcode::FormErr),
+        Some(Edns { version: 1.., .. }) => Some((Rcode::BadVers, None)),
+        Some(Edns { flaw: Some(Flaw::Subnet), .. }) => {
+            Some((Rcode::FormErr, Some(Ede::other("malformed client subnet"))))
+        }
+        Some(Edns { flaw: Some(Flaw::Cookie), .. }) => Some((Rcode::FormErr, Some(Ede::other("malformed cookie")))),
         // RFC 9824 section 3.5: NXNAME is a mark, not a question.
-        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some(Rcode::FormErr),
+        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, None)),
+        _ if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
         // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
         _ if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
-        _ if query.class != IN || rtype::META.contains(&query.rtype) => Some(Rcode::Refused),
+        _ if query.class != IN || rtype::META.contains(&query.rtype) => {
+            Some((Rcode::Refused, Some(Ede::NOT_SUPPORTED)))
+        }
         _ => None,
     }
-}
-
-fn put_nsid(nsid: &[u8], out: &mut [u8]) -> usize {
-    let Some(out) = out.get_mut(..4 + nsid.len()) else { return 0 };
-    out[..4].copy_from_slice(&[0, NSID as u8, 0, nsid.len() as u8]);
-    out[4..].copy_from_slice(nsid);
-    out.len()
 }
 
 struct Work<'t, 'p> {
@@ -204,8 +328,12 @@ struct Work<'t, 'p> {
     reply: Reply<'p>,
     client: IpAddr,
     rcode: Rcode,
+    /// Why, where a code alone would leave people guessing.
+    why: Option<Ede>,
     authoritative: bool,
+    zone: Option<u32>,
     steered: Option<(SteerId, Choice)>,
+    reason: Option<Reason>,
     /// Whether signatures are wanted, and then whether the client has shown its address.
     dnssec: Option<bool>,
     /// What signs the answer.
@@ -221,7 +349,6 @@ impl<'t> Work<'t, '_> {
         let question = length;
         // Where the name that is looked for stands in the message: the question, then a CNAME's data.
         let mut owner = HEADER;
-        let mut zone = None;
         let mut passed = [(0u16, 0u16); MAX_CHAIN];
         for step in 0..=MAX_CHAIN {
             let found = self.table.find(name.get(..length).unwrap_or_default());
@@ -229,20 +356,20 @@ impl<'t> Work<'t, '_> {
                 Found::Node(node) | Found::Cut(node, _) => node.zone_for(self.query.rtype),
                 Found::Redirect(node, _) => node.zone_for(0),
                 Found::Missing(zone) => zone,
-                Found::Outside if zone.is_none() => {
-                    self.rcode = Rcode::Refused;
+                Found::Outside if self.zone.is_none() => {
+                    (self.rcode, self.why) = (Rcode::Refused, Some(Ede::NOT_AUTHORITATIVE));
                     return Ok(());
                 }
                 Found::Outside => return Ok(()),
             };
             // A chain that leaves the zone is the resolver's to follow.
-            if zone.is_some_and(|z| z != speaker) {
+            if self.zone.is_some_and(|z| z != speaker) {
                 return Ok(());
             }
-            if zone.is_none() {
+            if self.zone.is_none() {
                 self.secure(speaker);
             }
-            zone = Some(speaker);
+            self.zone = Some(speaker);
             self.place = (owner, None);
             let (node, redirected) = match found {
                 Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => (node, None),
@@ -354,6 +481,7 @@ impl<'t> Work<'t, '_> {
         let Some(family) = known.as_deref().and_then(|k| k.family(self.query.rtype)) else {
             // Not "no data": nobody should keep what we only do not know.
             (self.rcode, self.authoritative) = (Rcode::ServFail, false);
+            self.why = Some(Ede::NO_REACHABLE_AUTHORITY);
             return Ok(());
         };
         match family.count {
@@ -365,6 +493,10 @@ impl<'t> Work<'t, '_> {
     fn steer(&mut self, id: SteerId, steered: &Steered, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
         let client = Client::new(self.client, self.table.fixed.client_prefix);
         let Some(choice) = steered.choose(&client) else { return self.close(zone, question) };
+        self.reason = Some(choice.reason);
+        if let Reason::Servfail | Reason::Refused | Reason::Nodata = choice.reason {
+            self.why = Some(Ede::other("no datacenter can serve this client now"));
+        }
         if let Reason::Servfail | Reason::Refused = choice.reason {
             self.rcode = if choice.reason == Reason::Refused { Rcode::Refused } else { Rcode::ServFail };
             self.authoritative = false;

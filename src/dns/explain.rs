@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::answer::{Meta, Outcome, Transport, answer};
 use super::steered::Steered;
 use super::table::{Found, Table, localities};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
 use crate::base::prefix::embedded;
 use crate::config::{Member, OnAllDown, Steer, Who};
@@ -213,7 +214,7 @@ fn answered(table: &Table, name: &[u8], wanted: u16, client: IpAddr, ecs: bool, 
         query.extend(option);
     }
     let mut out = vec![0; MAX_TCP];
-    let meta = Meta { client, transport: Transport::Tcp };
+    let meta = Meta { client, transport: Transport::Tcp, now: SystemClock.wall() };
     let Outcome::Send(sent) = answer(table, &query, &meta, &mut out) else { return Value::Null };
     let Some(message) = out.get(..sent.length).and_then(text::message) else { return Value::Null };
     let [answers, authority, additional] =

@@ -11,10 +11,10 @@ use rustls::sign::CertifiedKey;
 use super::answer::{Meta, Outcome, Sent, Transport, answer};
 use super::table::Table;
 use super::zone;
-use crate::base::clock::Mono;
+use crate::base::clock::{Mono, Wall};
 use crate::base::ids::{DatacenterId, SteerId};
 use crate::config::{
-    Config, Datacenter, Dns, DnsHttps, ListenerTls, Locality, Node, OnAllDown, Policy, SecureDns, Steer,
+    Config, Datacenter, Dns, DnsGuard, DnsHttps, ListenerTls, Locality, Node, OnAllDown, Policy, SecureDns, Steer,
 };
 use crate::snapshot::health::Candidate;
 use crate::snapshot::topology::{Assets, Certificate};
@@ -125,6 +125,7 @@ pub(crate) fn snapshot(zones: Vec<Zone>, steers: Vec<Steer>) -> Snapshot {
         threads: 1,
         ecs: true,
         client_prefix: (24, 56),
+        guard: DnsGuard::default(),
         steers,
         ..Dns::default()
     };
@@ -217,6 +218,13 @@ pub(crate) fn speaking(client: &rustls::ClientConfig, alpn: &str) -> Arc<rustls:
     client.alpn_protocols = vec![alpn.into()];
     Arc::new(client)
 }
+/// What threads share: nothing has happened yet.
+pub(crate) fn guard() -> super::guard::Guard {
+    super::guard::Guard::new(super::log::channel().0)
+}
+
+/// When everything happens: RFC 9018's example.
+pub(crate) const NOW: Wall = Wall(1_559_731_985_000);
 
 /// A query being built.
 #[derive(Clone, Debug)]
@@ -239,7 +247,7 @@ impl Ask {
         packet.extend(name::parse(qname, None).unwrap());
         packet.extend(qtype.to_be_bytes());
         packet.extend([0, 1]);
-        let meta = Meta { client: [198, 51, 100, 7].into(), transport: Transport::Udp };
+        let meta = Meta { client: [198, 51, 100, 7].into(), transport: Transport::Udp, now: NOW };
         Self { packet, options: None, flags: 0, meta }
     }
 

@@ -12,10 +12,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Meta, Outcome, Sent, Transport, answer};
+use super::guard::Guard;
 use super::guests::{Guests, Room};
 use super::table::Table;
-use super::tally::Tally;
+use super::tally::{Tally, Told};
 use super::transfer::Gate;
+use crate::base::clock::{Clock as _, SystemClock, Wall};
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
@@ -95,7 +97,13 @@ pub(super) struct House {
 }
 
 impl House {
-    pub(super) fn new(transport: Transport, published: Arc<Published>, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(
+        transport: Transport,
+        published: Arc<Published>,
+        guard: &Guard,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (tally, now) = (Tally::new(transport, guard), SystemClock.wall());
         Self {
             transport,
             guests: Arc::new(Guests::new(metric::CONNECTIONS.gauge(&[transport.as_str()]))),
@@ -103,7 +111,7 @@ impl House {
             shutdown,
             published,
             transfers: Gate::default(),
-            desk: Mutex::new(Desk { tally: Tally::new(transport), sheet: vec![0; MAX_TCP] }),
+            desk: Mutex::new(Desk { tally, sheet: vec![0; MAX_TCP], now }),
             page: Mutex::new(vec![0; PAGE].into()),
             ends: End::ALL.map(|end| metric::CLOSED.counter(&[transport.as_str(), end.as_str()])),
         }
@@ -135,6 +143,7 @@ impl House {
         let table = Table::of(&snapshot)?;
         let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         desk.tally.follow(&snapshot.topology);
+        desk.now = SystemClock.wall();
         Some(work(&mut desk, &table))
     }
 
@@ -157,12 +166,14 @@ impl House {
 
     /// Keeps the counters until the shutdown.
     pub(super) async fn keep(&self) {
+        let mut told = Told(SystemClock.mono());
         while !self.shutdown.is_cancelled() {
             tokio::select! {
                 () = sleep(FLUSH) => {}
                 () = self.shutdown.cancelled() => {}
             }
-            self.desk.lock().unwrap_or_else(PoisonError::into_inner).tally.flush();
+            let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+            told.again(&mut desk.tally, SystemClock.mono());
         }
     }
 }
@@ -184,13 +195,16 @@ pub(super) struct Desk {
     tally: Tally,
     /// Room for the largest answer.
     sheet: Vec<u8>,
+    /// When this turn began: what is answered in it has this time.
+    now: Wall,
 }
 
 impl Desk {
     /// The answer to `query`, counted; `None` where there is to be none.
     pub(super) fn answer(&mut self, table: &Table, query: &[u8], meta: &Meta) -> Option<(&[u8], Sent)> {
-        let outcome = answer(table, query, meta, &mut self.sheet);
-        self.tally.count(&outcome);
+        let meta = Meta { now: self.now, ..*meta };
+        let outcome = answer(table, query, &meta, &mut self.sheet);
+        self.tally.count(&meta, &self.sheet, &outcome, None);
         match outcome {
             Outcome::Send(sent) => Some((self.sheet.get(..sent.length)?, sent)),
             Outcome::Drop(_) => None,

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
 use crate::wire::dns::MAX_TCP;
@@ -85,7 +86,7 @@ impl Speaker {
             house: Arc::clone(house),
             speaker: Arc::clone(self),
             path: house.path(),
-            meta: Meta { client, transport: house.transport },
+            meta: Meta { client, transport: house.transport, now: SystemClock.wall() },
             patience: limits.idle,
             guest,
             asked: Notify::new(),

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::thread;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +26,15 @@ mod door;
 mod explain;
 #[cfg(test)]
 mod fixture;
+mod guard;
 mod guests;
 mod house;
 mod https;
 mod index;
+mod log;
 mod notify;
 mod quic;
+pub mod secrets;
 mod shift;
 pub mod sign;
 mod signed;
@@ -38,6 +42,7 @@ mod steered;
 mod stream;
 pub mod table;
 mod tally;
+mod top;
 pub mod transfer;
 mod udp;
 pub mod zone;
@@ -49,6 +54,7 @@ pub use transfer::outgoing::{KeyError, load_keys, publish as publish_zones};
 
 use answer::Transport;
 use door::Speech;
+use guard::Guard;
 use house::House;
 
 /// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.
@@ -86,6 +92,7 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Server {
     addresses: Addresses,
+    guard: Arc<Guard>,
     /// Every thread holds a sender: the channel closes when the last one has ended.
     running: mpsc::Receiver<()>,
 }
@@ -94,6 +101,12 @@ impl Server {
     /// Where it listens; ports that were asked for as 0 are the real ones.
     pub fn addresses(&self) -> Addresses {
         self.addresses.clone()
+    }
+
+    /// The busiest names, clients' networks and types, and who is limited: `rows` of each, each count with its bounds.
+    pub fn top(&self) -> impl Fn(usize) -> Value + Send + Sync + use<> {
+        let guard = Arc::clone(&self.guard);
+        move |rows| guard.board.report(rows)
     }
 
     /// Waits until every thread has ended, which they do when told to by the token given to [`start`].
@@ -115,14 +128,23 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
     let (addresses, sockets) = Sockets::open(&config)?;
     let (alive, running) = mpsc::channel(1);
     // If a thread can't be started, those that were are told to go.
-    let guard = shutdown.child_token();
-    let stop = guard.clone().drop_guard();
-    let staff = Staff { published, shutdown: guard, alive };
+    let token = shutdown.child_token();
+    let stop = token.clone().drop_guard();
+    let (lines, inbox) = log::channel();
+    let staff = Staff { published, guard: Arc::new(Guard::new(lines)), shutdown: token, alive };
+    if !sockets.is_empty() {
+        let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
+        spawn("dns-log".into(), move || {
+            log::serve(&inbox, &published, &shutdown);
+            drop(alive);
+        })?;
+    }
     for (i, socket) in sockets.datagrams.into_iter().enumerate() {
         udp::prepare(&socket).map_err(StartError::Thread)?;
         let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
+        let guard = Arc::clone(&staff.guard);
         spawn(format!("dns-udp-{i}"), move || {
-            udp::serve(&socket, &published, &shutdown);
+            udp::serve(&socket, &published, &guard, &shutdown);
             // Whoever hears that all have ended may open the address again.
             drop(socket);
             drop(alive);
@@ -143,7 +165,7 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
         staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house))?;
     }
     if snapshot.topology.config.dns.is_some() {
-        let Staff { published, shutdown, alive } = staff;
+        let (published, shutdown, alive) = (staff.published, staff.shutdown, staff.alive);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
         spawn("dns-keys".into(), move || {
@@ -152,12 +174,13 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
         })?;
     }
     stop.disarm();
-    Ok(Server { addresses, running })
+    Ok(Server { addresses, guard: staff.guard, running })
 }
 
 /// Whom threads work for.
 struct Staff {
     published: Arc<Published>,
+    guard: Arc<Guard>,
     shutdown: CancellationToken,
     alive: mpsc::Sender<()>,
 }
@@ -204,7 +227,7 @@ impl Staff {
         F: Future<Output = std::io::Result<()>>,
     {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let house = Arc::new(House::new(transport, Arc::clone(&self.published), self.shutdown.clone()));
+        let house = Arc::new(House::new(transport, Arc::clone(&self.published), &self.guard, self.shutdown.clone()));
         let alive = self.alive.clone();
         spawn(format!("dns-{}", transport.as_str()), move || {
             if let Err(error) = runtime.block_on(async move { serve(house).await }) {
@@ -230,6 +253,10 @@ struct Sockets {
 }
 
 impl Sockets {
+    const fn is_empty(&self) -> bool {
+        self.tcp.is_empty() && self.tls.is_empty() && self.https.is_empty() && self.quic.is_empty()
+    }
+
     fn open(config: &Dns) -> Result<(Addresses, Self), ListenError> {
         let (mut addresses, mut sockets) = (Addresses::default(), Self::default());
         for &address in &config.listen {

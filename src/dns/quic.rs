@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House, lobby, room};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::task;
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
@@ -160,7 +161,7 @@ async fn converse(
     limits: &Connections,
     house: &Arc<House>,
 ) -> End {
-    let meta = Meta { client, transport: house.transport };
+    let meta = Meta { client, transport: house.transport, now: SystemClock.wall() };
     let mut streams = JoinSet::new();
     let end = loop {
         // Streams that stay open ask nothing: the timer runs until a query is answered.
@@ -277,7 +278,12 @@ mod tests {
                 let config = config(tls::dns_server_config(Arc::clone(&published), SecureWay::Quic).unwrap()).unwrap();
                 let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
                 let address = socket.local_addr().unwrap();
-                let house = Arc::new(House::new(Transport::Quic, published, CancellationToken::new()));
+                let house = Arc::new(House::new(
+                    Transport::Quic,
+                    published,
+                    &crate::dns::fixture::guard(),
+                    CancellationToken::new(),
+                ));
                 let server = task::spawn("serve", {
                     let house = Arc::clone(&house);
                     async move { serve(vec![socket], config, house).await.unwrap() }

@@ -2,12 +2,11 @@
 //!
 //! Secondaries sign even the question whether there is a new version. This is no hot path: it allocates and hashes.
 
-use super::answer::{Meta, Outcome, Sent, answer_in_place, bare};
-use super::sign::Signatures;
+use super::answer::{Meta, Outcome, Sent, Standing, answer_in_place, bare};
 use super::table::Table;
 use super::transfer::{tell, verify};
 use crate::base::clock::{Clock as _, SystemClock};
-use crate::wire::dns::{HEADER, MAX_TCP, Query, Reply};
+use crate::wire::dns::{Edns, HEADER, MAX_TCP, Query, Reply};
 
 /// Answers the query that the first `length` octets of `packet` hold, whose signature begins at `start`.
 pub(super) fn answer_signed(
@@ -31,7 +30,8 @@ pub(super) fn answer_signed(
             };
             match answer_in_place(table, room, start, meta) {
                 Outcome::Send(sent) => match signer.sign(packet, sent.length, now, None) {
-                    Some(length) => Outcome::Send(Sent { length, ..sent }),
+                    // Who knows a secret of ours is nobody's victim.
+                    Some(length) => Outcome::Send(Sent { length, standing: Standing::Proven, ..sent }),
                     None => bare(packet, crate::wire::dns::Rcode::ServFail),
                 },
                 dropped @ Outcome::Drop(_) => dropped,
@@ -40,9 +40,9 @@ pub(super) fn answer_signed(
         Err(fault) => {
             let rcode = fault.rcode();
             let reply = Reply::begin(packet, query, limit, 0);
-            let length = reply.finish(rcode, false, false, query.edns.as_ref(), |_| 0);
+            let length = reply.finish(rcode, false, false, query.edns.as_ref().map(Edns::plain).as_ref());
             let length = tell(packet, length, &request, start, &fault, now);
-            Outcome::Send(Sent { length, rcode, truncated: false, steered: None, signatures: Signatures::default() })
+            Outcome::Send(Sent { rtype: query.rtype, question_end: query.question_end, ..Sent::bare(length, rcode) })
         }
     }
 }

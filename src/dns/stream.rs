@@ -20,6 +20,7 @@ use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House};
 use super::transfer;
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Connections;
 
 /// What is gathered before it is written: as many answers, so that with the last of them it still is one TLS record of at
@@ -57,7 +58,7 @@ async fn exchange(
     limits: &Connections,
     house: &Arc<House>,
 ) -> End {
-    let meta = Meta { client, transport: house.transport };
+    let meta = Meta { client, transport: house.transport, now: SystemClock.wall() };
     let mut input = Input::default();
     let mut output = Vec::new();
     loop {

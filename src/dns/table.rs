@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::alias::{self, Aliases, Target};
+use super::guard::Rules;
 use super::index::Index;
 use super::sign::Signing;
 use super::steered::Steered;
@@ -20,6 +21,7 @@ use crate::observe::names::dns as metric;
 use crate::snapshot::atlas::Atlas;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
+use crate::wire::dns::cookie::Secrets;
 use crate::wire::dns::{IN, QNAME, rtype};
 use crate::wire::name;
 use crate::wire::tsig::Key;
@@ -62,6 +64,16 @@ pub(super) struct Fixed {
     pub(super) nsid: Box<[u8]>,
     /// Whether client subnets are honoured.
     pub(super) ecs: bool,
+    /// The largest answer over UDP.
+    pub(super) udp_size: u16,
+    /// For how long a connection may be idle, in tenths of a second (RFC 7828 section 3.1).
+    pub(super) idle: u16,
+    /// What DNS cookies are made with.
+    pub(super) secrets: Secrets,
+    /// Whether a client that speaks cookies has to show one of ours.
+    pub(super) require_cookie: bool,
+    /// Who gets how many answers.
+    pub(super) rules: Rules,
     /// How many bits stand for a client.
     pub(super) client_prefix: (u8, u8),
 }
@@ -207,6 +219,7 @@ impl Fixed {
         let compile = || {
             let mut fixed = Self::compile(&topology.config, &assets.zones, &assets.atlas, before.map(|b| &b.aliases));
             fixed.keys.clone_from(&assets.keys);
+            fixed.secrets.clone_from(&assets.cookies);
             fixed.sign(topology, before, Arc::new(SystemClock));
             fixed
         };
@@ -232,6 +245,10 @@ impl Fixed {
         let Some(dns) = &config.dns else { return fixed };
         fixed.ecs = dns.ecs;
         fixed.client_prefix = dns.client_prefix;
+        fixed.udp_size = dns.guard.udp_size;
+        fixed.idle = u16::try_from(dns.connections.idle.as_millis() / 100).unwrap_or(u16::MAX);
+        fixed.require_cookie = dns.guard.cookies.require;
+        fixed.rules = Rules::new(&dns.guard.rate_limit);
         fixed.nsid = config.node.name.as_bytes().iter().copied().take(MAX_NSID).collect();
         // Parents first, so that a child's apex finds whose child it is.
         let mut order: Vec<&Zone> = zones.iter().map(AsRef::as_ref).collect();
@@ -385,6 +402,16 @@ impl Fixed {
     /// The octets of a record set, owned by [`QNAME`].
     pub(super) fn octets(&self, set: &Set) -> &[u8] {
         self.octets.get(set.at..set.at + set.length as usize).unwrap_or_default()
+    }
+
+    /// How many zones there are.
+    pub(super) const fn zones(&self) -> usize {
+        self.zones.len()
+    }
+
+    /// The apex of a zone, as text.
+    pub(super) fn zone_name(&self, zone: usize) -> String {
+        self.zones.get(zone).map(|z| name::show(&z.apex)).unwrap_or_default()
     }
 
     /// The apex of a zone and its negative SOA (owned by [`QNAME`]).

@@ -1,28 +1,69 @@
-//! Counters of one thread: plain numbers on the hot path, given to the metrics now and then.
+//! What one thread counts: plain numbers on the hot path, given to the metrics now and then; and its part in the report of
+//! the busiest and in the query log.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use metrics::Counter;
 
-use super::answer::{Dropped, Outcome, Transport};
+use super::answer::{Meta, Outcome, Sent, Standing, Transport};
+use super::guard::{Class, Fate, Guard};
+use super::log::Line;
 use super::sign::Signatures;
+use super::table::Fixed;
+use super::top::{Place, Top};
+use crate::base::clock::Mono;
+use crate::base::entropy::Rng;
+use crate::base::prefix::truncate;
+use crate::decide::steer::Reason;
+use crate::observe::names::Metric;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Topology;
-use crate::wire::dns::Rcode;
+use crate::wire::dns::{Rcode, rtype};
+
+/// Types that are counted by name; all others are `other`.
+const TYPES: [(u16, &str); 16] = [
+    (rtype::A, "A"),
+    (rtype::AAAA, "AAAA"),
+    (rtype::HTTPS, "HTTPS"),
+    (rtype::NS, "NS"),
+    (rtype::SOA, "SOA"),
+    (rtype::TXT, "TXT"),
+    (rtype::MX, "MX"),
+    (rtype::CNAME, "CNAME"),
+    (rtype::SRV, "SRV"),
+    (rtype::PTR, "PTR"),
+    (rtype::DS, "DS"),
+    (48, "DNSKEY"),
+    (rtype::CAA, "CAA"),
+    (rtype::SVCB, "SVCB"),
+    (rtype::ANY, "ANY"),
+    (0, "other"),
+];
+/// Reasons of steering that are told apart; there are fewer.
+const REASONS: usize = 32;
 
 /// What one thread has counted since it last told.
 pub(super) struct Tally {
     queries: Count,
     responses: [Count; Rcode::ALL.len()],
-    short: Count,
-    response: Count,
+    dropped: [Count; 3],
     unsent: Count,
     truncated: Count,
     /// Kept, made, refused.
     signatures: [Count; 3],
-    /// By steered name: by candidate. Ids are good for one topology only.
+    standings: [Count; 3],
+    types: [Count; TYPES.len()],
+    limited: [[Count; Fate::ALL.len()]; Class::ALL.len()],
+    reasons: [(Option<Reason>, u64); REASONS],
+    /// By zone, in the order of the table. Places are good for one topology only, like ids.
+    zones: Vec<[Late; Rcode::ALL.len()]>,
+    fixed: Arc<Fixed>,
+    /// By steered name: by candidate.
     steered: Vec<Vec<Count>>,
     serial: u64,
+    watch: Watch,
 }
 
 struct Count(u64, Counter);
@@ -32,6 +73,10 @@ impl Count {
         Self(0, counter)
     }
 
+    fn of<const N: usize>(metric: &Metric, labels: [&str; N]) -> [Self; N] {
+        labels.map(|label| Self::new(metric.counter(&[label])))
+    }
+
     fn flush(&mut self) {
         if self.0 > 0 {
             self.1.increment(std::mem::take(&mut self.0));
@@ -39,20 +84,60 @@ impl Count {
     }
 }
 
+/// A counter that is made when there is something to count: ten thousand zones have many codes that never occur.
+#[derive(Clone, Default)]
+struct Late(u64, Option<Counter>);
+
+/// The closer look at some of the queries.
+struct Watch {
+    top: Top,
+    place: Place,
+    rng: Rng,
+    /// How many queries until the one of this batch that is looked at, and how many it stands for.
+    until: usize,
+    weight: usize,
+    /// Bits of a client's address that the report shows.
+    prefix: (u8, u8),
+    lines: SyncSender<Line>,
+    /// One of so many queries goes to the log; 0: none.
+    sample: u32,
+    until_line: u32,
+    lost: Count,
+}
+
 impl Tally {
     /// Nothing yet, of queries by `transport`.
-    pub(super) fn new(transport: Transport) -> Self {
-        let dropped = |reason| Count::new(metric::DROPPED.counter(&[reason]));
+    pub(super) fn new(transport: Transport, guard: &Guard) -> Self {
+        let (top, place) = guard.board.join();
+        let watch = Watch {
+            top,
+            place,
+            rng: Rng::from_os(),
+            until: 1,
+            weight: 1,
+            prefix: (24, 56),
+            lines: guard.lines.clone(),
+            sample: 0,
+            until_line: 0,
+            lost: Count::new(metric::LOG_LINES.counter(&["lost"])),
+        };
         Self {
             queries: Count::new(metric::QUERIES.counter(&[transport.as_str()])),
-            responses: Rcode::ALL.map(|r| Count::new(metric::RESPONSES.counter(&[r.as_str()]))),
-            short: dropped("short"),
-            response: dropped("response"),
-            unsent: dropped("unsent"),
+            responses: Count::of(&metric::RESPONSES, Rcode::ALL.map(Rcode::as_str)),
+            dropped: Count::of(&metric::DROPPED, ["short", "response", "limited"]),
+            unsent: Count::new(metric::DROPPED.counter(&["unsent"])),
             truncated: Count::new(metric::TRUNCATED.counter(&[])),
             signatures: ["kept", "made", "refused"].map(|how| Count::new(metric::SIGNATURES.counter(&[how]))),
+            standings: Count::of(&metric::STANDINGS, ["unknown", "cookie", "proven"]),
+            types: Count::of(&metric::TYPES, TYPES.map(|(_, name)| name)),
+            limited: Class::ALL
+                .map(|class| Fate::ALL.map(|f| Count::new(metric::LIMITED.counter(&[class.as_str(), f.as_str()])))),
+            reasons: [(None, 0); REASONS],
+            zones: Vec::new(),
+            fixed: Arc::default(),
             steered: Vec::new(),
             serial: 0,
+            watch,
         }
     }
 
@@ -63,6 +148,8 @@ impl Tally {
         }
         self.flush();
         self.serial = topology.serial;
+        self.fixed = Fixed::of(topology);
+        self.zones = vec![<[Late; Rcode::ALL.len()]>::default(); self.fixed.zones()];
         let config = &topology.config;
         let steers = config.dns.as_ref().map(|d| d.steers.as_slice()).unwrap_or_default();
         self.steered = steers
@@ -72,30 +159,57 @@ impl Tally {
                 dcs.map(|dc| Count::new(metric::STEERED.counter(&[&steer.name, &dc.name]))).collect()
             })
             .collect();
+        if let Some(dns) = &config.dns {
+            self.watch.prefix = dns.guard.rate_limit.prefix;
+            self.watch.sample = dns.guard.log.as_ref().map_or(0, |log| log.sample);
+            self.watch.draw_line();
+        }
     }
 
-    /// Counts one query and what became of it.
-    pub(super) fn count(&mut self, outcome: &Outcome) {
+    /// Says that `queries` come next: one of them is looked at closely and stands for all.
+    pub(super) fn batch(&mut self, queries: usize) {
+        self.watch.until = 1 + self.watch.rng.below(queries as u64) as usize;
+        self.watch.weight = queries;
+    }
+
+    /// Counts a query and what became of it; an answer stands in `packet`. `limited` is what a limit made of it.
+    pub(super) fn count(&mut self, meta: &Meta, packet: &[u8], outcome: &Outcome, limited: Option<(Class, Fate)>) {
         self.queries.0 += 1;
+        if let Some((class, fate)) = limited {
+            self.limited[class as usize][fate as usize].0 += 1;
+            self.watch.limit(meta.client, class, fate);
+        }
         match outcome {
-            Outcome::Drop(Dropped::Short) => self.short.0 += 1,
-            Outcome::Drop(Dropped::Response) => self.response.0 += 1,
+            Outcome::Drop(why) => self.dropped[*why as usize].0 += 1,
             Outcome::Send(sent) => {
-                if let Some(count) = self.responses.get_mut(rank(sent.rcode)) {
-                    count.0 += 1;
-                }
-                self.truncated.0 += u64::from(sent.truncated);
-                let Signatures { kept, made, refused } = sent.signatures;
-                for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
-                    count.0 += u64::from(more);
-                }
-                if let Some((id, choice)) = &sent.steered
-                    && let Some(first) = choice.picks().first()
-                    && let Some(count) = self.steered.get_mut(id.index()).and_then(|s| s.get_mut(usize::from(*first)))
-                {
-                    count.0 += 1;
-                }
+                self.answer(sent);
+                self.watch.look(meta, packet, sent, limited.map(|(_, fate)| fate));
             }
+        }
+    }
+
+    fn answer(&mut self, sent: &Sent) {
+        let rank = rank(sent.rcode);
+        self.responses[rank].0 += 1;
+        self.truncated.0 += u64::from(sent.truncated);
+        let Signatures { kept, made, refused } = sent.signatures;
+        for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
+            count.0 += u64::from(more);
+        }
+        self.standings[standing(sent.standing)].0 += 1;
+        self.types[kind(sent.rtype)].0 += 1;
+        if let Some(zone) = sent.zone.and_then(|z| self.zones.get_mut(z as usize)) {
+            zone[rank].0 += 1;
+        }
+        if let Some(why) = sent.reason {
+            let (reason, count) = &mut self.reasons[why as usize % REASONS];
+            (*reason, *count) = (Some(why), *count + 1);
+        }
+        if let Some((id, choice)) = &sent.steered
+            && let Some(first) = choice.picks().first()
+            && let Some(count) = self.steered.get_mut(id.index()).and_then(|s| s.get_mut(usize::from(*first)))
+        {
+            count.0 += 1;
         }
     }
 
@@ -104,11 +218,65 @@ impl Tally {
         self.unsent.0 += answers as u64;
     }
 
+    /// Shows what was seen in the `seconds` since the last time.
+    pub(super) fn show(&mut self, seconds: f64) {
+        self.watch.top.fade(seconds);
+        self.watch.place.show(&self.watch.top);
+    }
+
     /// Gives everything to the metrics.
     pub(super) fn flush(&mut self) {
-        let steered = self.steered.iter_mut().flatten();
-        let plain = [&mut self.queries, &mut self.short, &mut self.response, &mut self.unsent, &mut self.truncated];
-        plain.into_iter().chain(&mut self.signatures).chain(&mut self.responses).chain(steered).for_each(Count::flush);
+        let plain = [&mut self.queries, &mut self.unsent, &mut self.truncated, &mut self.watch.lost];
+        let few = self.responses.iter_mut().chain(&mut self.dropped).chain(&mut self.standings).chain(&mut self.types);
+        let few = few.chain(&mut self.signatures);
+        let many = self.limited.iter_mut().flatten().chain(self.steered.iter_mut().flatten());
+        plain.into_iter().chain(few).chain(many).for_each(Count::flush);
+        for (reason, count) in &mut self.reasons {
+            if let Some(name) = reason.and_then(|r| serde_json::to_value(r).ok()).filter(|_| *count > 0) {
+                metric::REASONS.counter(&[name.as_str().unwrap_or("other")]).increment(std::mem::take(count));
+            }
+        }
+        for (place, zone) in self.zones.iter_mut().enumerate() {
+            for (Late(count, counter), rcode) in zone.iter_mut().zip(Rcode::ALL).filter(|(l, _)| l.0 > 0) {
+                let made = || metric::ZONES.counter(&[&self.fixed.zone_name(place), rcode.as_str()]);
+                counter.get_or_insert_with(made).increment(std::mem::take(count));
+            }
+        }
+    }
+}
+
+impl Watch {
+    fn look(&mut self, meta: &Meta, packet: &[u8], sent: &Sent, limited: Option<Fate>) {
+        self.until = self.until.wrapping_sub(1);
+        if self.until == 0 {
+            let network = self.network(meta.client);
+            self.top.count(sent.qname(packet), sent.rtype, network, self.weight as f64);
+            // Whoever does not know of batches looks at every query.
+            (self.until, self.weight) = (1, 1);
+        }
+        if self.sample > 0 {
+            self.until_line = self.until_line.saturating_sub(1);
+            if self.until_line == 0 {
+                self.draw_line();
+                let line = Line::new(meta, packet, sent, limited.map(Fate::as_str));
+                self.lost.0 += u64::from(self.lines.try_send(line).is_err());
+            }
+        }
+    }
+
+    /// Draws how many queries pass until the next one that is logged: `sample` in the mean, so that no rhythm hides from it.
+    fn draw_line(&mut self) {
+        self.until_line = 1 + self.rng.below(u64::from(self.sample) * 2 - u64::from(self.sample > 0)) as u32;
+    }
+
+    fn limit(&mut self, client: IpAddr, class: Class, fate: Fate) {
+        let network = self.network(client);
+        self.top.limit(network, class, fate);
+    }
+
+    fn network(&self, client: IpAddr) -> IpAddr {
+        let client = client.to_canonical();
+        truncate(client, if client.is_ipv4() { self.prefix.0 } else { self.prefix.1 })
     }
 }
 
@@ -118,11 +286,55 @@ impl Drop for Tally {
     }
 }
 
+/// When a thread last told what it has counted.
+pub(super) struct Told(pub(super) Mono);
+
+impl Told {
+    /// Tells again.
+    pub(super) fn again(&mut self, tally: &mut Tally, now: Mono) {
+        let since = now.since(self.0);
+        self.0 = now;
+        tally.flush();
+        tally.show(since.as_secs_f64());
+    }
+}
+
 /// Where a code stands in [`Rcode::ALL`].
 const fn rank(rcode: Rcode) -> usize {
     match rcode {
-        Rcode::BadVers => Rcode::ALL.len() - 1,
-        Rcode::NotAuth => Rcode::ALL.len() - 2,
+        Rcode::NotAuth => 7,
+        Rcode::BadVers => 8,
+        Rcode::BadCookie => 9,
         other => other as usize,
+    }
+}
+
+const fn standing(standing: Standing) -> usize {
+    match standing {
+        Standing::Unknown => 0,
+        Standing::Cookie => 1,
+        Standing::Proven => 2,
+    }
+}
+
+/// Where a type stands in [`TYPES`].
+fn kind(rtype: u16) -> usize {
+    TYPES.iter().position(|(t, _)| *t == rtype).unwrap_or(TYPES.len() - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::answer::Dropped;
+
+    #[test]
+    fn every_code_and_type_has_its_place() {
+        for (place, rcode) in Rcode::ALL.into_iter().enumerate() {
+            assert_eq!(rank(rcode), place, "{rcode:?}");
+        }
+        assert_eq!((TYPES[kind(65)].1, TYPES[kind(0)].1, TYPES[kind(65_280)].1), ("HTTPS", "other", "other"));
+        for why in [Dropped::Short, Dropped::Response, Dropped::Limited] {
+            assert!((why as usize) < 3);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::table::Table;
 use crate::base::clock::Wall;
 use crate::config::Config;
 use crate::snapshot::Snapshot;
-use crate::wire::dns::{HEADER, IN, MAX_TCP, Query, Rcode, Reply, rtype};
+use crate::wire::dns::{Edns, HEADER, IN, MAX_TCP, Query, Rcode, Reply, rtype};
 use crate::wire::name;
 use crate::wire::tsig::{self, Bad, Key, Signer, Tsig};
 use crate::wire::zone::{Change, Entry, Outgoing, RrSet, WireName, is_later, serial};
@@ -203,8 +203,12 @@ fn refuse(
 ) -> Begun {
     packet.resize(MAX_TCP, 0);
     let rcode = fault.as_ref().map_or(rcode, |(_, _, fault)| fault.rcode());
-    let mut length =
-        Reply::begin(&mut packet, asked, MAX_TCP, 0).finish(rcode, false, false, asked.edns.as_ref(), |_| 0);
+    let mut length = Reply::begin(&mut packet, asked, MAX_TCP, 0).finish(
+        rcode,
+        false,
+        false,
+        asked.edns.as_ref().map(Edns::plain).as_ref(),
+    );
     if let Some((query, start, fault)) = fault {
         length = tell(&mut packet, length, query, start, &fault, now);
     }

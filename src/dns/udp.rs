@@ -11,9 +11,11 @@ use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Meta, Outcome, Transport, answer_in_place};
+use super::guard::Guard;
 use super::table::Table;
-use super::tally::Tally;
-use crate::base::clock::{Clock as _, Mono, SystemClock};
+use super::tally::{Tally, Told};
+use crate::base::clock::{Clock as _, SystemClock};
+use crate::base::entropy::Rng;
 use crate::net::sys::{Batch, omit_path_mtu};
 use crate::snapshot::Published;
 use crate::snapshot::views::Slot;
@@ -40,7 +42,7 @@ pub(super) fn prepare(socket: &UdpSocket) -> io::Result<()> {
 }
 
 /// Answers what comes in on `socket` until `shutdown`.
-pub(super) fn serve(socket: &UdpSocket, published: &Published, shutdown: &CancellationToken) {
+pub(super) fn serve(socket: &UdpSocket, published: &Published, guard: &Guard, shutdown: &CancellationToken) {
     let mut batch = match Batch::new(socket) {
         Ok(batch) => batch,
         Err(error) => {
@@ -48,14 +50,14 @@ pub(super) fn serve(socket: &UdpSocket, published: &Published, shutdown: &Cancel
             return;
         }
     };
-    let mut tally = Tally::new(Transport::Udp);
-    let (mut flushed, mut batches, mut strikes) = (SystemClock.mono(), 0, 0);
+    let mut desk = Desk { guard, tally: Tally::new(Transport::Udp, guard), rng: Rng::from_os() };
+    let (mut told, mut batches, mut strikes) = (Told(SystemClock.mono()), 0, 0);
     while !shutdown.is_cancelled() {
         match batch.receive(socket) {
             Ok(received) => {
-                answer_batch(&mut batch, received, published, &mut tally);
+                answer_batch(&mut batch, received, published, &mut desk);
                 let unsent = batch.send(socket);
-                tally.unsent(unsent);
+                desk.tally.unsent(unsent);
                 (batches, strikes) = (batches + 1, 0);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -69,12 +71,22 @@ pub(super) fn serve(socket: &UdpSocket, published: &Published, shutdown: &Cancel
         }
         if batches >= BATCHES {
             batches = 0;
-            flush(&mut tally, &mut flushed);
+            let now = SystemClock.mono();
+            if now.since(told.0) >= FLUSH {
+                told.again(&mut desk.tally, now);
+            }
         }
     }
 }
 
-fn answer_batch(batch: &mut Batch, received: usize, published: &Published, tally: &mut Tally) {
+/// What a thread works with.
+struct Desk<'g> {
+    guard: &'g Guard,
+    tally: Tally,
+    rng: Rng,
+}
+
+fn answer_batch(batch: &mut Batch, received: usize, published: &Published, desk: &mut Desk<'_>) {
     let snapshot = published.look(Slot::Dns);
     let made;
     let table = match snapshot.views.peek::<Table>(Slot::Dns) {
@@ -87,22 +99,18 @@ fn answer_batch(batch: &mut Batch, received: usize, published: &Published, tally
             None => return,
         },
     };
+    let Desk { guard, tally, rng } = desk;
     tally.follow(&snapshot.topology);
+    tally.batch(received);
+    let (now, mono) = (SystemClock.wall(), SystemClock.mono());
     for index in 0..received {
         let Some(datagram) = batch.datagram(index) else { continue };
-        let meta = Meta { client: datagram.from, transport: Transport::Udp };
-        let outcome = answer_in_place(table, datagram.buffer, datagram.length, &meta);
-        tally.count(&outcome);
+        let meta = Meta { client: datagram.from, transport: Transport::Udp, now };
+        let mut outcome = answer_in_place(table, datagram.buffer, datagram.length, &meta);
+        let limited = guard.pass(&table.fixed.rules, meta.client, &mut outcome, datagram.buffer, mono, rng);
+        tally.count(&meta, datagram.buffer, &outcome, limited);
         if let Outcome::Send(sent) = outcome {
             batch.reply(index, sent.length);
         }
-    }
-}
-
-fn flush(tally: &mut Tally, flushed: &mut Mono) {
-    let now = SystemClock.mono();
-    if now.since(*flushed) >= FLUSH {
-        *flushed = now;
-        tally.flush();
     }
 }

@@ -13,8 +13,9 @@ use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_storage, socklen_t};
 
 /// Datagrams in a batch; 64 measure no better than 16 (gdnsd's width).
 pub const WIDTH: usize = 16;
-/// Octets of a buffer: more than the largest query that makes sense, and than the largest answer.
-pub const ROOM: usize = 2_048;
+/// Octets of a buffer: more than the largest query that makes sense, and than the largest answer. No power of two, or the
+/// fronts of all buffers would share a few lines of the cache.
+pub const ROOM: usize = 4_096 + 64;
 /// Octets for control messages: one `in_pktinfo` or `in6_pktinfo` with its header.
 const CONTROL: usize = 64;
 

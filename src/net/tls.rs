@@ -235,6 +235,12 @@ pub fn speaking(config: &ClientConfig, protocol: Protocol) -> Arc<ClientConfig> 
     Arc::new(config)
 }
 
+/// Octets that nobody can guess; `None` where the system has none to give.
+pub fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    provider().secure_random.fill(&mut octets).is_ok().then_some(octets)
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

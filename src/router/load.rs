@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
 use crate::dns::atlas::{self, GeoError};
+use crate::dns::secrets::{self, SecretsError};
 use crate::dns::sign::keys::{self, KeysError};
 use crate::dns::zone::{self, ZoneError};
 use crate::net::tls::{self, TlsError};
@@ -48,6 +49,9 @@ pub enum AssetError {
     /// The keys of a signed zone.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The secrets of DNS cookies.
+    #[error(transparent)]
+    Cookies(#[from] SecretsError),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -78,6 +82,11 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     }
     if let Some(dns) = &config.dns {
         errors.extend(zone::conflicts(dns, &assets.zones).into_iter().map(AssetError::Steer));
+        let kept = before.and_then(|t| Some((&t.config.dns.as_ref()?.guard.cookies, &t.assets.cookies)));
+        match secrets::load(&dns.guard.cookies, kept) {
+            Ok(secrets) => assets.cookies = secrets,
+            Err(e) => errors.push(e.into()),
+        }
     }
     match survey(&config) {
         Ok(atlas) => assets.atlas = Arc::new(atlas),

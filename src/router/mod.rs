@@ -192,6 +192,7 @@ impl Router {
                     events: handle.events.clone(),
                     clock,
                     explain_dns: Box::new(dns::explain),
+                    dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
                     explain_http: Box::new(explain_http),
                     reload: reloader.hook(),
                     edges: report(published(), &addresses),

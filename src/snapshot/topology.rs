@@ -14,6 +14,7 @@ use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
 use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::wire::dns::cookie::Secrets;
 use crate::wire::dnssec::keyfile::Key;
 use crate::wire::tsig;
 use crate::wire::zone::{Outgoing, WireName, Zone};
@@ -84,6 +85,8 @@ pub struct Assets {
     pub dns_certificates: [Vec<Certificate>; 3],
     /// Client configurations towards upstreams, by what was asked for.
     pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
+    /// What DNS cookies are made with.
+    pub cookies: Secrets,
 }
 
 /// A certificate with its key.

@@ -1,15 +1,20 @@
 //! DNS messages on the fast path: a query read in place, an answer written into the same buffer.
 //!
 //! The parser takes what resolvers send: a header, one question without compression, records that are skipped, and one
-//! OPT (RFC 6891). It judges nothing but form. The writer appends to a buffer that already holds the question and never
+//! OPT (`edns`). It judges nothing but form. The writer appends to a buffer that already holds the question and never
 //! writes past its limit. No allocation in either.
 
-use super::ecs::Subnet;
 use super::name;
+
+pub mod cookie;
+mod edns;
+
+pub use edns::{BLOCK, EDE, Ede, Edns, Flaw, KEEPALIVE, NSID, Opt, PADDING};
 
 /// Octets of the header.
 pub const HEADER: usize = 12;
-/// Most that an answer over UDP takes: fits every path without fragments (DNS flag day 2020; gdnsd, NSD and Knot agree).
+/// Most that an answer over UDP takes where nothing else is said: fits every path without fragments (DNS flag day 2020;
+/// gdnsd, NSD and Knot agree).
 pub const MAX_UDP: usize = 1232;
 /// What every client takes without EDNS (RFC 1035 section 4.2.1).
 pub const PLAIN_UDP: usize = 512;
@@ -21,8 +26,6 @@ pub const QNAME: [u8; 2] = [0xc0, HEADER as u8];
 pub const MAX_POINTER: usize = 0x3fff;
 /// Class IN.
 pub const IN: u16 = 1;
-/// Option code of NSID (RFC 5001).
-pub const NSID: u16 = 3;
 
 /// Types that the server itself knows.
 #[expect(missing_docs, reason = "the names are the IANA's")]
@@ -84,11 +87,13 @@ pub enum Rcode {
     NotAuth = 9,
     /// An EDNS version that is not known here.
     BadVers = 16,
+    /// Come again with the cookie that is in this answer (RFC 7873 section 8).
+    BadCookie = 23,
 }
 
 impl Rcode {
     /// All of them, for tables of counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoError,
         Self::FormErr,
         Self::ServFail,
@@ -98,6 +103,7 @@ impl Rcode {
         Self::YxDomain,
         Self::NotAuth,
         Self::BadVers,
+        Self::BadCookie,
     ];
 
     /// The word for it.
@@ -112,27 +118,9 @@ impl Rcode {
             Self::YxDomain => "yxdomain",
             Self::NotAuth => "notauth",
             Self::BadVers => "badvers",
+            Self::BadCookie => "badcookie",
         }
     }
-}
-
-/// What a query says of EDNS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Edns {
-    /// The largest answer that it takes over UDP.
-    pub size: u16,
-    /// 0 is the only one there is.
-    pub version: u8,
-    /// DNSSEC records are wanted.
-    pub dnssec_ok: bool,
-    /// NXDOMAIN may stand beside a compact denial (RFC 9824 section 5.1).
-    pub compact_ok: bool,
-    /// Our name is wanted.
-    pub nsid: bool,
-    /// For whom it asks.
-    pub subnet: Option<Subnet>,
-    /// An option breaks its own rules.
-    pub malformed: bool,
 }
 
 /// A query, read.
@@ -233,36 +221,9 @@ impl Query {
         used.len()
     }
 
-    /// The most that an answer over UDP may take.
-    pub fn udp_limit(&self) -> usize {
-        self.edns.map_or(PLAIN_UDP, |e| usize::from(e.size).clamp(PLAIN_UDP, MAX_UDP))
-    }
-}
-
-impl Edns {
-    fn read(fixed: &[u8; 10], data: &[u8]) -> Option<Self> {
-        let mut edns = Self {
-            size: u16::from_be_bytes([fixed[2], fixed[3]]),
-            version: fixed[5],
-            dnssec_ok: fixed[6] & 0x80 != 0,
-            compact_ok: fixed[6] & 0x40 != 0,
-            ..Self::default()
-        };
-        let mut rest = data;
-        while let Some((&[c0, c1, l0, l1], tail)) = rest.split_first_chunk::<4>() {
-            let (value, after) = tail.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
-            match u16::from_be_bytes([c0, c1]) {
-                NSID => edns.nsid = true,
-                // A second one is ignored, as BIND does.
-                super::ecs::CODE if edns.subnet.is_none() => match Subnet::parse(value) {
-                    Ok(subnet) => edns.subnet = Some(subnet),
-                    Err(_) => edns.malformed = true,
-                },
-                _ => {}
-            }
-            rest = after;
-        }
-        rest.is_empty().then_some(edns)
+    /// The most that an answer over UDP may take, where we send no more than `ceiling`.
+    pub fn udp_limit(&self, ceiling: usize) -> usize {
+        self.edns.map_or(PLAIN_UDP, |e| usize::from(e.size).clamp(PLAIN_UDP, ceiling.max(PLAIN_UDP)))
     }
 }
 
@@ -293,7 +254,10 @@ pub fn refuse(packet: &mut [u8], rcode: Rcode) -> usize {
 pub struct Reply<'a> {
     out: &'a mut [u8],
     at: usize,
+    /// Records end here.
     limit: usize,
+    /// The message ends here.
+    end: usize,
     question_end: usize,
     counts: [u16; 3],
 }
@@ -317,8 +281,9 @@ impl<'a> Reply<'a> {
     /// Begins behind the question of `query`, which `out` begins with. The whole answer, with `reserved` octets for the
     /// OPT, takes at most `limit`.
     pub fn begin(out: &'a mut [u8], query: &Query, limit: usize, reserved: usize) -> Self {
-        let limit = limit.min(out.len()).saturating_sub(reserved);
-        Self { out, at: query.question_end, limit, question_end: query.question_end, counts: [0; 3] }
+        let end = limit.min(out.len());
+        let limit = end.saturating_sub(reserved);
+        Self { out, at: query.question_end, limit, end, question_end: query.question_end, counts: [0; 3] }
     }
 
     /// Where the next octet goes.
@@ -391,27 +356,15 @@ impl<'a> Reply<'a> {
         self.counts = [0; 3];
     }
 
-    /// Finishes: writes the header and, where the query has EDNS, the OPT with the options that `options` writes (it gives
-    /// their length). Gives the length of the message.
-    pub fn finish(
-        self,
-        rcode: Rcode,
-        authoritative: bool,
-        truncated: bool,
-        edns: Option<&Edns>,
-        options: impl FnOnce(&mut [u8]) -> usize,
-    ) -> usize {
-        let Self { out, mut at, counts: [answers, authority, mut additional], .. } = self;
-        if let Some(edns) = edns
-            && let Some(room) = out.get_mut(at..)
-            && let Some((opt, room)) = room.split_first_chunk_mut::<11>()
+    /// Finishes: writes the header and, where the query has EDNS, the OPT. Gives the length of the message.
+    pub fn finish(self, rcode: Rcode, authoritative: bool, truncated: bool, opt: Option<&Opt<'_>>) -> usize {
+        let Self { out, mut at, end, counts: [answers, authority, mut additional], .. } = self;
+        if let Some(opt) = opt
+            && let Some(room) = out.get_mut(at..end)
         {
-            let length = options(room).min(room.len());
-            *opt = [0, 0, rtype::OPT as u8, (MAX_UDP >> 8) as u8, MAX_UDP as u8, rcode as u8 >> 4, 0, 0, 0, 0, 0];
-            opt[7] = u8::from(edns.dnssec_ok) << 7 | u8::from(edns.dnssec_ok && edns.compact_ok) << 6;
-            [opt[9], opt[10]] = (length as u16).to_be_bytes();
-            at += 11 + length;
-            additional += 1;
+            let length = opt.write(rcode, at, room);
+            at += length;
+            additional += u16::from(length > 0);
         }
         if let Some(header) = out.first_chunk_mut::<HEADER>() {
             // RD and CD are copied (RFC 1035 section 4.1.1, RFC 4035 section 3.1.6).

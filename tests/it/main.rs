@@ -9,7 +9,11 @@
 mod demo;
 mod dnssec;
 mod docs;
+mod flood;
+#[path = "../../benches/flood/flood.rs"]
+mod floods;
 mod geo;
+mod guard;
 mod journey;
 #[path = "../../benches/failover/load.rs"]
 mod load;

@@ -96,6 +96,11 @@ impl Node {
         self.ready["dns"][0].as_str().unwrap().parse().unwrap()
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The first address of a listener.
     pub fn http(&self, listener: &str) -> SocketAddr {
         self.ready["http"][listener][0].as_str().unwrap().parse().unwrap()

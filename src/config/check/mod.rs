@@ -16,6 +16,7 @@ use super::reader::{Item, Kind, Reader, Said};
 use super::words::File;
 
 mod edge;
+mod guarding;
 mod health;
 mod names;
 mod places;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::names::Names;
 use super::pools::{Layout, Pools};
-use super::{Checker, places, transports, zoning};
+use super::{Checker, guarding, places, transports, zoning};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::{List, Or};
@@ -58,6 +58,7 @@ pub(super) fn dns(
         tls: said.tls.as_ref().and_then(|t| transports::secure(t, checker)),
         https: said.https.as_ref().and_then(|h| transports::https(h, checker)),
         quic: said.quic.as_ref().and_then(|q| transports::secure(q, checker)),
+        guard: guarding::guard(said, checker),
     })
 }
 

@@ -16,7 +16,7 @@ mod quantity;
 mod request;
 
 pub(super) use address::{DomainName, Host, Ip, Listen, Peer, Prefix};
-pub(super) use quantity::{Rate, Share, Size, Time};
+pub(super) use quantity::{Rate, Sampling, Share, Size, Time};
 pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Statuses, UrlPath, User};
 
 /// Why a word was refused.

@@ -82,7 +82,7 @@ impl Word for Rate {
     }
 
     fn schema() -> Value {
-        json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? *[kM]? *rps$" })
+        json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? *[kM]? *[rq]ps$" })
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -95,6 +95,38 @@ impl Word for Rate {
 
     fn from_number(number: &str) -> Option<String> {
         Some(format!("every rate carries its unit: \"{number} rps\""))
+    }
+}
+
+/// One of so many, as `1/1000`.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct Sampling(pub(in crate::config) u32);
+
+impl Word for Sampling {
+    fn words() -> String {
+        "one of so many, from \"1/1\" to \"1/1000000\", such as \"1/1000\"".into()
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^1/[0-9]+$" })
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let wrong = || Wrong::new(format!("`{}` is no sampling", short(text)));
+        match text.trim().strip_prefix("1/").map(str::parse) {
+            Some(Ok(of @ 1..=1_000_000)) => Ok(Self(of)),
+            Some(Ok(_)) => Err(Wrong::range(format!("`{}` is out of range", short(text)))),
+            _ => Err(match text.strip_suffix('%').and_then(|p| p.trim().parse::<f64>().ok()).filter(|p| *p > 0.0) {
+                Some(percent) if percent <= 100.0 => wrong().hint(format!("write it as \"1/{:.0}\"", 100.0 / percent)),
+                _ => wrong(),
+            }),
+        }
+    }
+
+    fn from_number(number: &str) -> Option<String> {
+        let said: f64 = number.parse().ok()?;
+        let of = if said > 0.0 && said <= 1.0 { 1.0 / said } else { said };
+        (1.0..=1e6).contains(&of).then(|| format!("write it as \"1/{of:.0}\""))
     }
 }
 

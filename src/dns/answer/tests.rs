@@ -8,7 +8,7 @@ use super::*;
 use crate::config::OnAllDown;
 use crate::dns::fixture::{self, Ask, ZONE, show, steer, with_health, world, zone};
 use crate::snapshot::DcState;
-use crate::wire::dns::{MAX_UDP, PLAIN_UDP};
+use crate::wire::dns::{MAX_UDP, NSID, PLAIN_UDP};
 use crate::wire::text;
 
 const SOA: &str = "example.test. 60 SOA ns1.example.test. hostmaster.example.test. 1 3600 900 604800 60";

@@ -35,7 +35,7 @@ async fn served(transport: Transport, change: impl FnOnce(&mut Dns)) -> Served {
         Transport::Https => Speech::Https(tls(SecureWay::Https), Arc::default()),
         _ => Speech::Tcp,
     };
-    let house = Arc::new(House::new(transport, published, shutdown.clone()));
+    let house = Arc::new(House::new(transport, published, &crate::dns::fixture::guard(), shutdown.clone()));
     let server = task::spawn("serve", serve(vec![listener], Arc::clone(&house), speech));
     Served { address, house, shutdown, server, client }
 }

@@ -11,7 +11,7 @@ use crate::wire::text;
 const NAME: &str = "host.example.test.";
 
 fn house() -> Arc<House> {
-    Arc::new(House::new(Transport::Tcp, published(world()), CancellationToken::new()))
+    Arc::new(House::new(Transport::Tcp, published(world()), &crate::dns::fixture::guard(), CancellationToken::new()))
 }
 
 fn framed(qname: &str, id: u16) -> Vec<u8> {

@@ -8,9 +8,15 @@ const COMPILE_SECONDS: &[f64] = &[0.000_01, 0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0
 table! {
     QUERIES: Kind::Counter, "springtide_dns_queries_total", ["transport"], "Packets and messages that came in, broken ones among them, by transport: `udp`, `tcp`, `tls`, `https`, `quic`.";
     RESPONSES: Kind::Counter, "springtide_dns_responses_total", ["rcode"], "Answers by how they end.";
-    DROPPED: Kind::Counter, "springtide_dns_dropped_total", ["reason"], "What was not answered: `short` (less than a header), `response` (an answer, not a query), `unsent` (the socket took no more).";
+    DROPPED: Kind::Counter, "springtide_dns_dropped_total", ["reason"], "What was not answered: `short` (less than a header), `response` (an answer, not a query), `limited` (its network has had its share), `unsent` (the socket took no more).";
     TRUNCATED: Kind::Counter, "springtide_dns_truncated_total", [], "Answers that did not fit into the packet: the client comes again over TCP.";
     STEERED: Kind::Counter, "springtide_dns_steered_total", ["name", "datacenter"], "Answers of a steered name by the datacenter that stands first in them.";
+    ZONES: Kind::Counter, "springtide_dns_zone_responses_total", ["zone", "rcode"], "Answers by the zone that speaks in them, and by how they end.";
+    TYPES: Kind::Counter, "springtide_dns_types_total", ["type"], "Answers by the type that was asked for; `other` is every type without a counter of its own.";
+    REASONS: Kind::Counter, "springtide_dns_steering_total", ["reason"], "Answers of steered names by why they are what they are; `explain` has the same words.";
+    STANDINGS: Kind::Counter, "springtide_dns_standing_total", ["standing"], "Answers by what the client has shown of itself: `unknown` (nothing: its address may be forged), `cookie` (it speaks cookies and has none of ours yet), `proven` (by a cookie of ours, or by a transport with a handshake).";
+    LIMITED: Kind::Counter, "springtide_dns_limited_total", ["class", "fate"], "Answers over a limit of `rate_limit`, by limit and by what became of them: `dropped`, `truncated` or `badcookie` (sent without records), `counted` (a dry run). `springtide dns top` names the networks.";
+    LOG_LINES: Kind::Counter, "springtide_dns_log_lines_total", ["outcome"], "Lines of the query log: `written`, or `lost` because the writer did not keep up or its file can't be written.";
     CONNECTIONS: Kind::Gauge, "springtide_dns_connections", ["transport"], "Connections that are open, by transport: `tcp`, `tls`, `https`, `quic`.";
     CLOSED: Kind::Counter, "springtide_dns_closed_total", ["transport", "reason"], "Connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `handshake` (TLS or QUIC failed or took too long), `header` (a balancer's PROXY header is missing or broken), `protocol` (broke the rules of its transport), `shutdown`.";
     HTTPS_REFUSED: Kind::Counter, "springtide_dns_https_refused_total", ["status"], "HTTP requests that are no DNS query, by the status they got: 400, 404, 405, 408, 413, 415.";

@@ -20,8 +20,8 @@ fn a_query_is_read() {
     let mut name = [0xff; name::MAX];
     assert_eq!(read.lower(&packet, &mut name), 10);
     assert_eq!(&name[..10], b"\x03www\x04test\0");
-    assert_eq!(read.udp_limit(), MAX_UDP);
-    assert_eq!(Query { edns: None, ..read }.udp_limit(), PLAIN_UDP);
+    assert_eq!((read.udp_limit(MAX_UDP), read.udp_limit(4_000), read.udp_limit(9_000)), (MAX_UDP, 4_000, 4_096));
+    assert_eq!(Query { edns: None, ..read }.udp_limit(MAX_UDP), PLAIN_UDP);
 }
 
 #[test]
@@ -84,7 +84,8 @@ fn a_reply_never_passes_its_limit() {
     let record = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 1, 2, 3, 4];
     assert_eq!(reply.put_owned(Section::Answer, 1, &record, 17), Ok(()));
     assert_eq!(reply.put(Section::Answer, 1, &record), Err(Full), "42 and 16 are more than 60 less the OPT");
-    let length = reply.finish(Rcode::BadVers, true, false, read.edns.as_ref(), |_| 0);
+    let opt = Opt { size: 1232, dnssec_ok: true, ..Opt::default() };
+    let length = reply.finish(Rcode::BadVers, true, false, Some(&opt));
     assert_eq!(length, 26 + 16 + 11);
     assert_eq!(out[..12], [0xab, 0xcd, 0x85, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
     assert_eq!(out[26..28], [0xc0, 17], "the owner is another");

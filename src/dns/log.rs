@@ -1,0 +1,235 @@
+//! The query log: some of the queries, a JSON object each, written by a thread of its own.
+//!
+//! A thread that answers hands its lines over without waiting and without waking anybody; the writer comes by. What the
+//! writer can't take in time is lost, and counted.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{Meta, Sent, Standing};
+use crate::base::clock::{Clock as _, Mono, SystemClock, Wall};
+use crate::observe::names::dns as metric;
+use crate::snapshot::Published;
+use crate::wire::dns::{HEADER, Rcode};
+use crate::wire::{name, rdata};
+
+/// Lines that wait for the writer: at a turn of 50 ms some 40,000 a second.
+const WAITING: usize = 2_048;
+/// How often the writer comes by.
+const TURN: Duration = Duration::from_millis(50);
+/// How often it looks whether its file is still the one of that name.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    at: Wall,
+    client: IpAddr,
+    transport: &'static str,
+    qname: [u8; name::MAX],
+    length: u8,
+    rtype: u16,
+    rcode: Rcode,
+    size: u16,
+    truncated: bool,
+    standing: Standing,
+    /// What a limit made of it.
+    limited: Option<&'static str>,
+}
+
+impl Line {
+    /// The query whose answer stands in `packet`.
+    pub(super) fn new(meta: &Meta, packet: &[u8], sent: &Sent, limited: Option<&'static str>) -> Self {
+        let mut line = Self {
+            at: meta.now,
+            client: meta.client,
+            transport: meta.transport.as_str(),
+            qname: [0; name::MAX],
+            length: 0,
+            rtype: sent.rtype,
+            rcode: sent.rcode,
+            size: sent.length as u16,
+            truncated: sent.truncated,
+            standing: sent.standing,
+            limited,
+        };
+        let qname = sent.qname(packet);
+        if let Some(place) = line.qname.get_mut(..qname.len()) {
+            place.copy_from_slice(qname);
+            line.length = qname.len() as u8;
+        }
+        line
+    }
+
+    fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
+        let qname = self.qname.get(..self.length.into()).filter(|n| !n.is_empty());
+        let mut line = json!({
+            "ms": self.at.0,
+            "client": self.client,
+            "transport": self.transport,
+            "name": qname.map(name::show),
+            "type": qname.map(|_| rdata::type_name(self.rtype)),
+            "rcode": self.rcode.as_str(),
+            "octets": self.size,
+        });
+        let optional = [
+            ("truncated", self.truncated.then_some(Value::Bool(true))),
+            ("proven", (self.standing == Standing::Proven).then_some(Value::Bool(true))),
+            ("limited", self.limited.map(Value::from)),
+        ];
+        if let Some(object) = line.as_object_mut() {
+            object.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        }
+        writeln!(out, "{line}")
+    }
+}
+
+/// Where lines are handed over; the other end is the writer's.
+pub(super) fn channel() -> (SyncSender<Line>, Receiver<Line>) {
+    sync_channel(WAITING)
+}
+
+/// Writes what comes, to where the published configuration says, until `shutdown`; then what is left.
+pub(super) fn serve(lines: &Receiver<Line>, published: &Published, shutdown: &CancellationToken) {
+    let mut writer = Writer::default();
+    loop {
+        let last = shutdown.is_cancelled();
+        let config = &published.load().topology.config;
+        let path = config.dns.as_ref().and_then(|d| d.guard.log.as_ref()).map(|l| l.file.clone());
+        writer.turn(path.as_deref(), lines, SystemClock.mono());
+        if last {
+            return;
+        }
+        // A pause, not a wait for a line: waking this thread would cost those that answer a syscall.
+        std::thread::park_timeout(TURN);
+    }
+}
+
+#[derive(Default)]
+struct Writer {
+    open: Option<Open>,
+    looked: Mono,
+    /// What went wrong last, told once.
+    told: Option<io::ErrorKind>,
+}
+
+struct Open {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// Device and number of the file.
+    id: (u64, u64),
+}
+
+impl Open {
+    fn new(path: &Path) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        let meta = file.metadata()?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), id: (meta.dev(), meta.ino()) })
+    }
+
+    fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.id)
+    }
+}
+
+impl Writer {
+    fn turn(&mut self, path: Option<&Path>, lines: &Receiver<Line>, now: Mono) {
+        // Rotated away: the next line goes into a new file.
+        if now.since(self.looked) >= LOOK {
+            self.looked = now;
+            self.open = self.open.take().filter(Open::is_there);
+        }
+        self.open = self.open.take().filter(|open| Some(&*open.path) == path);
+        let (mut written, mut lost) = (0, 0);
+        let result = lines.try_iter().take(WAITING).try_for_each(|line| {
+            lost += 1;
+            if let Some(file) = self.file(path)? {
+                line.write(file)?;
+                (lost, written) = (lost - 1, written + 1);
+            }
+            Ok(())
+        });
+        let result = result.and_then(|()| self.open.as_mut().map_or(Ok(()), |open| open.file.flush()));
+        if let Err(error) = &result {
+            self.open = None;
+            // What waits was sampled for a file that is not to be had; the next turn tries again.
+            lost += lines.try_iter().take(WAITING).count() as u64;
+            if self.told != Some(error.kind()) {
+                self.told = Some(error.kind());
+                tracing::warn!(%error, path = ?path, "the query log can't be written: lines are lost until it can");
+            }
+        } else if written > 0 {
+            self.told = None;
+        }
+        metric::LOG_LINES.counter(&["written"]).increment(written);
+        metric::LOG_LINES.counter(&["lost"]).increment(lost);
+    }
+
+    fn file(&mut self, path: Option<&Path>) -> io::Result<Option<&mut BufWriter<File>>> {
+        let Some(path) = path else { return Ok(None) };
+        if self.open.is_none() {
+            self.open = Some(Open::new(path)?);
+        }
+        Ok(self.open.as_mut().map(|open| &mut open.file))
+    }
+}
+
+impl Sent {
+    /// The name that was asked for, as it stands in the answer in `packet`; empty where there is no question.
+    pub(super) fn qname<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
+        packet.get(HEADER..self.question_end.saturating_sub(4)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::fixture::{Ask, world};
+    use crate::dns::table::Table;
+
+    fn line(name: &str) -> Line {
+        let ask = Ask::new(name, "A");
+        let (packet, sent) = ask.of(&Table::compile(&world()));
+        Line::new(&ask.meta, &packet, &sent, None)
+    }
+
+    #[test]
+    fn lines_are_written_lost_and_follow_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("q.log");
+        let (sender, lines) = channel();
+        let mut writer = Writer::default();
+        let second = |n: u64| Mono::from_millis(n * 1_000);
+        sender.try_send(line("HOST.example.test.")).unwrap();
+        writer.turn(Some(&path), &lines, second(10));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let read: Value = serde_json::from_str(&text).unwrap();
+        let want = json!({
+            "ms": 1_559_731_985_000u64, "client": "198.51.100.7", "transport": "udp", "name": "HOST.example.test.",
+            "type": "A", "rcode": "noerror", "octets": read["octets"],
+        });
+        assert_eq!(read, want);
+        // Renamed, as logrotate does it: within a second there is a new one.
+        std::fs::rename(&path, dir.path().join("q.log.1")).unwrap();
+        sender.try_send(line("nope.example.test.")).unwrap();
+        writer.turn(Some(&path), &lines, second(12));
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"rcode\":\"nxdomain\""));
+        // A folder that is not there: lost, and nothing waits.
+        sender.try_send(line("host.example.test.")).unwrap();
+        writer.turn(Some(&dir.path().join("none/q.log")), &lines, second(13));
+        assert!(lines.try_recv().is_err());
+        // Full: the thread that answers goes on.
+        let fits = (0..2 * WAITING).filter(|_| sender.try_send(line("host.example.test.")).is_ok()).count();
+        assert_eq!(fits, WAITING);
+        writer.turn(Some(&path), &lines, second(14));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1 + WAITING);
+    }
+}
