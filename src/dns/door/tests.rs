@@ -12,6 +12,7 @@ use crate::config::{Connections, Dns, SecureWay};
 use crate::dns::answer::Transport;
 use crate::dns::fixture::{Ask, SERVER, everywhere, show, speaking};
 use crate::net::tls;
+use crate::snapshot::Topology;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -231,4 +232,24 @@ async fn clients_behind_a_balancer_count_each_for_itself() {
     assert!(ask(&mut second, &host).await.is_ok());
     assert!(is_closed(&mut first).await, "its own first makes room");
     assert!(ask(&mut other, &host).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_limits_of_who_comes_after_it() {
+    let served = served(Transport::Tcp, |dns| dns.connections.per_client = 1).await;
+    let host = Ask::new("host.example.test.", "A");
+    let mut first = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut first, &host).await.is_ok());
+    let mut next = (*served.house.published.full()).clone();
+    let mut config = (*next.topology.config).clone();
+    config.dns.as_mut().unwrap().connections.per_client = 2;
+    next.topology = Arc::new(Topology::build(Arc::new(config), next.topology.assets.clone(), None));
+    (next.generation, next.views) = (next.generation + 1, Arc::default());
+    served.house.published.publish(next);
+    let mut second = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut second, &host).await.is_ok());
+    assert!(ask(&mut first, &host).await.is_ok(), "there is room for two now");
+    let mut third = TcpStream::connect(served.address).await.unwrap();
+    assert!(ask(&mut third, &host).await.is_ok());
+    assert!(is_closed(&mut second).await, "and for no more: the idlest of them made room");
 }
