@@ -7,6 +7,7 @@
 
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
+mod differential;
 mod dnssec;
 mod docs;
 mod flood;

@@ -72,7 +72,7 @@ impl Peer {
         let path = home.display();
         let text = format!(
             "options {{ directory \"{path}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; pid-file \"{path}/named.pid\"; \
-             session-keyfile \"{path}/session.key\"; recursion no; dnssec-validation no; notify no; minimal-responses yes; \
+             session-keyfile \"{path}/session.key\"; recursion no; dnssec-validation no; notify no; minimal-responses no-auth; zero-no-soa-ttl no; \
              check-names primary ignore; check-names secondary ignore; check-integrity no; zone-statistics none; }};\ncontrols {{ }};\n{more}"
         );
         fs::write(home.join("named.conf"), text.replace("@HOME@", home.to_str().unwrap())).unwrap();
