@@ -22,6 +22,8 @@ use crate::snapshot::health::BackendState;
 
 /// Longest request body: an intent with its reason is a few hundred bytes.
 const MAX_BODY: usize = 16 * 1024;
+/// Longest question of what a configuration would do: the largest configuration, and a population beside it.
+const MAX_PLAN: usize = 32 << 20;
 /// How long any request may take; a reload of a large configuration takes longest.
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -45,6 +47,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/explain/http", get(explain_http))
         .route("/v1/intents", post(intents::wish).delete(intents::revoke))
         .route("/v1/reload", post(reload))
+        .route("/v1/plan", post(plan).layer(DefaultBodyLimit::max(MAX_PLAN)))
         .fallback(nowhere)
         .method_not_allowed_fallback(otherwise)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -83,7 +86,7 @@ async fn otherwise(method: Method) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         error,
-        "read with GET; intents take POST and DELETE, reload takes POST",
+        "read with GET; intents take POST and DELETE, reload and plan take POST",
     )
 }
 
@@ -216,6 +219,25 @@ async fn explain_http(State(shared): Site, request: Request) -> Result<Json<Valu
     };
     let snapshot = shared.context.published.full();
     Ok(Json((shared.context.explain_http)(&snapshot, question)))
+}
+
+/// What a configuration would do to steering; nothing changes. One at a time: it takes seconds of a core.
+async fn plan(State(shared): Site, Json(question): Json<Value>) -> Result<Json<Value>, Refusal> {
+    let Ok(_alone) = shared.foreseeing.try_lock() else {
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            "another comparison is under way",
+            "ask again when it has ended",
+        ));
+    };
+    let (foresee, snapshot) = (Arc::clone(&shared.context.foresee), shared.context.published.full());
+    let (now, wall) = (shared.context.clock.mono(), shared.context.clock.wall());
+    let told = tokio::task::spawn_blocking(move || foresee(&snapshot, question, now, wall)).await;
+    match told {
+        Ok(Ok(outlook)) => Ok(Json(outlook)),
+        Ok(Err(findings)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, findings, "nothing has changed")),
+        Err(_) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the comparison broke", "look at the log")),
+    }
 }
 
 /// One reload at a time: a second one would read the same file, and the order of their ends would decide.

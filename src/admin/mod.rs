@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::{Clock, Mono};
+use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::task::{self, Task};
 use crate::control::event::Event;
 use crate::net::listen::{self, ListenError, Share};
@@ -50,6 +50,9 @@ pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value 
 pub type Reloaded = Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send>>;
 /// Loads the configuration anew and puts it in force.
 pub type Reload = Arc<dyn Fn() -> Reloaded + Send + Sync>;
+/// Tells what a configuration would do to steering: the world, the question, now.
+pub type Foresee =
+    Arc<dyn Fn(&Snapshot, serde_json::Value, Mono, Wall) -> Result<serde_json::Value, String> + Send + Sync>;
 /// Tells of the edges of this node.
 pub type Edges = Box<dyn Fn() -> Vec<Edge> + Send + Sync>;
 
@@ -88,6 +91,8 @@ pub struct Context {
     pub explain_http: ExplainHttp,
     /// How to load the configuration anew.
     pub reload: Reload,
+    /// How to tell what a configuration would do.
+    pub foresee: Foresee,
     /// What the edges are doing.
     pub edges: Edges,
     /// The bearer token that every request but health checks must carry, if there is one.
@@ -103,6 +108,7 @@ struct Shared {
     started: Mono,
     live: live::Live,
     reloading: Mutex<()>,
+    foreseeing: Mutex<()>,
     shutdown: CancellationToken,
 }
 
@@ -146,7 +152,7 @@ pub fn start(listen: SocketAddr, context: Context, shutdown: CancellationToken) 
 impl Shared {
     fn new(context: Context, address: SocketAddr, shutdown: CancellationToken) -> Self {
         let (started, live) = (context.clock.mono(), live::Live::new());
-        Self { context, address, started, live, reloading: Mutex::new(()), shutdown }
+        Self { context, address, started, live, reloading: Mutex::new(()), foreseeing: Mutex::new(()), shutdown }
     }
 
     fn now(&self) -> Mono {

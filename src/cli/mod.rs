@@ -14,6 +14,7 @@ mod drain;
 mod explain;
 mod fleet;
 mod keys;
+mod plan;
 mod reload;
 mod run;
 mod status;
@@ -41,6 +42,7 @@ enum Command {
     Drain(drain::DrainArgs),
     Explain(explain::ExplainArgs),
     Keys(keys::KeysArgs),
+    Plan(plan::PlanArgs),
     Reload(reload::ReloadArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
@@ -61,6 +63,7 @@ pub fn run() -> ExitCode {
         Command::Drain(args) => args.run(),
         Command::Explain(args) => args.run(),
         Command::Keys(args) => args.run(),
+        Command::Plan(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),

@@ -16,7 +16,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::{Config, Locality, Steer};
 use crate::decide::near::Near;
-use crate::decide::steer::Fences;
+use crate::decide::steer::{Fences, Plan};
 use crate::observe::names::dns as metric;
 use crate::snapshot::atlas::Atlas;
 use crate::snapshot::views::Slot;
@@ -163,6 +163,11 @@ impl Table {
         };
         let steered = fixed.near.iter().enumerate().map(one).collect();
         Self { steered, generation: snapshot.generation, fixed: Arc::clone(&fixed) }
+    }
+
+    /// How the steered name `id` is decided.
+    pub fn plan(&self, id: SteerId) -> Option<&Plan> {
+        self.steered.get(id.index())?.plan()
     }
 
     /// Where `name`, in lower case, leads.

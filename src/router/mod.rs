@@ -10,6 +10,7 @@
 //! ```
 
 mod load;
+pub mod movement;
 mod reload;
 mod watch;
 
@@ -22,6 +23,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 pub use load::{LoadError, load, prepare};
+pub use movement::{Outlook, Question};
 pub use reload::{ReloadError, Reloaded};
 
 use crate::base::clock::{Clock, SystemClock};
@@ -195,6 +197,7 @@ impl Router {
                     dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
                     explain_http: Box::new(explain_http),
                     reload: reloader.hook(),
+                    foresee: foresee(),
                     edges: report(published(), &addresses),
                     token,
                     fleet: a.fleet.clone(),
@@ -268,6 +271,15 @@ fn report(published: Arc<Published>, addresses: &Addresses) -> admin::Edges {
             addresses: addresses.clone(),
         };
         running.iter().map(edge).collect()
+    })
+}
+
+/// The admin API's way to ask what a configuration would do.
+fn foresee() -> admin::Foresee {
+    Arc::new(|snapshot, question, now, wall| {
+        let question = serde_json::from_value(question).map_err(|e| e.to_string())?;
+        let outlook = movement::foresee(snapshot, &question, now, wall)?;
+        serde_json::to_value(outlook).map_err(|e| e.to_string())
     })
 }
 
