@@ -50,17 +50,21 @@ struct Branch {
     /// The candidates in it, as bits.
     set: u64,
     hash: u64,
-    /// 1 / weight.
+    /// 1 / (64 x weight in thousandths): times any -ln(u), which is at most 53 ln(2), below 1.
     inverse: f64,
     /// Where it stands among the members of its group.
     place: u16,
-    to: To,
+    way: Way,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum To {
-    Candidate(u16),
-    Group(u16),
+/// Where a branch leads: to a candidate, or from [`MAX_CANDIDATES`] on to a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way(u16);
+
+impl Way {
+    fn group(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(MAX_CANDIDATES)
+    }
 }
 
 /// What a member weighs by configuration, and what is left of it.
@@ -127,7 +131,7 @@ pub(super) struct Soil<'a> {
 struct Grown {
     stake: Stake,
     /// What can be answered of it; `None`: nothing.
-    to: Option<(To, u64)>,
+    to: Option<(Way, u64)>,
     standby: bool,
     failed: bool,
 }
@@ -160,9 +164,9 @@ impl Tree {
         let best = grown.iter().filter(usable).map(tier).min()?;
         let first = self.branches.len();
         for (g, place) in grown.iter().zip(0..) {
-            if let Some((to, set)) = g.to.filter(|_| g.stake.left > 0 && tier(g) == best) {
-                let inverse = 1.0 / g.stake.left as f64;
-                self.branches.push(Branch { set, hash: g.stake.hash, inverse, place, to });
+            if let Some((way, set)) = g.to.filter(|_| g.stake.left > 0 && tier(g) == best) {
+                let inverse = 1.0 / (64.0 * g.stake.left as f64);
+                self.branches.push(Branch { set, hash: g.stake.hash, inverse, place, way });
             }
         }
         let branches = self.branches.get(first..).unwrap_or_default();
@@ -215,7 +219,7 @@ impl Tree {
                 };
                 let left = soil.weights.get(*index).copied().unwrap_or(0);
                 let stake = Stake { set: 1 << index, hash: seat.hash, whole: u64::from(seat.configured) * 1_000, left };
-                let to = (left > 0).then_some((To::Candidate(*index as u16), 1 << index));
+                let to = (left > 0).then_some((Way(*index as u16), 1 << index));
                 Grown { stake, to, standby: member.standby, failed: false }
             }
             Who::Pool(pool) => {
@@ -229,7 +233,7 @@ impl Tree {
                 let weight = u64::from(if soil.all { member.weight.max(1) } else { member.weight });
                 let stake = Stake { set: all, hash: own, whole: weight * 1_000, left: weight * health };
                 let failed = (health as f64) < pool.fail_below * 1_000.0;
-                Grown { stake, to: Some((To::Group(group), set)), standby: member.standby, failed }
+                Grown { stake, to: Some((Way(group + MAX_CANDIDATES as u16), set)), standby: member.standby, failed }
             }
         }
     }
@@ -237,11 +241,10 @@ impl Tree {
     /// Ranks for one client: fills `picks` with the best, and gives how near the first is; 2: what is near sheds the client.
     pub(super) fn rank(&self, view: &View, picks: &mut Picks) -> u8 {
         let Some(root) = self.groups.last() else { return 0 };
-        // A short list costs less to keep; two or three answers are what is asked for.
-        let near = if picks.room <= 4 {
-            self.walk::<4>(root, view, !view.spilled, picks)
-        } else {
-            self.walk::<MAX_ANSWERS>(root, view, !view.spilled, picks)
+        // A short list costs less to keep; two answers are what is asked for.
+        let near = match picks.room {
+            0..=2 => self.walk::<2>(root, view, !view.spilled, picks),
+            _ => self.walk::<MAX_ANSWERS>(root, view, !view.spilled, picks),
         };
         if view.spilled != 0 && picks.room > 0 {
             self.walk::<MAX_ANSWERS>(root, view, view.spilled, picks);
@@ -272,36 +275,27 @@ impl Tree {
     }
 
     fn walk<const N: usize>(&self, group: &Group, view: &View, among: u64, picks: &mut Picks) -> u8 {
-        let turn = group.turn(view);
-        let shed = group.sheds(view);
-        let need = picks.room.min(N);
-        let mut best = [(u8::MAX, u64::MAX, To::Candidate(0)); N];
-        let mut len = 0;
-        for branch in self.branches(group).iter().filter(|b| b.set & among != 0) {
-            let near = group.nearness(branch, view, shed);
-            let worst =
-                if len < need { (u8::MAX, u64::MAX) } else { best.get(need - 1).map_or((0, 0), |w| (w.0, w.1)) };
-            if near > worst.0 {
+        let (turn, shed) = (group.turn(view), group.sheds(view));
+        // Insertion into a short sorted list.
+        let (mut keys, mut ways) = ([u64::MAX; N], [Way::default(); N]);
+        let Some(last) = picks.room.min(N).checked_sub(1) else { return 0 };
+        for branch in self.branches(group) {
+            if branch.set & among == 0 {
                 continue;
             }
-            let limit = if near == worst.0 { worst.1 } else { u64::MAX };
-            let Some(cost) = group.cost(branch, view, turn, limit) else { continue };
-            // Insertion into a short sorted list.
-            let mut at = len.min(need - 1);
-            if len < need {
-                len += 1;
-            }
-            while at > 0 && (near, cost) < (best[at - 1].0, best[at - 1].1) {
-                best[at] = best[at - 1];
+            let Some(key) = group.key(branch, view, turn, shed, keys[last]) else { continue };
+            let mut at = last;
+            while at > 0 && key < keys[at - 1] {
+                (keys[at], ways[at]) = (keys[at - 1], ways[at - 1]);
                 at -= 1;
             }
-            best[at] = (near, cost, branch.to);
+            (keys[at], ways[at]) = (key, branch.way);
         }
-        for (_, _, to) in best.iter().take(len) {
-            match to {
-                To::Candidate(index) => picks.push(*index),
-                To::Group(below) => {
-                    if let Some(below) = self.groups.get(usize::from(*below)) {
+        for (way, _) in ways.iter().zip(&keys).take_while(|(_, key)| **key != u64::MAX) {
+            match way.group() {
+                None => picks.push(way.0),
+                Some(below) => {
+                    if let Some(below) = self.groups.get(below) {
                         self.walk::<N>(below, view, among, picks);
                     }
                 }
@@ -310,23 +304,26 @@ impl Tree {
                 break;
             }
         }
-        if shed { 2 } else { best[0].0 }
+        if shed { 2 } else { nearness(keys[0]) }
     }
 
     fn list(&self, group: &Group, view: &View, among: u64, into: &mut Vec<Rank>) {
         let (turn, shed) = (group.turn(view), group.sheds(view));
-        let mut ranked: Vec<(u8, u64, To)> = self
+        let mut ranked: Vec<(u64, Way)> = self
             .branches(group)
             .iter()
             .filter(|b| b.set & among != 0)
-            .filter_map(|b| Some((group.nearness(b, view, shed), group.cost(b, view, turn, u64::MAX)?, b.to)))
+            .filter_map(|b| Some((group.key(b, view, turn, shed, u64::MAX)?, b.way)))
             .collect();
-        ranked.sort_by_key(|(near, cost, _)| (*near, *cost));
-        for (near, _, to) in ranked {
-            match to {
-                To::Candidate(index) => into.push(Rank { index, near, spilled: view.spilled >> index & 1 == 1 }),
-                To::Group(below) => {
-                    if let Some(below) = self.groups.get(usize::from(below)) {
+        ranked.sort_by_key(|(key, _)| *key);
+        for (key, way) in ranked {
+            match way.group() {
+                None => {
+                    let spilled = view.spilled >> way.0 & 1 == 1;
+                    into.push(Rank { index: way.0, near: nearness(key), spilled });
+                }
+                Some(below) => {
+                    if let Some(below) = self.groups.get(below) {
                         self.list(below, view, among, into);
                     }
                 }
@@ -358,37 +355,41 @@ impl Group {
         left < whole && hash::unit(hash::join(view.key, seat)) > left as f64 / whole as f64
     }
 
-    fn nearness(&self, branch: &Branch, view: &View, shed: bool) -> u8 {
-        match (self.near && view.near != 0, branch.set & view.near != 0) {
-            (false, _) => 0,
-            (true, false) => 1,
-            (true, true) => u8::from(shed) * 2,
-        }
-    }
-
-    /// What ranks the branch: the lowest is first. `None`: not below `limit`, for sure.
+    /// What ranks the branch, the lowest first: how near it is in the two highest bits, the policy's cost in the others.
+    /// `None`: not below `limit`, for sure.
     ///
-    /// Weighted rendezvous takes the highest -w / ln(u), which is the lowest -ln(u) / w: positive numbers, whose bits order
-    /// as they do. And -ln(u) is at least 1 - u, so most of those that lose need no logarithm.
+    /// Weighted rendezvous takes the highest -w / ln(u), which is the lowest -ln(u) / w: positive numbers below 1, whose bits
+    /// order as they do and leave the two highest free. And -ln(u) is at least 1 - u, so many of those that lose need no
+    /// logarithm.
     #[inline]
-    fn cost(&self, branch: &Branch, view: &View, turn: u16, limit: u64) -> Option<u64> {
+    fn key(&self, branch: &Branch, view: &View, turn: u16, shed: bool, limit: u64) -> Option<u64> {
+        let near = match (self.near && view.near != 0, branch.set & view.near != 0) {
+            (false, _) => 0,
+            (true, false) => 1 << 62,
+            (true, true) => u64::from(shed) << 63,
+        };
         let drawn = || hash::join(branch.hash, view.key);
         let cost = match self.order {
             Order::Weighted => {
                 let u = hash::unit(drawn());
-                if ((1.0 - u) * branch.inverse).to_bits() > limit {
+                if near | ((1.0 - u) * branch.inverse).to_bits() >= limit {
                     return None;
                 }
-                // Not below zero, whatever the last bit of the logarithm: ln(1) is 0, and -0.0 has its sign bit set.
-                (-u.ln() * branch.inverse).max(0.0).to_bits() & (u64::MAX >> 1)
+                // ln(1) is 0, and -0.0 has its sign bit set.
+                (-u.ln() * branch.inverse).to_bits() & (u64::MAX >> 2)
             }
             Order::Even => (1 << 53) - (drawn() >> 11),
             Order::Listed => branch.place.into(),
             Order::Spread if branch.place >= turn => (branch.place - turn).into(),
             Order::Spread => (branch.place + self.places - turn).into(),
         };
-        (cost < limit).then_some(cost)
+        Some(near | cost).filter(|key| *key < limit)
     }
+}
+
+/// How near a branch with this key is.
+const fn nearness(key: u64) -> u8 {
+    (key >> 62) as u8
 }
 
 /// All candidates beneath `members`, as bits.
