@@ -64,6 +64,44 @@ fn the_configurations_that_we_ship_are_good() {
     }
 }
 
+/// What the guide's examples stand on, where they show a part only.
+const GROUND: &str = "
+[dns]
+listen = '127.0.0.1:5300'
+[[dns.zone]]
+name = 'hongbao.test.'
+file = 'zone'
+[[service]]
+name = 'claim'
+backends.shenzhen = ['10.1.0.1:7000']
+backends.guangzhou = []
+backends.shanghai = []
+backends.tianjin = []
+backends.singapore = []
+";
+
+#[test]
+fn the_steering_that_the_guide_shows_is_good() {
+    let guide = fs::read_to_string(root().join("docs/GUIDE.md")).unwrap();
+    let examples: Vec<&str> = guide
+        .split("```toml\n")
+        .skip(1)
+        .map(|t| t.split("```").next().unwrap())
+        .filter(|t| t.contains("[[dns.steer]]"))
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let places = ["shenzhen", "guangzhou", "shanghai", "tianjin", "singapore"];
+        let place = |(i, name): (usize, &&str)| {
+            format!("[[datacenter]]\nname = '{name}'\naddresses = ['192.0.2.{i}']\nnear = ['10.{i}.0.0/16']\n")
+        };
+        let places: String = places.iter().enumerate().map(place).collect();
+        let text = format!("{places}{GROUND}{example}");
+        let config = check::parse(&text, Path::new("guide.toml")).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(config.warnings.is_empty(), "{}", config.warnings);
+    }
+}
+
 #[test]
 fn the_generated_pages_are_those_of_this_program() {
     let page = |name: &str| fs::read_to_string(root().join("docs").join(name)).unwrap_or_default();

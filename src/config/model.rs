@@ -41,6 +41,14 @@ pub struct Config {
     pub warnings: Findings,
 }
 
+impl Config {
+    /// Everywhere that anything is said of clients: by `near`, and by fences.
+    pub fn localities(&self) -> impl Iterator<Item = &Locality> {
+        let fences = self.dns.iter().flat_map(|d| &d.steers).flat_map(|s| &s.fences).flat_map(|f| &f.clients);
+        self.datacenters.iter().flat_map(|d| &d.near).chain(fences)
+    }
+}
+
 /// Who this node is.
 #[derive(Clone, Debug, Default)]
 pub struct Node {
@@ -669,8 +677,8 @@ pub struct Pool {
 /// Clients that may be sent to some datacenters only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
-    /// Who; the longest prefix over all fences of a name decides.
-    pub clients: Vec<IpNet>,
+    /// Who. The most exact kind that is said of a client by any fence of the name counts, see [`Locality`].
+    pub clients: Vec<Locality>,
     /// Where they may be sent: places in [`Steer::datacenters`].
     pub only: Vec<usize>,
 }

@@ -520,8 +520,8 @@ section! {
 section! {
     /// Clients that may be sent to some datacenters only.
     Fence {
-        /// Who: prefixes; the longest over all fences of the name decides.
-        clients: List<Prefix, 100_000> = required,
+        /// Who: as in a datacenter's `near`. The most exact that is said of a client by any fence of the name decides.
+        clients: List<Locality, 100_000> = required,
         /// Where they may be sent: datacenters of the name.
         only: List<Name, 64> = required,
     } synonyms {

@@ -8,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram};
 use super::event::Event;
 use super::probe::{kind_word, outcome_word};
 use crate::base::clock::Wall;
-use crate::config::ProbeKind;
+use crate::config::{Datacenter, ProbeKind};
 use crate::observe::names::control as names;
 use crate::snapshot::diff::{Change, Gravity, diff};
 use crate::snapshot::health::{BackendState, ProbeOutcome, Verdict};
@@ -46,6 +46,8 @@ pub(super) struct Report {
     isolated: Gauge,
     intents: Gauge,
     cells: Vec<Cell>,
+    /// By datacenter: what leaves it, and its load.
+    spills: Vec<(Gauge, Gauge)>,
     /// What has been told.
     told: Arc<Snapshot>,
 }
@@ -73,6 +75,7 @@ impl Report {
             isolated: names::ISOLATED.gauge(&[]),
             intents: names::INTENTS.gauge(&[]),
             cells: cells(&first.topology),
+            spills: spills(&first.topology),
             told: Arc::clone(first),
         };
         report.show(first);
@@ -135,9 +138,18 @@ impl Report {
             // A series can't be taken back; what has gone stands at zero.
             self.cells.iter().for_each(|cell| cell.show(&[0; STATES.len()], 0.0, 0.0, false));
             self.cells = cells(&new.topology);
+            self.spills.iter().for_each(|(shed, load)| {
+                shed.set(0.0);
+                load.set(0.0);
+            });
+            self.spills = spills(&new.topology);
         }
-        if !changes.is_empty() || serial != new.topology.serial {
+        if !changes.is_empty() || serial != new.topology.serial || self.told.generation != new.generation {
             self.show(new);
+        }
+        for ((shed, load), spill) in self.spills.iter().zip(new.spill.iter()) {
+            shed.set(f64::from(spill.shed) / 1_000.0);
+            load.set(spill.rate_rps.unwrap_or(0.0));
         }
         self.told = Arc::clone(new);
     }
@@ -170,6 +182,14 @@ impl Cell {
         self.health.set(health);
         self.panic.set(f64::from(u8::from(panic)));
     }
+}
+
+/// Gauges of what leaves each datacenter, and of its load; none where no capacity is configured.
+fn spills(topology: &Topology) -> Vec<(Gauge, Gauge)> {
+    let config = &topology.config;
+    let wanted = config.datacenters.iter().any(|d| d.capacity_rps.is_some());
+    let named = |d: &Datacenter| (names::SHED.gauge(&[&d.name]), names::LOAD.gauge(&[&d.name]));
+    config.datacenters.iter().filter(|_| wanted).map(named).collect()
 }
 
 fn cells(topology: &Topology) -> Vec<Cell> {

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::base::prefix::runs::Runs;
-use crate::config::{Config, Locality};
+use crate::config::{Config, Datacenter, Locality, Steer};
 use crate::snapshot::atlas::{Atlas, Mark, Origin, Rank, Source, Stamp};
 use crate::wire::cidr;
 use crate::wire::mmdb::{Mmdb, MmdbError, Place, Record};
@@ -59,10 +59,10 @@ pub enum GeoError {
         kind: String,
     },
     /// No file says anything of this kind.
-    #[error("datacenter `{datacenter}` is near to `{locality}`, but {missing}")]
+    #[error("{what} `{locality}`, but {missing}")]
     Unknown {
-        /// Whose `near` it is.
-        datacenter: String,
+        /// Whose `near`, or whose fence, in words.
+        what: String,
         /// What it says.
         locality: Locality,
         /// What is missing.
@@ -82,8 +82,8 @@ pub enum Doubt {
     },
     /// Nobody is there.
     Nobody {
-        /// Whose `near` it is.
-        datacenter: String,
+        /// Whose `near`, or whose fence, in words.
+        what: String,
         /// What it says.
         locality: Locality,
     },
@@ -95,8 +95,8 @@ impl std::fmt::Display for Doubt {
             Self::Unused { file, classes } => {
                 write!(f, "{}: no datacenter is near to `class:{}`", file.display(), classes.join("`, `class:"))
             }
-            Self::Nobody { datacenter, locality } => {
-                write!(f, "datacenter `{datacenter}` is near to `{locality}`, but no network is there")
+            Self::Nobody { what, locality } => {
+                write!(f, "{what} `{locality}`, but no network is there")
             }
         }
     }
@@ -151,7 +151,7 @@ struct Asked {
 impl Asked {
     fn of(config: &Config) -> Self {
         let mut asked = Self::default();
-        for locality in config.datacenters.iter().flat_map(|dc| &dc.near) {
+        for locality in config.localities() {
             let rank = Rank::of(locality);
             match locality {
                 Locality::Net(_) => {}
@@ -294,9 +294,18 @@ fn database(file: &Path, bytes: &[u8], asked: &Asked) -> Result<Source, Vec<GeoE
 
 /// What is asked for and answered by no file.
 fn unanswered(config: &Config, atlas: &Atlas, doubts: &mut Vec<Doubt>, errors: &mut Vec<GeoError>) {
+    fn near(dc: &Datacenter) -> String {
+        format!("datacenter `{}` is near to", dc.name)
+    }
+    fn around(steer: &Steer) -> String {
+        format!("a fence of `{}` stands around", steer.name)
+    }
     let marks = || atlas.sources.iter().flat_map(|source| &source.marks);
     let found: BTreeSet<&Locality> = marks().flat_map(|mark| &mark.localities).collect();
-    for (dc, locality) in config.datacenters.iter().flat_map(|dc| dc.near.iter().map(move |l| (dc, l))) {
+    let nearby = config.datacenters.iter().flat_map(|dc| dc.near.iter().map(move |l| (near(dc), l)));
+    let steers = config.dns.iter().flat_map(|d| &d.steers);
+    let fences = steers.flat_map(|s| s.fences.iter().flat_map(|f| &f.clients).map(move |l| (around(s), l)));
+    for (what, locality) in nearby.chain(fences) {
         let rank = Rank::of(locality);
         let missing = match locality {
             Locality::Net(_) => continue,
@@ -309,10 +318,10 @@ fn unanswered(config: &Config, atlas: &Atlas, doubts: &mut Vec<Doubt>, errors: &
             }
             _ => Some("no database of `[geo]` knows countries: add one such as GeoLite2-Country"),
         };
-        let (datacenter, locality) = (dc.name.clone(), locality.clone());
+        let locality = locality.clone();
         match missing {
-            Some(missing) => errors.push(GeoError::Unknown { datacenter, locality, missing }),
-            None => doubts.push(Doubt::Nobody { datacenter, locality }),
+            Some(missing) => errors.push(GeoError::Unknown { what, locality, missing }),
+            None => doubts.push(Doubt::Nobody { what, locality }),
         }
     }
 }

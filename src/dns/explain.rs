@@ -297,7 +297,10 @@ mod tests {
                 Member { who: Who::Pool(south), weight: 80, standby: false },
                 Member { standby: true, ..dc(2) },
             ],
-            fences: vec![Fence { clients: vec!["10.9.0.0/16".parse().unwrap()], only: vec![1, 2] }],
+            fences: vec![Fence {
+                clients: vec![crate::config::Locality::Net("10.9.0.0/16".parse().unwrap())],
+                only: vec![1, 2],
+            }],
             ..fixture::steer("www.example.test.", &[Policy::Failover])
         };
         let mut snapshot = fixture::snapshot(vec![fixture::zone("example.test.", fixture::ZONE)], vec![steer]);

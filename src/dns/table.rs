@@ -277,7 +277,7 @@ impl Fixed {
             let build = || Arc::new(Near::build(&localities(config, steer), atlas));
             let near = same.map_or_else(build, |(_, near)| Arc::clone(near));
             fixed.near.push(near);
-            fixed.fences.push(Fences::build(&steer.fences).map(Arc::new));
+            fixed.fences.push(Fences::build(&steer.fences, atlas).map(Arc::new));
             let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
             let zone = zone_of(&owner, &apexes).and_then(|i| order.get(i as usize).map(|z| (i, z)));
             if let Some((zone, data)) = zone

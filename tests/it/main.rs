@@ -21,6 +21,7 @@ mod load;
 mod mmdb_writer;
 mod node;
 mod peers;
+mod plan;
 mod secondaries;
 mod steering_gdnsd;
 mod support;

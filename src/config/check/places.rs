@@ -122,7 +122,9 @@ pub(super) fn geo(root: &Root, checker: &mut Checker<'_>) -> Geo {
         }
     }
     let whole = checker.whole && said.clean;
-    for place in root.datacenter.0.iter().flat_map(|d| &d.near.0).filter(|_| whole) {
+    let fences = root.dns.iter().flat_map(|d| &d.steer.0).flat_map(|s| &s.fence.0);
+    let fenced = fences.filter_map(|f| f.clients.as_ref()).flat_map(|c| &c.0);
+    for place in root.datacenter.0.iter().flat_map(|d| &d.near.0).chain(fenced).filter(|_| whole) {
         let (missing, key) = match place.value {
             Locality::Net(net) => {
                 if let Some(wall) = EMBEDDINGS.iter().find(|wall| IpNet::V6(**wall).contains(&net)) {

@@ -11,7 +11,7 @@ use super::{Checker, guarding, places, transports, zoning};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::{List, Or};
-use crate::config::model::{Datacenter, Dns, Fence, OnAllDown, Planned, Policy, Schedule, Steer};
+use crate::config::model::{Datacenter, Dns, Fence, Locality, OnAllDown, Planned, Policy, Schedule, Steer};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 use crate::config::words::{DomainName, Drain};
@@ -170,24 +170,30 @@ impl Context<'_> {
         self.pools.lay(list, checker)
     }
 
+    /// A fence around less than a client would hold some of its neighbours, or not all of its own.
+    fn told_apart(&self, net: IpNet, span: Span, checker: &mut Checker<'_>) {
+        let told = if net.addr().is_ipv4() { self.dns.client_prefix_v4.0 } else { self.dns.client_prefix_v6.0 };
+        if u32::from(net.prefix_len()) > told {
+            let message = format!("{net} is narrower than what clients are told apart by: /{told}");
+            let hint = "fence the network around it, or raise `client_prefix_v4` or `client_prefix_v6`";
+            checker.error(Code::Conflict, span, message, hint);
+        }
+    }
+
     /// Who is fenced, and to where.
     fn fences(&self, said: &raw::Steer, layout: &Layout, checker: &mut Checker<'_>) -> Vec<Fence> {
-        let mut seen: HashMap<IpNet, Span> = HashMap::new();
+        let mut seen: HashMap<&Locality, Span> = HashMap::new();
         let mut fences = Vec::new();
         for fence in &said.fence.0 {
             let mut all = Fence::default();
-            for net in fence.clients.iter().flat_map(|c| &c.0) {
-                if let Some(first) = seen.insert(net.0, net.span) {
-                    checker.twice(net.span, first, format!("{} is fenced twice", net.0));
+            for client in fence.clients.iter().flat_map(|c| &c.0) {
+                if let Some(first) = seen.insert(&client.value, client.span) {
+                    checker.twice(client.span, first, format!("{} is fenced twice", client.value));
                 }
-                let told =
-                    if net.0.addr().is_ipv4() { self.dns.client_prefix_v4.0 } else { self.dns.client_prefix_v6.0 };
-                if u32::from(net.0.prefix_len()) > told {
-                    let message = format!("{} is narrower than what clients are told apart by: /{told}", net.0);
-                    let hint = "fence the network around it, or raise `client_prefix_v4` or `client_prefix_v6`";
-                    checker.error(Code::Conflict, net.span, message, hint);
+                if let Locality::Net(net) = client.value {
+                    self.told_apart(net, client.span, checker);
                 }
-                all.clients.push(net.0);
+                all.clients.push(client.value.clone());
             }
             if fence.clients.as_ref().is_some_and(|c| c.0.is_empty() && c.clean) {
                 checker.error(Code::BadValue, fence.span, "this fence stands around nobody", "name its `clients`");

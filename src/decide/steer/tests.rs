@@ -68,6 +68,10 @@ fn tree(policy: &[Policy], weights: &[(u64, u32)], members: Vec<Member>) -> Plan
     Plan::new(seats(weights), &Steer { members, ..steer(policy) }, PREFIX)
 }
 
+fn net(text: &str) -> Locality {
+    Locality::Net(text.parse().unwrap())
+}
+
 fn client(address: &str) -> Client {
     Client::new(address.parse().unwrap(), PREFIX)
 }
@@ -290,12 +294,13 @@ fn who_stands_by_serves_when_all_others_have_failed_and_weight_nought_never() {
 
 fn fenced(weights: &[(u64, u32)], states: &[DcState], on_all_down: OnAllDown) -> Plan {
     let fences = vec![
-        Fence { clients: vec!["10.0.0.0/8".parse().unwrap()], only: vec![0, 1] },
-        Fence { clients: vec!["10.64.0.0/10".parse().unwrap()], only: vec![1] },
+        Fence { clients: vec![net("10.0.0.0/8")], only: vec![0, 1] },
+        Fence { clients: vec![net("10.64.0.0/10")], only: vec![1] },
     ];
     let steer = Steer { fences, on_all_down, on_empty: OnEmpty::Refused, ..steer(WEIGHTED) };
     let seats = seats(weights).into_iter().zip(states).map(|(seat, state)| Seat { state: *state, ..seat }).collect();
-    Plan::new(seats, &steer, PREFIX).with_fences(&steer, &Arc::new(Fences::build(&steer.fences).unwrap()))
+    Plan::new(seats, &steer, PREFIX)
+        .with_fences(&steer, &Arc::new(Fences::build(&steer.fences, &Atlas::default()).unwrap()))
 }
 
 #[test]
@@ -438,9 +443,9 @@ proptest! {
             let effective = if state == Serving { u64::from(configured) * factor } else { 0 };
             Seat { state, configured, effective, shed, ..seat }
         }).collect();
-        let fences = vec![Fence { clients: vec!["0.0.0.0/1".parse().unwrap()], only: only.clone() }];
+        let fences = vec![Fence { clients: vec![net("0.0.0.0/1")], only: only.clone() }];
         let steer = Steer { members, fences, answers, ..steer(policy) };
-        let plan = Plan::new(seats.clone(), &steer, PREFIX).with_fences(&steer, &Arc::new(Fences::build(&steer.fences).unwrap()));
+        let plan = Plan::new(seats.clone(), &steer, PREFIX).with_fences(&steer, &Arc::new(Fences::build(&steer.fences, &Atlas::default()).unwrap()));
         let client = Client::new(IpAddr::V4(address.into()), PREFIX);
         let (choice, inside) = (plan.choose(&client), address >> 31 == 0);
         let lets = |i: usize| !inside || only.contains(&i);
@@ -501,11 +506,11 @@ proptest! {
         let mut plan = plan(policy, &weights, near.then_some(NEAR));
         if fence {
             let fences = vec![
-                Fence { clients: vec!["10.1.0.0/17".parse().unwrap()], only: vec![0, 2] },
-                Fence { clients: vec!["10.1.3.0/24".parse().unwrap(), "10.2.0.0/15".parse().unwrap()], only: vec![1] },
+                Fence { clients: vec![net("10.1.0.0/17")], only: vec![0, 2] },
+                Fence { clients: vec![net("10.1.3.0/24"), net("10.2.0.0/15")], only: vec![1] },
             ];
             let steer = Steer { fences, ..steer(policy) };
-            plan = plan.with_fences(&steer, &Arc::new(Fences::build(&steer.fences).unwrap()));
+            plan = plan.with_fences(&steer, &Arc::new(Fences::build(&steer.fences, &Atlas::default()).unwrap()));
         }
         let address = 0x0a00_0000 | address & 0x0003_ffff;
         let choice = plan.choose(&Client::new(IpAddr::V4(address.into()), PREFIX));

@@ -29,6 +29,10 @@ table! {
     ISOLATED: Kind::Gauge, "springtide_control_isolated", [],
         "1 while this node has reason to believe that it is the one cut off, and holds its verdicts.";
     INTENTS: Kind::Gauge, "springtide_control_intents", [], "Intents of operators in force.";
+    SHED: Kind::Gauge, "springtide_control_datacenter_shed_ratio", ["datacenter"],
+        "Share of clients, 0 to 1, that DNS sends elsewhere because the datacenter is short of its `capacity`.";
+    LOAD: Kind::Gauge, "springtide_control_datacenter_load_rps", ["datacenter"],
+        "Requests a second that this node's edge sends to a datacenter, as spill by `capacity` sees them.";
     MEMORY_WRITES: Kind::Counter, "springtide_control_memory_writes_total", ["outcome"],
         "Writes of the last-known-good state to disk: `ok` or `failed`.";
 }
