@@ -106,9 +106,9 @@ async fn without_a_name_server_nothing_listens() {
 #[test]
 fn a_generation_recompiles_the_names_that_have_moved_and_shares_the_rest() {
     let before = world();
-    table::publish(None, &before);
+    publish(None, &before);
     let after = with_health(&before, SteerId::new(2), |health| health.candidates[0].effective = 1_000);
-    table::publish(Some(&before), &after);
+    publish(Some(&before), &after);
     let (old, new) = (table::Table::of(&before).unwrap(), table::Table::of(&after).unwrap());
     let shared: Vec<bool> = old.steered.iter().zip(&new.steered).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
     assert_eq!(shared, [true, true, false, true]);

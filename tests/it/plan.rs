@@ -14,7 +14,7 @@ fn write(path: &Path, weight: u32, extra: &str) {
         "[admin]\nlisten = \"127.0.0.1:0\"\n\n\
          [[datacenter]]\nname = \"east\"\nweight = {weight}\naddresses = [\"192.0.2.1\"]\n\n\
          [[datacenter]]\nname = \"west\"\nweight = 50\naddresses = [\"192.0.2.2\"]\ncapacity = \"100 rps\"\n\n\
-         [[service]]\nname = \"web\"\nbackends = {{ east = [\"127.0.0.1:9\"], west = [\"127.0.0.1:9\"] }}\n\n\
+         [[service]]\nname = \"web\"\nbackends = {{ east = [\"127.0.0.1:9\"], west = [\"127.0.0.1:19\"] }}\n\n\
          [dns]\nlisten = \"127.0.0.1:0\"\n[[dns.zone]]\nname = \"plan.test.\"\nfile = \"plan.zone\"\n\n\
          [[dns.steer]]\nname = \"www.plan.test.\"\nservices = \"web\"\npolicy = \"weighted\"\n{extra}"
     );
