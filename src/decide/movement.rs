@@ -169,21 +169,22 @@ pub fn movement(name: &str, before: Option<Side<'_>>, after: Option<Side<'_>>, p
     let (mut from, mut to, mut flows) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let whole: f64 = population.0.iter().map(|(_, weight)| weight).sum();
     for (address, weight) in &population.0 {
-        let share = weight / whole;
         let (old, new) = (before.map(|s| s.first(*address)), after.map(|s| s.first(*address)));
         for (side, name) in [(&mut from, old), (&mut to, new)] {
             if let Some(name) = name {
-                *side.entry(name.to_owned()).or_insert(0.0) += share;
+                *side.entry(name.to_owned()).or_insert(0.0) += weight;
             }
         }
         if let (Some(old), Some(new)) = (old, new)
             && old != new
         {
-            *flows.entry((old, new)).or_insert(0.0) += share;
+            *flows.entry((old, new)).or_insert(0.0) += weight;
         }
     }
-    let mut flows: Vec<Flow> =
-        flows.into_iter().map(|((from, to), share)| Flow { from: from.to_owned(), to: to.to_owned(), share }).collect();
+    let mut flows: Vec<Flow> = flows
+        .into_iter()
+        .map(|((from, to), weight)| Flow { from: from.to_owned(), to: to.to_owned(), share: weight / whole })
+        .collect();
     flows.sort_by(|a, b| b.share.total_cmp(&a.share));
     Movement { name: name.to_owned(), moved: flows.iter().map(|f| f.share).sum(), before: from, after: to, flows }
 }
