@@ -120,7 +120,7 @@ impl Steered {
         match rtype {
             rtype::A => put_addresses(reply, owner, sites, 0, choice.turn),
             rtype::AAAA => put_addresses(reply, owner, sites, 1, choice.turn),
-            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, ttl, choice.turn),
+            rtype::HTTPS if !self.alpn.is_empty() => self.put_https(reply, owner, &sites, ttl),
             _ => Ok(false),
         }
     }
@@ -131,7 +131,6 @@ impl Steered {
         owner: usize,
         sites: &(impl Iterator<Item = &'s Site> + Clone),
         ttl: u32,
-        turn: u16,
     ) -> Result<bool, Full> {
         if sites.clone().next().is_none() {
             return Ok(false);
@@ -149,11 +148,8 @@ impl Steered {
             if length > 0 {
                 let ([k0, k1], [n0, n1]) = (key.to_be_bytes(), (length as u16).to_be_bytes());
                 reply.raw(&[k0, k1, n0, n1])?;
-                for site in sites.clone() {
-                    let (head, tail) = turned(&site.hints[family], site.records[family].0, turn);
-                    reply.raw(tail)?;
-                    reply.raw(head)?;
-                }
+                // Hints do not turn: they are within a record, and each turn would be another one to sign.
+                sites.clone().try_for_each(|s| reply.raw(&s.hints[family]))?;
             }
         }
         reply.patch(data - 2, (reply.at() - data) as u16);
