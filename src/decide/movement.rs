@@ -181,6 +181,9 @@ pub fn movement(name: &str, before: Option<Side<'_>>, after: Option<Side<'_>>, p
             *flows.entry((old, new)).or_insert(0.0) += weight;
         }
     }
+    for share in from.values_mut().chain(to.values_mut()) {
+        *share /= whole;
+    }
     let mut flows: Vec<Flow> = flows
         .into_iter()
         .map(|((from, to), weight)| Flow { from: from.to_owned(), to: to.to_owned(), share: weight / whole })
