@@ -27,7 +27,7 @@ use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::task;
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
-use crate::wire::dns::{HEADER, MAX_TCP};
+use crate::wire::dns::{HEADER, MAX_TCP, Query};
 
 /// Streams of one connection at a time; RFC 9250 section 5.5 leaves it open, this is quinn's default.
 const STREAMS: u32 = 100;
@@ -238,7 +238,9 @@ fn query(read: &[u8]) -> Option<&[u8]> {
     let (length, message) = read.split_first_chunk::<2>()?;
     let is_whole = message.len() == usize::from(u16::from_be_bytes(*length));
     let is_query = message.len() >= HEADER && message.starts_with(&[0, 0]);
-    (is_whole && is_query).then_some(message)
+    // RFC 9250 section 5.5.2: the connection has its own idle time, and a client that asks for TCP's is in error.
+    let keepalive = || Query::parse(message).is_ok_and(|q| q.edns.is_some_and(|e| e.keepalive));
+    (is_whole && is_query && !keepalive()).then_some(message)
 }
 
 #[cfg(test)]
@@ -265,6 +267,11 @@ mod tests {
         assert_eq!(query(&framed(12, &[&[0, 1], &message[2..]].concat())), None);
         assert_eq!(query(&[0]), None);
         assert_eq!(query(&[]), None);
+        // The root's NS with an OPT, without and with a TCP keepalive.
+        let plain = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+        assert_eq!(query(&framed(28, &plain)), Some(&plain[..]));
+        let kept = [&plain[..27], &[4, 0, 11, 0, 0]].concat();
+        assert_eq!(query(&framed(32, &kept)), None, "TCP's idle time means nothing here");
     }
 
     #[test]

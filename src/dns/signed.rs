@@ -5,7 +5,6 @@
 use super::answer::{Meta, Outcome, Sent, Standing, answer_in_place, bare};
 use super::table::Table;
 use super::transfer::{tell, verify};
-use crate::base::clock::{Clock as _, SystemClock};
 use crate::wire::dns::{Edns, HEADER, MAX_TCP, Query, Reply};
 
 /// Answers the query that the first `length` octets of `packet` hold, whose signature begins at `start`.
@@ -19,7 +18,7 @@ pub(super) fn answer_signed(
     meta: &Meta,
 ) -> Outcome {
     let request = packet.get(..length).unwrap_or_default().to_vec();
-    let now = SystemClock.wall().0 / 1_000;
+    let now = meta.now.0 / 1_000;
     let limit = limit.min(packet.len()).min(MAX_TCP);
     match verify(&request, start, &table.fixed.keys, now) {
         Ok((_, mut signer)) => {

@@ -40,6 +40,12 @@ pub(super) fn zones(said: &raw::Dns, keys: &Names, checker: &mut Checker<'_>) ->
             notify: zone.notify.0.iter().map(|n| n.0).collect(),
             dnssec: zone.dnssec.as_ref().map(|said| signed(said, checker)),
         });
+        if let Some(transfer) = zone.transfer.as_ref().filter(|_| zone.dnssec.is_some()) {
+            // Signatures are made while answering; a secondary would serve the zone bare, and validators would call that bogus.
+            let hint = "give secondaries the zone from a node that does not sign it, or sign it here and leave `transfer` out";
+            let problem = "a zone that is signed while it is answered has no signatures to transfer";
+            checker.error(Code::Conflict, transfer.span, problem, hint);
+        }
         let told = zone.notify.0.first().filter(|_| zone.transfer.is_none() && checker.whole);
         if let Some(first) = told {
             let hint = "add `transfer = { allow = [...] }`, or leave `notify` out";
