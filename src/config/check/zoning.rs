@@ -42,7 +42,8 @@ pub(super) fn zones(said: &raw::Dns, keys: &Names, checker: &mut Checker<'_>) ->
         });
         if let Some(transfer) = zone.transfer.as_ref().filter(|_| zone.dnssec.is_some()) {
             // Signatures are made while answering; a secondary would serve the zone bare, and validators would call that bogus.
-            let hint = "give secondaries the zone from a node that does not sign it, or sign it here and leave `transfer` out";
+            let hint =
+                "give secondaries the zone from a node that does not sign it, or sign it here and leave `transfer` out";
             let problem = "a zone that is signed while it is answered has no signatures to transfer";
             checker.error(Code::Conflict, transfer.span, problem, hint);
         }
