@@ -43,6 +43,11 @@ const TYPES: [(u16, &str); 16] = [
 ];
 /// Reasons of steering that are told apart; there are fewer.
 const REASONS: usize = 32;
+/// A batch of so many queries is a full one: where they follow each other, the closer look is taken at one query of
+/// [`STRIDE`], for it costs as much as a whole answer. In the calm it is taken at one of every batch.
+const FULL: usize = 8;
+/// How many queries one look stands for at the most, but for the size of a batch.
+const STRIDE: usize = 128;
 
 /// What one thread has counted since it last told.
 pub(super) struct Tally {
@@ -93,9 +98,13 @@ struct Watch {
     top: Top,
     place: Place,
     rng: Rng,
-    /// How many queries until the one of this batch that is looked at, and how many it stands for.
+    /// How many queries until the one of this batch that is looked at, if any is, and how many it stands for.
     until: usize,
     weight: usize,
+    /// What `until` is after a look: 1 for whoever does not know of batches and looks at every query, else 0.
+    again: usize,
+    /// Queries since the last batch of which one was looked at.
+    passed: usize,
     /// Bits of a client's address that the report shows.
     prefix: (u8, u8),
     lines: SyncSender<Line>,
@@ -115,6 +124,8 @@ impl Tally {
             rng: Rng::from_os(),
             until: 1,
             weight: 1,
+            again: 1,
+            passed: 0,
             prefix: (24, 56),
             lines: guard.lines.clone(),
             sample: 0,
@@ -166,10 +177,17 @@ impl Tally {
         }
     }
 
-    /// Says that `queries` come next: one of them is looked at closely and stands for all.
+    /// Says that `queries` come next: one of them may be looked at closely, and stands for all since the last look.
     pub(super) fn batch(&mut self, queries: usize) {
-        self.watch.until = 1 + self.watch.rng.below(queries as u64) as usize;
-        self.watch.weight = queries;
+        let watch = &mut self.watch;
+        watch.again = 0;
+        watch.passed += queries;
+        if queries >= FULL && watch.passed < STRIDE {
+            watch.until = 0;
+        } else {
+            watch.until = 1 + watch.rng.below(queries as u64) as usize;
+            watch.weight = std::mem::take(&mut watch.passed);
+        }
     }
 
     /// Counts a query and what became of it; an answer stands in `packet`. `limited` is what a limit made of it.
@@ -192,9 +210,11 @@ impl Tally {
         let rank = rank(sent.rcode);
         self.responses[rank].0 += 1;
         self.truncated.0 += u64::from(sent.truncated);
-        let Signatures { kept, made, refused } = sent.signatures;
-        for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
-            count.0 += u64::from(more);
+        if sent.signatures != Signatures::default() {
+            let Signatures { kept, made, refused } = sent.signatures;
+            for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
+                count.0 += u64::from(more);
+            }
         }
         self.standings[standing(sent.standing)].0 += 1;
         self.types[kind(sent.rtype)].0 += 1;
@@ -247,12 +267,12 @@ impl Tally {
 
 impl Watch {
     fn look(&mut self, meta: &Meta, packet: &[u8], sent: &Sent, limited: Option<Fate>) {
-        self.until = self.until.wrapping_sub(1);
-        if self.until == 0 {
+        if self.until > 1 {
+            self.until -= 1;
+        } else if self.until == 1 {
             let network = self.network(meta.client);
             self.top.count(sent.qname(packet), sent.rtype, network, self.weight as f64);
-            // Whoever does not know of batches looks at every query.
-            (self.until, self.weight) = (1, 1);
+            (self.until, self.weight) = (self.again, 1);
         }
         if self.sample > 0 {
             self.until_line = self.until_line.saturating_sub(1);
@@ -317,7 +337,7 @@ const fn standing(standing: Standing) -> usize {
     }
 }
 
-/// Where a type stands in [`TYPES`].
+/// Where a type stands in [`TYPES`]: the three that nearly every query asks for stand first.
 fn kind(rtype: u16) -> usize {
     TYPES.iter().position(|(t, _)| *t == rtype).unwrap_or(TYPES.len() - 1)
 }
@@ -326,6 +346,32 @@ fn kind(rtype: u16) -> usize {
 mod tests {
     use super::*;
     use crate::dns::answer::Dropped;
+
+    #[test]
+    fn looks_stand_for_every_query_once_whatever_the_batches() {
+        let (lines, _kept) = std::sync::mpsc::sync_channel(1);
+        let guard = Guard::new(lines);
+        let mut tally = Tally::new(Transport::Udp, &guard);
+        let sent = Sent::bare(12, Rcode::Refused);
+        let meta = Meta { client: [192, 0, 2, 1].into(), transport: Transport::Udp, now: crate::base::clock::Wall(0) };
+        let (mut looks, mut weight, mut asked) = (0, 0, 0);
+        for queries in [1, 3, 16, 7, 16, 16, 16, 16, 16, 16, 16, 16, 2, 16] {
+            tally.batch(queries);
+            asked += queries;
+            let mut here = 0;
+            for _ in 0..queries {
+                if tally.watch.until == 1 {
+                    here += 1;
+                    weight += tally.watch.weight;
+                }
+                tally.count(&meta, &[0; 12], &Outcome::Send(sent), None);
+            }
+            assert!(here <= 1, "one of a batch at the most");
+            looks += here;
+        }
+        assert_eq!(weight + tally.watch.passed, asked);
+        assert_eq!(looks, 5, "the four small ones, and the one that makes 128 full");
+    }
 
     #[test]
     fn every_code_and_type_has_its_place() {

@@ -213,7 +213,7 @@ impl Board {
         json!({
             "queries_per_second": round(queries),
             "remembers_seconds": 16,
-            "sampling": "one query of each batch stands for its batch; limited answers are all counted",
+            "sampling": "one query of a batch or of several stands for all of them; limited answers are all counted",
             "names": named.iter().map(|r| r.json(json!({ "name": show_name(&r.key) }))).collect::<Vec<_>>(),
             "clients": clients.iter().map(|r| r.json(json!({ "network": r.key }))).collect::<Vec<_>>(),
             "types": types.iter().map(|r| r.json(json!({ "type": rdata::type_name(r.key) }))).collect::<Vec<_>>(),
