@@ -11,7 +11,7 @@ use super::alias::{self, Aliases, Target};
 use super::guard::Rules;
 use super::index::Index;
 use super::sign::Signing;
-use super::steered::Steered;
+use super::steered::{Sites, Steered};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::{Config, Locality, Steer};
@@ -152,6 +152,7 @@ impl Table {
     fn follow(snapshot: &Snapshot, before: Option<(&Snapshot, &Self)>) -> Self {
         let fixed = Fixed::of(&snapshot.topology);
         let before = before.filter(|(_, table)| Arc::ptr_eq(&table.fixed, &fixed));
+        let mut sites = Sites::new();
         let one = |(i, near): (usize, &Arc<Near>)| {
             let id = SteerId::new(i);
             let kept = before.and_then(|(old, table)| {
@@ -159,7 +160,7 @@ impl Table {
                 Steered::stands(id, old, snapshot).then(|| Arc::clone(steered))
             });
             let fences = fixed.fences.get(i).and_then(Option::as_ref);
-            kept.unwrap_or_else(|| Arc::new(Steered::compile(snapshot, id, near, fences)))
+            kept.unwrap_or_else(|| Arc::new(Steered::compile(snapshot, id, near, fences, &mut sites)))
         };
         let steered = fixed.near.iter().enumerate().map(one).collect();
         Self { steered, generation: snapshot.generation, fixed: Arc::clone(&fixed) }
