@@ -7,7 +7,9 @@
 //! parent (CDS) once everybody may know it; when the operator says that the parent has its DS, it takes over after that
 //! DS has reached everybody, and the old one leaves last.
 //!
-//!     made --publish--> known --parent has the DS--> settled --activate--> in use; the old: inactive --> delete
+//! ```text
+//! made --publish--> known --parent has the DS--> settled --activate--> in use; the old: inactive --> delete
+//! ```
 //!
 //! A key is never made to leave before the longest TTL of what depends on it has passed; the server keeps it anyway while
 //! nothing else may sign.
