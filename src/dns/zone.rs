@@ -194,7 +194,29 @@ pub fn load(zone: &ZoneFile) -> Result<Zone, ZoneError> {
     let text = read(&zone.file).map_err(|reason| {
         fail(vec![Finding { place: whole(), problem: Problem::Read(format!("cannot be read: {reason}")) }])
     })?;
-    parse(&text, &zone.file, &origin, &mut read).map_err(fail)
+    let loaded = parse(&text, &zone.file, &origin, &mut read).map_err(fail)?;
+    let findings = if zone.dnssec.is_some() { keys_told_twice(&loaded, &text, &zone.file) } else { Vec::new() };
+    if findings.is_empty() { Ok(loaded) } else { Err(fail(findings)) }
+}
+
+/// What the master file of a zone that is signed here says of its keys: they are published from their own files.
+fn keys_told_twice(zone: &Zone, text: &str, file: &Path) -> Vec<Finding> {
+    let is_key = |t| matches!(t, rtype::DNSKEY | rtype::CDS | rtype::CDNSKEY);
+    if !zone.names.get(&zone.origin).is_some_and(|sets| sets.iter().any(|s| is_key(s.rtype))) {
+        return Vec::new();
+    }
+    let said = master::parse(text, file, &zone.origin, &mut read).records;
+    said.into_iter()
+        .filter(|r| r.owner == zone.origin && is_key(r.rtype))
+        .map(|r| Finding {
+            place: r.place,
+            problem: Problem::Unserved {
+                owner: name::show(&r.owner),
+                rtype: type_name(r.rtype).into_owned(),
+                remedy: "the zone is signed here, and its keys are published from their own files; delete the record",
+            },
+        })
+        .collect()
 }
 
 /// As [`load`], from a text that has been read already.

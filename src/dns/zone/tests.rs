@@ -1,13 +1,14 @@
 //! What makes a zone, and what is said of one that is none.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::BinEncodable as _;
 use hickory_proto::serialize::txt::Parser;
 
 use super::*;
-use crate::config::Policy;
+use crate::config::{Policy, Signed};
 use crate::dns::fixture::{self, ZONE, steer};
 
 const HEAD: &str = "$TTL 60\n@ IN SOA ns h 1 2 3 4 5\n@ NS ns\n";
@@ -108,6 +109,27 @@ fn files_are_read_with_what_they_include() {
             .to_string()
             .contains("the zone's name: an empty label")
     );
+}
+
+#[test]
+fn keys_of_a_zone_signed_here_do_not_stand_in_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.zone");
+    let key = "@ 60 DNSKEY 257 3 13 AAAA";
+    std::fs::write(&path, format!("@ 60 SOA ns h 1 3600 900 604800 60\n@ 60 NS ns\n{key}\nsub 60 NS ns\n")).unwrap();
+    let plain = ZoneFile { origin: "t.".into(), file: path, ..ZoneFile::default() };
+    load(&plain).unwrap();
+    let signed = Signed {
+        keys: folder.path().into(),
+        validity: Duration::from_hours(24),
+        backdate: Duration::from_hours(1),
+        refresh: 0.5,
+        dnskey_ttl: Duration::from_hours(1),
+        open_per_second: 100,
+    };
+    let error = load(&ZoneFile { dnssec: Some(signed), ..plain }).unwrap_err().to_string();
+    assert!(error.contains("t.zone:3: t. has a DNSKEY record"), "{error}");
+    assert!(error.contains("delete the record"), "{error}");
 }
 
 #[test]
