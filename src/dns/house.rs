@@ -81,7 +81,6 @@ impl End {
 
 /// What the connections of one transport share.
 pub(super) struct House {
-    pub(super) transport: Transport,
     /// Who has come in.
     pub(super) guests: Arc<Guests>,
     /// Who is on the way in: at a PROXY header or a handshake.
@@ -105,13 +104,12 @@ impl House {
     ) -> Self {
         let (tally, now) = (Tally::new(transport, guard), SystemClock.wall());
         Self {
-            transport,
             guests: Arc::new(Guests::new(metric::CONNECTIONS.gauge(&[transport.as_str()]))),
             lobby: Arc::new(Guests::new(Gauge::noop())),
             shutdown,
             published,
             transfers: Gate::default(),
-            desk: Mutex::new(Desk { tally, sheet: vec![0; MAX_TCP], now }),
+            desk: Mutex::new(Desk { transport, tally, sheet: vec![0; MAX_TCP], now }),
             page: Mutex::new(vec![0; PAGE].into()),
             ends: End::ALL.map(|end| metric::CLOSED.counter(&[transport.as_str(), end.as_str()])),
         }
@@ -192,6 +190,7 @@ pub(super) const fn lobby(limits: &Connections) -> Room {
 
 /// Where answers are made, one at a time.
 pub(super) struct Desk {
+    transport: Transport,
     tally: Tally,
     /// Room for the largest answer.
     sheet: Vec<u8>,
@@ -200,9 +199,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// The answer to `query`, counted; `None` where there is to be none.
-    pub(super) fn answer(&mut self, table: &Table, query: &[u8], meta: &Meta) -> Option<(&[u8], Sent)> {
-        let meta = Meta { now: self.now, ..*meta };
+    /// The answer to `client`'s `query`, counted; `None` where there is to be none.
+    pub(super) fn answer(&mut self, table: &Table, query: &[u8], client: IpAddr) -> Option<(&[u8], Sent)> {
+        let meta = Meta { client, transport: self.transport, now: self.now };
         let outcome = answer(table, query, &meta, &mut self.sheet);
         self.tally.count(&meta, &self.sheet, &outcome, None);
         match outcome {

@@ -26,10 +26,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House};
-use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
 use crate::wire::dns::MAX_TCP;
@@ -86,7 +84,7 @@ impl Speaker {
             house: Arc::clone(house),
             speaker: Arc::clone(self),
             path: house.path(),
-            meta: Meta { client, transport: house.transport, now: SystemClock.wall() },
+            client,
             patience: limits.idle,
             guest,
             asked: Notify::new(),
@@ -146,7 +144,7 @@ struct Visit {
     house: Arc<House>,
     speaker: Arc<Speaker>,
     path: Arc<str>,
-    meta: Meta,
+    client: IpAddr,
     patience: Duration,
     guest: Guest,
     asked: Notify,
@@ -202,7 +200,7 @@ impl Visit {
         self.asked.notify_one();
         self.guest.active();
         let answered = self.house.at_desk(|desk, table| {
-            let (message, sent) = desk.answer(table, &query, &self.meta)?;
+            let (message, sent) = desk.answer(table, &query, self.client)?;
             Some((Bytes::copy_from_slice(message), doh::freshness(message), sent.steered.is_some()))
         });
         // Less than a header, or itself an answer.

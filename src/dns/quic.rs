@@ -20,10 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House, lobby, room};
-use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::task;
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
@@ -161,7 +159,6 @@ async fn converse(
     limits: &Connections,
     house: &Arc<House>,
 ) -> End {
-    let meta = Meta { client, transport: house.transport, now: SystemClock.wall() };
     let mut streams = JoinSet::new();
     let end = loop {
         // Streams that stay open ask nothing: the timer runs until a query is answered.
@@ -178,7 +175,7 @@ async fn converse(
                 () = leave.cancelled() => break Some(house.why_leave()),
                 stream = connection.accept_bi() => match stream {
                     Ok((send, receive)) => {
-                        streams.spawn(answer(send, receive, meta, *limits, Arc::clone(house)));
+                        streams.spawn(answer(send, receive, client, *limits, Arc::clone(house)));
                     }
                     Err(_) => break Some(End::Client),
                 },
@@ -200,7 +197,7 @@ async fn converse(
 async fn answer(
     mut send: SendStream,
     mut receive: RecvStream,
-    meta: Meta,
+    client: IpAddr,
     limits: Connections,
     house: Arc<House>,
 ) -> Stream {
@@ -217,7 +214,7 @@ async fn answer(
     };
     let Some(query) = query(&read) else { return Stream::Broken };
     let framed = house.at_desk(|desk, table| {
-        let (message, _) = desk.answer(table, query, &meta)?;
+        let (message, _) = desk.answer(table, query, client)?;
         Some([&(message.len() as u16).to_be_bytes(), message].concat())
     });
     // Itself an answer, or nobody there to answer.

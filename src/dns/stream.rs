@@ -16,11 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::Meta;
 use super::guests::Guest;
 use super::house::{End, House};
 use super::transfer;
-use crate::base::clock::{Clock as _, SystemClock};
 use crate::config::Connections;
 
 /// What is gathered before it is written: as many answers, so that with the last of them it still is one TLS record of at
@@ -58,7 +56,6 @@ async fn exchange(
     limits: &Connections,
     house: &Arc<House>,
 ) -> End {
-    let meta = Meta { client, transport: house.transport, now: SystemClock.wall() };
     let mut input = Input::default();
     let mut output = Vec::new();
     loop {
@@ -90,7 +87,7 @@ async fn exchange(
                 }
             }
             output.clear();
-            answer_all(&mut input, &mut output, &meta, house);
+            answer_all(&mut input, &mut output, client, house);
             if let Err(end) = give(stream, &output, leave, limits, house).await {
                 return end;
             }
@@ -131,13 +128,13 @@ async fn give(
 }
 
 /// Answers the whole queries in `input`, until `output` has grown enough for one write.
-fn answer_all(input: &mut Input, output: &mut Vec<u8>, meta: &Meta, house: &House) {
+fn answer_all(input: &mut Input, output: &mut Vec<u8>, client: IpAddr, house: &House) {
     let answered = house.at_desk(|desk, table| {
         while output.len() < WRITE_AHEAD
             && !input.is_transfer()
             && let Some(query) = input.next_query()
         {
-            if let Some((message, _)) = desk.answer(table, query, meta) {
+            if let Some((message, _)) = desk.answer(table, query, client) {
                 output.extend((message.len() as u16).to_be_bytes());
                 output.extend_from_slice(message);
             }

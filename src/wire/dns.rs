@@ -194,7 +194,7 @@ impl Query {
         let mut at = question_end;
         for i in 0..before + additional {
             let owner = at;
-            at = skip_name(packet, at)?;
+            at = name::skip(packet, at)?;
             let fixed = packet.get(at..)?.first_chunk::<10>()?;
             let length = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
             let data = packet.get(at + 10..at + 10 + length)?;
@@ -224,18 +224,6 @@ impl Query {
     /// The most that an answer over UDP may take, where we send no more than `ceiling`.
     pub fn udp_limit(&self, ceiling: usize) -> usize {
         self.edns.map_or(PLAIN_UDP, |e| usize::from(e.size).clamp(PLAIN_UDP, ceiling.max(PLAIN_UDP)))
-    }
-}
-
-fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let length = *packet.get(at)?;
-        match length {
-            0 => return Some(at + 1),
-            1..=63 => at += 1 + usize::from(length),
-            0xc0.. => return Some(at + 2),
-            _ => return None,
-        }
     }
 }
 

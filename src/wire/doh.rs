@@ -3,6 +3,7 @@
 //! Pure. Refuses what is not to the letter: one spelling of a query is one entry in every cache on the way.
 
 use super::dns::{HEADER, rtype};
+use super::name;
 
 /// Octets of SOA data behind its two names: five numbers of 32 bits.
 const SOA_NUMBERS: usize = 20;
@@ -56,7 +57,7 @@ pub fn freshness(message: &[u8]) -> Option<u32> {
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let mut at = HEADER;
     for _ in 0..count(4) {
-        at = behind_name(message, at)? + 4;
+        at = name::skip(message, at)? + 4;
     }
     let (answers, authority) = (count(6), count(8));
     let mut least = None;
@@ -90,23 +91,12 @@ struct Record {
 
 impl Record {
     fn read(message: &[u8], at: usize) -> Option<Self> {
-        let fixed = behind_name(message, at)?;
+        let fixed = name::skip(message, at)?;
         let [t0, t1, _, _, a, b, c, d, l0, l1] = *message.get(fixed..)?.first_chunk()?;
         let data = fixed + 10;
         let end = data + usize::from(u16::from_be_bytes([l0, l1]));
         message.get(data..end)?;
         Some(Self { rtype: u16::from_be_bytes([t0, t1]), ttl: u32::from_be_bytes([a, b, c, d]), data, end })
-    }
-}
-
-fn behind_name(message: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *message.get(at)? {
-            0 => return Some(at + 1),
-            length @ 1..=63 => at += 1 + usize::from(length),
-            0xc0.. => return Some(at + 2),
-            _ => return None,
-        }
     }
 }
 

@@ -87,7 +87,7 @@ pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
             return Some(Found::Nothing { ttl: minimum.unwrap_or(NEGATIVE_TTL).min(ttl) });
         };
         ttl = ttl.min(alias.ttl);
-        wanted = expand(packet, alias.data_at)?.0;
+        wanted = name::lower(&name::expand(packet, alias.data_at)?.0);
     }
     Some(Found::Failed)
 }
@@ -103,7 +103,8 @@ struct Record<'p> {
 fn section<'p>(packet: &'p [u8], at: &mut usize, count: u16) -> Option<Vec<Record<'p>>> {
     let mut records = Vec::new();
     for _ in 0..count {
-        let (owner, fixed) = expand(packet, *at)?;
+        let (owner, fixed) = name::expand(packet, *at)?;
+        let owner = name::lower(&owner);
         let head = packet.get(fixed..)?.first_chunk::<10>()?;
         let data_at = fixed + 10;
         *at = data_at + usize::from(u16::from_be_bytes([head[8], head[9]]));
@@ -116,39 +117,6 @@ fn section<'p>(packet: &'p [u8], at: &mut usize, count: u16) -> Option<Vec<Recor
         }
     }
     Some(records)
-}
-
-/// The name at `at` in lower case, followed through its pointers, and where it ends in place.
-fn expand(packet: &[u8], mut at: usize) -> Option<(Box<[u8]>, usize)> {
-    let (mut wire, mut end) = (Vec::new(), None);
-    loop {
-        let length = *packet.get(at)?;
-        match length {
-            0 => {
-                wire.push(0);
-                return Some((name::lower(&wire), end.unwrap_or(at + 1)));
-            }
-            1..=63 => {
-                let next = at + 1 + usize::from(length);
-                wire.extend_from_slice(packet.get(at..next)?);
-                at = next;
-            }
-            0xc0.. => {
-                let to = usize::from(u16::from_be_bytes([length & 0x3f, *packet.get(at + 1)?]));
-                end = end.or(Some(at + 2));
-                // Only backwards, so this ends.
-                if to >= at {
-                    return None;
-                }
-                at = to;
-            }
-            _ => return None,
-        }
-        // The final zero must fit, too.
-        if wire.len() >= name::MAX {
-            return None;
-        }
-    }
 }
 
 #[cfg(test)]

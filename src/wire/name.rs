@@ -1,6 +1,7 @@
 //! Domain names: wire format (RFC 1035 section 3.1) and the text of master files (section 5.1).
 //!
-//! A name here is its length-prefixed labels and the final zero, never compressed. Comparing is left to bytes: whoever
+//! A name here is its length-prefixed labels and the final zero, never compressed; [`skip`] and [`expand`] read those of a
+//! message, which may be. Comparing is left to bytes: whoever
 //! wants it without regard to case lowers both sides first, which is safe because length octets (up to 63) are below `A`.
 
 use std::fmt::Write as _;
@@ -73,6 +74,51 @@ pub fn parse(text: &str, origin: Option<&[u8]>) -> Result<Vec<u8>, NameError> {
         name.extend_from_slice(origin.ok_or(NameError::Relative)?);
     }
     if name.len() > MAX { Err(NameError::Long) } else { Ok(name) }
+}
+
+/// Where the name at `at` of a message ends in place: behind its final zero, or behind the pointer that it ends with.
+pub fn skip(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(length),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// The name at `at` of a message, followed through its pointers (RFC 1035 section 4.1.4), and where it ends in place.
+pub fn expand(message: &[u8], mut at: usize) -> Option<(Vec<u8>, usize)> {
+    let (mut wire, mut end) = (Vec::new(), None);
+    loop {
+        let length = *message.get(at)?;
+        match length {
+            0 => {
+                wire.push(0);
+                return Some((wire, end.unwrap_or(at + 1)));
+            }
+            1..=63 => {
+                let next = at + 1 + usize::from(length);
+                wire.extend_from_slice(message.get(at..next)?);
+                at = next;
+            }
+            0xc0.. => {
+                let to = usize::from(u16::from_be_bytes([length & 0x3f, *message.get(at + 1)?]));
+                end = end.or(Some(at + 2));
+                // Only backwards, so this ends.
+                if to >= at {
+                    return None;
+                }
+                at = to;
+            }
+            _ => return None,
+        }
+        // The final zero must fit, too.
+        if wire.len() >= MAX {
+            return None;
+        }
+    }
 }
 
 /// What stands after a backslash: `X` or `DDD` (RFC 1035 section 5.1). `None` where it is neither.

@@ -374,7 +374,8 @@ fn time(text: &str) -> Option<u32> {
     }
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
+/// Hexadecimal digits in pairs.
+pub(super) fn hex(text: &str) -> Option<Vec<u8>> {
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if !rest.is_empty() {

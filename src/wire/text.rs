@@ -48,7 +48,7 @@ pub fn message(packet: &[u8]) -> Option<Message> {
     let count = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
     let mut at = HEADER;
     for _ in 0..count(4) {
-        at = read_name(packet, at)?.1 + 4;
+        at = name::expand(packet, at)?.1 + 4;
     }
     let flags = [(header[2] & 4, "aa"), (header[2] & 2, "tc"), (header[2] & 1, "rd")];
     let mut message = Message {
@@ -58,7 +58,7 @@ pub fn message(packet: &[u8]) -> Option<Message> {
     };
     for (section, field) in [(0, 6), (1, 8), (2, 10)] {
         for _ in 0..count(field) {
-            let (owner, fixed) = read_name(packet, at)?;
+            let (owner, fixed) = name::expand(packet, at)?;
             let head = packet.get(fixed..)?.first_chunk::<10>()?;
             let rtype = u16::from_be_bytes([head[0], head[1]]);
             let start = fixed + 10;
@@ -70,7 +70,12 @@ pub fn message(packet: &[u8]) -> Option<Message> {
             } else {
                 let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
                 let data = show(rtype, data);
-                message.sections[section].push(Record { name: owner, ttl, rtype: type_name(rtype).into_owned(), data });
+                message.sections[section].push(Record {
+                    name: name::show(&owner),
+                    ttl,
+                    rtype: type_name(rtype).into_owned(),
+                    data,
+                });
             }
         }
     }
@@ -86,39 +91,6 @@ fn subnet(mut options: &[u8]) -> Option<(u8, u8)> {
         options = after;
     }
     None
-}
-
-/// The name at `at`, followed through its pointers, and where it ends in place.
-fn read_name(packet: &[u8], mut at: usize) -> Option<(String, usize)> {
-    let (mut wire, mut end) = (Vec::new(), None);
-    loop {
-        let length = *packet.get(at)?;
-        match length {
-            0 => {
-                wire.push(0);
-                return Some((name::show(&wire), end.unwrap_or(at + 1)));
-            }
-            1..=63 => {
-                let next = at + 1 + usize::from(length);
-                wire.extend_from_slice(packet.get(at..next)?);
-                at = next;
-            }
-            0xc0.. => {
-                let to = usize::from(u16::from_be_bytes([length & 0x3f, *packet.get(at + 1)?]));
-                end = end.or(Some(at + 2));
-                // Only backwards, so this ends.
-                if to >= at {
-                    return None;
-                }
-                at = to;
-            }
-            _ => return None,
-        }
-        // The final zero must fit, too.
-        if wire.len() >= name::MAX {
-            return None;
-        }
-    }
 }
 
 /// Record data in the form of master files; what does not follow its type's form, in that of RFC 3597.

@@ -225,12 +225,12 @@ pub fn find(packet: &[u8]) -> Result<Option<usize>, Malformed> {
     let count = |i: usize| usize::from(u16::from_be_bytes([header[i], header[i + 1]]));
     let mut at = HEADER;
     for _ in 0..count(4) {
-        at = skip_name(packet, at).ok_or(Malformed)? + 4;
+        at = name::skip(packet, at).ok_or(Malformed)? + 4;
     }
     let records = count(6) + count(8) + count(10);
     for i in 0..records {
         let start = at;
-        at = skip_name(packet, at).ok_or(Malformed)?;
+        at = name::skip(packet, at).ok_or(Malformed)?;
         let fixed = packet.get(at..).and_then(|rest| rest.first_chunk::<10>()).ok_or(Malformed)?;
         at += 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
         if fixed[..2] == rtype::TSIG.to_be_bytes() {
@@ -445,17 +445,6 @@ fn name_at(packet: &[u8], at: usize) -> Option<&[u8]> {
         match length {
             0 => return packet.get(at..end).filter(|n| n.len() <= name::MAX),
             1..=name::MAX_LABEL => {}
-            _ => return None,
-        }
-    }
-}
-
-fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match *packet.get(at)? {
-            0 => return Some(at + 1),
-            length @ 1..=63 => at += 1 + usize::from(length),
-            0xc0.. => return Some(at + 2),
             _ => return None,
         }
     }

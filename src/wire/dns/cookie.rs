@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use crate::base::hash;
+use crate::wire::rdata;
 
 /// Option code (RFC 7873 section 4).
 pub const CODE: u16 = 10;
@@ -103,7 +104,8 @@ impl Secrets {
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
-                secrets.push(hex(line).ok_or(SecretError::Line { line: number })?);
+                let secret = rdata::hex(line).and_then(|octets| octets.try_into().ok());
+                secrets.push(secret.ok_or(SecretError::Line { line: number })?);
             }
         }
         match secrets.len() {
@@ -175,13 +177,6 @@ fn seal(cookie: [u8; CLIENT], server: &[u8; SERVER], client: IpAddr, secret: &[u
     let mut sealed = *server;
     sealed[8..].copy_from_slice(&hash.to_le_bytes());
     sealed
-}
-
-fn hex(text: &str) -> Option<[u8; 16]> {
-    if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
 }
 
 #[cfg(test)]
