@@ -1,7 +1,7 @@
 //! System calls that the standard library lacks: datagrams in batches. The one place where unsafe code is allowed.
 //!
-//! A [`Batch`] is a set of buffers with all headers that `recvmmsg` and `sendmmsg` want, set up once. Answers leave from
-//! the buffers that the queries came in, so a batch costs two system calls and no copy. Knows nothing of DNS.
+//! A [`Batch`] is a set of buffers with the headers that `recvmmsg` and `sendmmsg` want, set up once. Answers leave from the
+//! buffers and with the headers that the queries came in, so a batch costs two system calls and no copy. Knows nothing of DNS.
 #![expect(unsafe_code, reason = "recvmmsg, sendmmsg and two socket options have no safe wrapper in our dependencies")]
 
 use std::io;
@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_storage, socklen_t};
+use libc::{c_int, c_void, iovec, mmsghdr, sa_family_t, sockaddr_in, sockaddr_in6, socklen_t};
 
 /// Datagrams in a batch; 64 measure no better than 16 (gdnsd's width).
 pub const WIDTH: usize = 16;
@@ -22,17 +22,32 @@ const CONTROL: usize = 64;
 /// Buffers for a batch of datagrams, with their addresses.
 #[derive(Debug)]
 pub struct Batch {
-    // The headers point into the other boxes, which never move; each box is as long as `WIDTH`.
-    incoming: Box<[mmsghdr; WIDTH]>,
-    outgoing: Box<[mmsghdr; WIDTH]>,
-    lengths: Box<[iovec; WIDTH]>,
-    peers: Box<[sockaddr_storage; WIDTH]>,
+    // Each header points at its own place in the other boxes, for ever: boxes never move, and each is as long as `WIDTH`.
+    headers: Box<[mmsghdr; WIDTH]>,
+    rooms: Box<[iovec; WIDTH]>,
+    peers: Box<[Peer; WIDTH]>,
     control: Box<[Control; WIDTH]>,
     buffers: Box<[[u8; ROOM]; WIDTH]>,
-    rooms: Box<[iovec; WIDTH]>,
+    /// The place in those boxes of each header: what is queued moves to the front, and takes its place along.
+    places: [usize; WIDTH],
     received: usize,
     queued: usize,
     with_control: bool,
+}
+
+/// An address of an internet family: two of them to a line of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+union Peer {
+    family: sa_family_t,
+    v4: sockaddr_in,
+    v6: sockaddr_in6,
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address().fmt(f)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,32 +73,23 @@ impl Batch {
         if with_control {
             want_destination(socket)?;
         }
-        // SAFETY: all of these are plain C structures, for which all zeroes is a valid value.
-        let (incoming, outgoing, rooms, lengths, peers) = unsafe {
-            (
-                boxed::<[mmsghdr; WIDTH]>(),
-                boxed::<[mmsghdr; WIDTH]>(),
-                boxed::<[iovec; WIDTH]>(),
-                boxed::<[iovec; WIDTH]>(),
-                boxed::<[sockaddr_storage; WIDTH]>(),
-            )
-        };
+        // SAFETY: these are plain C structures, for which all zeroes is a valid value.
+        let (headers, rooms, peers) =
+            unsafe { (boxed::<[mmsghdr; WIDTH]>(), boxed::<[iovec; WIDTH]>(), boxed::<[Peer; WIDTH]>()) };
         let mut batch = Self {
-            incoming,
-            outgoing,
-            lengths,
+            headers,
+            rooms,
             peers,
             control: Box::new([Control([0; CONTROL]); WIDTH]),
             buffers: vec![[0; ROOM]; WIDTH].into_boxed_slice().try_into().map_err(|_| io::ErrorKind::OutOfMemory)?,
-            rooms,
-            received: 0,
+            places: std::array::from_fn(|i| i),
+            received: WIDTH,
             queued: 0,
             with_control,
         };
         for i in 0..WIDTH {
-            let buffer = batch.buffers[i].as_mut_ptr().cast::<c_void>();
-            batch.rooms[i] = iovec { iov_base: buffer, iov_len: ROOM };
-            let header = &mut batch.incoming[i].msg_hdr;
+            batch.rooms[i].iov_base = batch.buffers[i].as_mut_ptr().cast::<c_void>();
+            let header = &mut batch.headers[i].msg_hdr;
             header.msg_iov = &raw mut batch.rooms[i];
             header.msg_iovlen = 1;
             header.msg_name = (&raw mut batch.peers[i]).cast();
@@ -99,9 +105,12 @@ impl Batch {
     /// # Errors
     /// `WouldBlock` when the socket's timeout has passed, `Interrupted`, and what else `recvmmsg` knows.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        (self.received, self.queued) = (0, 0);
-        for message in self.incoming.iter_mut() {
-            message.msg_hdr.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
+        // What the batch before has used is made ready again.
+        let used = std::mem::take(&mut self.received);
+        self.queued = 0;
+        for (message, place) in self.headers.iter_mut().zip(self.places).take(used) {
+            self.rooms[place].iov_len = ROOM;
+            message.msg_hdr.msg_namelen = size_of::<Peer>() as socklen_t;
             if self.with_control {
                 message.msg_hdr.msg_controllen = CONTROL as _;
             }
@@ -111,7 +120,7 @@ impl Batch {
         let got = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                self.incoming.as_mut_ptr(),
+                self.headers.as_mut_ptr(),
                 WIDTH as u32,
                 libc::MSG_WAITFORONE as _,
                 std::ptr::null_mut(),
@@ -123,32 +132,30 @@ impl Batch {
 
     /// Datagram `index` of those received; `None` beyond them, and where the sender's address is of no internet family.
     pub fn datagram(&mut self, index: usize) -> Option<Datagram<'_>> {
-        let message = self.incoming.get(index).filter(|_| index < self.received)?;
-        let from = address(self.peers.get(index)?)?;
+        let message = self.headers.get(index).filter(|_| index < self.received)?;
+        let place = *self.places.get(index)?;
+        let from = self.peers.get(place)?.address()?;
         let length = (message.msg_len as usize).min(ROOM);
-        let buffer = self.buffers.get_mut(index)?;
+        let buffer = self.buffers.get_mut(place)?;
         Some(Datagram { buffer, length, from })
     }
 
-    /// Queues the first `length` octets of buffer `index` as the answer to its sender.
+    /// Queues the first `length` octets of the buffer of datagram `index` as the answer to its sender. Answers are queued in
+    /// the order of their datagrams, each once; what comes before is done with.
     pub fn reply(&mut self, index: usize, length: usize) {
-        if index >= self.received || self.queued >= WIDTH {
+        let slot = self.queued;
+        if index >= self.received || slot > index {
             return;
         }
-        let slot = self.queued;
-        let base = self.buffers[index].as_mut_ptr().cast::<c_void>();
-        self.lengths[slot] = iovec { iov_base: base, iov_len: length.min(ROOM) };
-        let came = &self.incoming[index].msg_hdr;
-        let header = &mut self.outgoing[slot].msg_hdr;
-        header.msg_iov = &raw mut self.lengths[slot];
-        header.msg_iovlen = 1;
-        header.msg_name = came.msg_name;
-        header.msg_namelen = came.msg_namelen;
+        if slot < index {
+            self.headers.swap(slot, index);
+            self.places.swap(slot, index);
+        }
+        let place = self.places[slot];
+        self.rooms[place].iov_len = length.min(ROOM);
         if self.with_control {
             // What came as "sent to" goes back as "send from": the kernel reads the same structure either way.
-            header.msg_control = came.msg_control;
-            header.msg_controllen = came.msg_controllen;
-            forget_interface(&mut self.control[index], came.msg_controllen);
+            forget_interface(&mut self.control[place], self.headers[slot].msg_hdr.msg_controllen);
         }
         self.queued += 1;
     }
@@ -157,11 +164,11 @@ impl Batch {
     pub fn send(&mut self, socket: &UdpSocket) -> usize {
         let (mut at, mut unsent) = (0, 0);
         while at < self.queued {
-            // SAFETY: headers `at..queued` were set by `reply` to buffers and addresses of `self`, which outlive the call.
+            // SAFETY: headers `at..queued` point at buffers and addresses of `self`, which outlive the call and whose lengths are stated.
             let sent = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    self.outgoing.as_mut_ptr().add(at),
+                    self.headers.as_mut_ptr().add(at),
                     (self.queued - at) as u32,
                     libc::MSG_DONTWAIT as _,
                 )
@@ -229,19 +236,17 @@ fn forget_interface(control: &mut Control, length: usize) {
     }
 }
 
-fn address(storage: &sockaddr_storage) -> Option<IpAddr> {
-    match c_int::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage, which is large enough for any address, holds a sockaddr_in.
-            let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            Some(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)).into())
+impl Peer {
+    fn address(&self) -> Option<IpAddr> {
+        // SAFETY: every address begins with its family, which the kernel has written, or which is zero; it says which of the
+        // structures the rest is, and either is valid whatever octets it holds.
+        unsafe {
+            match c_int::from(self.family) {
+                libc::AF_INET => Some(Ipv4Addr::from(u32::from_be(self.v4.sin_addr.s_addr)).into()),
+                libc::AF_INET6 => Some(Ipv6Addr::from(self.v6.sin6_addr.s6_addr).into()),
+                _ => None,
+            }
         }
-        libc::AF_INET6 => {
-            // SAFETY: as above, for sockaddr_in6.
-            let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            Some(Ipv6Addr::from(v6.sin6_addr.s6_addr).into())
-        }
-        _ => None,
     }
 }
 
@@ -319,6 +324,52 @@ mod tests {
                     assert_eq!(client.recv(&mut buffer).unwrap(), 3, "{bind}");
                     assert_eq!(buffer[..3], [round, odd, 7]);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn everyone_gets_their_own_whoever_is_left_out() {
+        for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+            let (server, first) = pair(bind);
+            let mut clients = vec![first];
+            let to = clients[0].peer_addr().unwrap();
+            for _ in 1..WIDTH {
+                let client = UdpSocket::bind((to.ip(), 0)).unwrap();
+                client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                client.connect(to).unwrap();
+                clients.push(client);
+            }
+            let mut batch = Batch::new(&server).unwrap();
+            // By bits: who is answered in a round.
+            for answered in [0xffff_u16, 0xaaaa, 0x0001, 0x8000, 0x0ff0, 0x7001, 0xffff] {
+                for (i, client) in clients.iter().enumerate() {
+                    client.send(&vec![i as u8; i + 1]).unwrap();
+                }
+                let mut seen = 0;
+                while seen < WIDTH {
+                    let got = batch.receive(&server).unwrap();
+                    for index in 0..got {
+                        let datagram = batch.datagram(index).unwrap();
+                        let who = usize::from(datagram.buffer[0]);
+                        assert_eq!(datagram.length, who + 1);
+                        datagram.buffer[..=2 * who].fill(who as u8);
+                        if answered & 1 << who != 0 {
+                            batch.reply(index, 2 * who + 1);
+                        }
+                    }
+                    assert_eq!(batch.send(&server), 0);
+                    seen += got;
+                }
+                for (who, client) in clients.iter().enumerate().filter(|(i, _)| answered & 1 << i != 0) {
+                    let mut buffer = [0; 64];
+                    let length = client.recv(&mut buffer).unwrap();
+                    assert_eq!(&buffer[..length], vec![who as u8; 2 * who + 1], "{bind} {answered:x}");
+                }
+            }
+            for client in clients {
+                client.set_nonblocking(true).unwrap();
+                assert_eq!(client.recv(&mut [0; 64]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             }
         }
     }
