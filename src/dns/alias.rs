@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 
-use super::table::records;
+use super::sets::records;
 use crate::wire::dns::rtype;
 use crate::wire::zone::{RrSet, WireName};
 

@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 
 use super::alias::Target;
+use super::sets::Set;
 use super::sign::{Cover, Signatures};
 use super::signed::answer_signed;
 use super::steered::Steered;
-use super::table::{Fixed, Found, Node, Referral, Set, Table};
+use super::table::{Fixed, Found, Node, Referral, Table};
 use crate::base::clock::Wall;
 use crate::base::ids::SteerId;
 use crate::decide::steer::{Choice, Client, Reason};
@@ -401,7 +402,7 @@ impl<'t> Work<'t, '_> {
             let data = match (alias, redirected) {
                 (Some(set), _) => {
                     let data = self.reply.at() + 12;
-                    self.reply.put_owned(Section::Answer, set.records, self.table.fixed.octets(set), owner)?;
+                    self.reply.put_owned(Section::Answer, set.records, set.octets, owner)?;
                     data
                 }
                 (None, depth) => {
@@ -425,7 +426,7 @@ impl<'t> Work<'t, '_> {
     fn redirect(&mut self, node: &Node, prefix: usize, owner: usize) -> Result<Option<usize>, Full> {
         let fixed = &self.table.fixed;
         let Some(set) = fixed.set(node, rtype::DNAME) else { return Ok(None) };
-        let octets = fixed.octets(set);
+        let octets = set.octets;
         self.reply.put_owned(Section::Answer, set.records, octets, owner + prefix)?;
         let (Some(head), Some(target)) = (octets.first_chunk::<12>(), octets.get(12..)) else { return Ok(None) };
         if prefix + target.len() > name::MAX {
@@ -445,7 +446,7 @@ impl<'t> Work<'t, '_> {
     }
 
     /// The CNAME set of `node`, where it stands in the way of what is asked for.
-    fn cname(&self, node: &Node) -> Option<&'_ Set> {
+    fn cname(&self, node: &Node) -> Option<Set<'t>> {
         let asked = matches!(self.query.rtype, rtype::CNAME | rtype::ANY);
         if asked { None } else { self.table.fixed.set(node, rtype::CNAME) }
     }
@@ -460,16 +461,16 @@ impl<'t> Work<'t, '_> {
             return self.steer(id, steered, zone, owner, question);
         }
         if let Some(set) = fixed.set(node, wanted) {
-            return self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner);
+            return self.reply.put_owned(Section::Answer, set.records, set.octets, owner);
         }
         if let (rtype::A | rtype::AAAA, Some(target)) = (wanted, fixed.alias(node)) {
             return self.addresses(target, zone, owner, question);
         }
         // RRSIG belongs to other sets and is no answer alone: it gets what ANY gets.
         let any = wanted == rtype::ANY || wanted == rtype::RRSIG && self.cover.is_some();
-        let any = any && (!fixed.sets(node).is_empty() || self.table.steered(node).is_some());
+        let any = any && (fixed.sets(node).next().is_some() || self.table.steered(node).is_some());
         match fixed.set(node, rtype::CNAME).filter(|_| any) {
-            Some(set) => self.reply.put_owned(Section::Answer, set.records, fixed.octets(set), owner),
+            Some(set) => self.reply.put_owned(Section::Answer, set.records, set.octets, owner),
             None if any => self.reply.put_owned(Section::Answer, 1, &MINIMAL_ANY, owner),
             None => self.close(zone, question),
         }

@@ -1,28 +1,31 @@
 //! A hash table from names to numbers: built once, then only read.
 //!
 //! The whole name is hashed straight from the packet, so a hit is one probe whatever the depth; misses walk up by labels.
-//! Open addressing with a tag beside each number, so that a wrong name is rarely compared. The hash is keyed by the
+//! Open addressing with a tag in each slot, so that a wrong name is rarely compared; the name and its number lie side by side. The hash is keyed by the
 //! process: nobody can choose names that share a slot.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::base::hash;
 
+/// Octets that entries begin at a multiple of.
+const STEP: usize = 8;
+
 /// Names (wire format, lower case) with their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     slots: Vec<Slot>,
-    /// By number: where the name begins in `names`, and its length.
-    places: Vec<(usize, u8)>,
-    names: Vec<u8>,
+    /// Each entry: the number (four octets), the length of the name (one), the name; each begins at a multiple of [`STEP`].
+    entries: Vec<u8>,
+    count: usize,
     key: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     tag: u32,
-    /// The number plus one; 0 is empty.
-    number: u32,
+    /// Where the entry begins, in steps, plus one; 0 is empty.
+    place: u32,
 }
 
 impl Index {
@@ -34,28 +37,36 @@ impl Index {
         loop {
             // Half of the slots are empty, so this ends.
             let slot = self.slots.get(at)?;
-            let number = slot.number.checked_sub(1)?;
-            if slot.tag == (hash >> 32) as u32 && self.name(number) == name {
-                return Some(number);
+            let place = slot.place.checked_sub(1)?;
+            if slot.tag == (hash >> 32) as u32 {
+                let (number, found) = self.entry(place)?;
+                if found == name {
+                    return Some(number);
+                }
             }
             at = (at + 1) & mask;
         }
     }
 
-    /// Adds `name`, which is not there yet, as the next number: numbers must be given in order, from 0.
+    /// Adds `name`, which is not there yet.
     pub(super) fn insert(&mut self, name: &[u8], number: u32) {
-        debug_assert_eq!(number as usize, self.places.len());
-        if self.places.len() * 2 >= self.slots.len() {
+        if (self.count + 1) * 2 > self.slots.len() {
             self.grow();
         }
-        self.places.push((self.names.len(), name.len() as u8));
-        self.names.extend_from_slice(name);
-        self.place(hash(self.key, name), number);
+        let place = (self.entries.len() / STEP) as u32;
+        self.entries.extend(number.to_ne_bytes());
+        self.entries.push(name.len() as u8);
+        self.entries.extend_from_slice(name);
+        self.entries.resize(self.entries.len().next_multiple_of(STEP), 0);
+        self.count += 1;
+        self.place(hash(self.key, name), place);
     }
 
-    fn name(&self, number: u32) -> &[u8] {
-        let place = self.places.get(number as usize).copied();
-        place.and_then(|(at, length)| self.names.get(at..at + usize::from(length))).unwrap_or_default()
+    /// The number and the name of the entry at `place`.
+    fn entry(&self, place: u32) -> Option<(u32, &[u8])> {
+        let (head, behind) = self.entries.get(place as usize * STEP..)?.split_first_chunk::<4>()?;
+        let (length, names) = behind.split_first()?;
+        Some((u32::from_ne_bytes(*head), names.get(..usize::from(*length))?))
     }
 
     fn grow(&mut self) {
@@ -63,18 +74,21 @@ impl Index {
             self.key = RandomState::new().hash_one(0u8);
         }
         self.slots = vec![Slot::default(); (self.slots.len() * 2).max(16)];
-        for number in 0..self.places.len() as u32 {
-            self.place(hash(self.key, self.name(number)), number);
+        let mut place = 0;
+        while let Some((_, name)) = self.entry(place) {
+            let steps = (size_of::<u32>() + 1 + name.len()).div_ceil(STEP);
+            self.place(hash(self.key, name), place);
+            place += steps as u32;
         }
     }
 
-    fn place(&mut self, hash: u64, number: u32) {
+    fn place(&mut self, hash: u64, place: u32) {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
-        while self.slots[at].number != 0 {
+        while self.slots[at].place != 0 {
             at = (at + 1) & mask;
         }
-        self.slots[at] = Slot { tag: (hash >> 32) as u32, number: number + 1 };
+        self.slots[at] = Slot { tag: (hash >> 32) as u32, place: place + 1 };
     }
 }
 

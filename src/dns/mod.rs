@@ -35,6 +35,7 @@ mod log;
 mod notify;
 mod quic;
 pub mod secrets;
+mod sets;
 mod shift;
 pub mod sign;
 mod signed;

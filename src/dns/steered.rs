@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::table::record;
+use super::sets::record;
 use crate::base::ids::{DatacenterId, SteerId};
 use crate::config::OnAllDown;
 use crate::decide::near::Near;

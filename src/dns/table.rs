@@ -1,8 +1,8 @@
 //! What the name server answers from: every name hashed, every record set as finished octets.
 //!
 //! The static part is compiled once for a topology and hangs in it; what health moves is compiled for each generation
-//! (`steered`). Records are stored with a pointer to the question for their owner, so an answer is one copy. Names at or
-//! beneath a zone cut have no node but the cut itself: whoever looks for them walks up to it and gets the referral.
+//! (`steered`). Names at or beneath a zone cut have no node but the cut itself: whoever looks for them walks up to it and
+//! gets the referral.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::alias::{self, Aliases, Target};
 use super::guard::Rules;
 use super::index::Index;
+use super::sets::{Run, Set, Sets, record, records};
 use super::sign::Signing;
 use super::steered::{Sites, Steered};
 use crate::base::clock::{Clock, SystemClock};
@@ -22,7 +23,7 @@ use crate::snapshot::atlas::Atlas;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
 use crate::wire::dns::cookie::Secrets;
-use crate::wire::dns::{IN, QNAME, rtype};
+use crate::wire::dns::rtype;
 use crate::wire::name;
 use crate::wire::tsig::Key;
 use crate::wire::zone::{RrSet, Zone};
@@ -47,8 +48,7 @@ pub struct Table {
 pub(super) struct Fixed {
     index: Index,
     nodes: Vec<Node>,
-    sets: Vec<Set>,
-    octets: Vec<u8>,
+    sets: Sets,
     zones: Vec<ZoneEnds>,
     referrals: Vec<Referral>,
     aliases: Aliases,
@@ -81,9 +81,8 @@ pub(super) struct Fixed {
 /// A name that exists.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
+    sets: Run,
     zone: u32,
-    first_set: u32,
-    sets: u16,
     /// Its zone is a child of one that is served too: then this is the parent, which answers for DS.
     parent_zone: u32,
     wildcard: u32,
@@ -94,20 +93,11 @@ pub(super) struct Node {
     dname: bool,
 }
 
-/// One record set.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Set {
-    pub(super) rtype: u16,
-    pub(super) records: u16,
-    length: u32,
-    at: usize,
-}
-
 /// What closes an answer without data.
 #[derive(Debug, Default)]
 struct ZoneEnds {
     apex: Box<[u8]>,
-    /// The SOA with the negative TTL.
+    /// The SOA with the negative TTL, owned by [`QNAME`](crate::wire::dns::QNAME).
     negative: Box<[u8]>,
 }
 
@@ -334,9 +324,8 @@ impl Fixed {
         }
         let node = self.nodes.len() as u32;
         self.nodes.push(Node {
+            sets: Run::default(),
             zone,
-            first_set: 0,
-            sets: 0,
             parent_zone: NONE,
             wildcard: NONE,
             steer: NONE,
@@ -359,25 +348,11 @@ impl Fixed {
 
     /// Gives `node` these record sets, beside those that it has from the zone above.
     fn store(&mut self, node: u32, sets: &[&RrSet]) {
-        let Some(Node { first_set, sets: count, .. }) = self.nodes.get(node as usize).copied() else { return };
-        let before: Vec<Set> = self.sets_at(first_set, count).to_vec();
-        let first = self.sets.len() as u32;
-        self.sets.extend(before);
+        let Some(node) = self.nodes.get_mut(node as usize) else { return };
         let https = sets.iter().find_map(|set| alias::https(set)).filter(|h| sets.iter().all(|s| s.rtype != h.rtype));
-        for set in sets.iter().copied().chain(&https).filter(|s| s.rtype != rtype::ALIAS) {
-            let at = self.octets.len();
-            let records = records(set, set.ttl, &mut self.octets);
-            self.sets.push(Set { rtype: set.rtype, records, length: (self.octets.len() - at) as u32, at });
-        }
-        let count = self.sets.len() as u32 - first;
-        if let Some(node) = self.nodes.get_mut(node as usize) {
-            (node.first_set, node.sets) = (first, count.min(u16::MAX.into()) as u16);
-            node.dname |= sets.iter().any(|s| s.rtype == rtype::DNAME);
-        }
-    }
-
-    fn sets_at(&self, first: u32, count: u16) -> &[Set] {
-        self.sets.get(first as usize..first as usize + usize::from(count)).unwrap_or_default()
+        let real = sets.iter().copied().chain(&https).filter(|s| s.rtype != rtype::ALIAS);
+        node.sets = self.sets.store(node.sets, real);
+        node.dname |= sets.iter().any(|s| s.rtype == rtype::DNAME);
     }
 
     /// Whether `name` itself, in lower case, is configured: not by a wildcard.
@@ -391,23 +366,18 @@ impl Fixed {
     }
 
     /// The record sets of `node`.
-    pub(super) fn sets(&self, node: &Node) -> &[Set] {
-        self.sets_at(node.first_set, node.sets)
+    pub(super) fn sets(&self, node: &Node) -> impl Iterator<Item = Set<'_>> {
+        self.sets.of(node.sets)
     }
 
     /// The record set of this type.
-    pub(super) fn set(&self, node: &Node, rtype: u16) -> Option<&Set> {
-        self.sets(node).iter().find(|s| s.rtype == rtype)
+    pub(super) fn set(&self, node: &Node, rtype: u16) -> Option<Set<'_>> {
+        self.sets(node).find(|s| s.rtype == rtype)
     }
 
     /// The target whose addresses are those of `node`.
     pub(super) fn alias(&self, node: &Node) -> Option<&Target> {
         self.aliases.get(node.alias)
-    }
-
-    /// The octets of a record set, owned by [`QNAME`].
-    pub(super) fn octets(&self, set: &Set) -> &[u8] {
-        self.octets.get(set.at..set.at + set.length as usize).unwrap_or_default()
     }
 
     /// How many zones there are.
@@ -420,7 +390,7 @@ impl Fixed {
         self.zones.get(zone).map(|z| name::show(&z.apex)).unwrap_or_default()
     }
 
-    /// The apex of a zone and its negative SOA (owned by [`QNAME`]).
+    /// The apex of a zone and its negative SOA.
     pub(super) fn ends(&self, zone: u32) -> (&[u8], &[u8]) {
         self.zones.get(zone as usize).map_or((&[], &[]), |z| (&*z.apex, &*z.negative))
     }
@@ -469,24 +439,6 @@ impl Node {
     pub(super) const fn zone_for(&self, rtype: u16) -> u32 {
         if rtype == rtype::DS && self.parent_zone != NONE { self.parent_zone } else { self.zone }
     }
-}
-
-/// Appends the records of `set`, each owned by [`QNAME`]; gives their number.
-pub(super) fn records(set: &RrSet, ttl: u32, out: &mut Vec<u8>) -> u16 {
-    for rdata in &set.rdatas {
-        record(set.rtype, ttl, rdata, out);
-    }
-    set.rdatas.len() as u16
-}
-
-/// Appends one record, owned by [`QNAME`].
-pub(super) fn record(rtype: u16, ttl: u32, rdata: &[u8], out: &mut Vec<u8>) {
-    out.extend(QNAME);
-    out.extend(rtype.to_be_bytes());
-    out.extend(IN.to_be_bytes());
-    out.extend(ttl.to_be_bytes());
-    out.extend((rdata.len() as u16).to_be_bytes());
-    out.extend(rdata);
 }
 
 fn negative(apex: &[RrSet]) -> Option<Box<[u8]>> {

@@ -71,7 +71,7 @@ impl<'t> Work<'t, '_> {
         cover.pass(self.reply.at());
         let fixed = &self.table.fixed;
         if let Some(set) = fixed.set(node, rtype::DS) {
-            self.reply.put_owned(Section::Authority, set.records, fixed.octets(set), owner)?;
+            self.reply.put_owned(Section::Authority, set.records, set.octets, owner)?;
         } else {
             self.place = (owner, Some(node));
             self.put_nsec(Section::Authority, zone, rtype::DS)?;

@@ -27,7 +27,7 @@ pub(in crate::dns) fn types(fixed: &Fixed, node: &Node, steered: Option<&Steered
         types.push(rtype::NS);
         types.extend(fixed.set(node, rtype::DS).map(|_| rtype::DS));
     } else {
-        types.extend(fixed.sets(node).iter().map(|s| s.rtype).filter(|t| *t != rtype::DS || !node.has_parent_here()));
+        types.extend(fixed.sets(node).map(|s| s.rtype).filter(|t| *t != rtype::DS || !node.has_parent_here()));
         let made = [rtype::A, rtype::AAAA, rtype::HTTPS];
         types.extend(made.into_iter().filter(|t| steered.is_some_and(|s| s.has(*t))));
         if fixed.alias(node).is_some() {

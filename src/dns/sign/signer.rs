@@ -4,7 +4,7 @@ use aws_lc_rs::digest;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 
-use super::super::table::record;
+use super::super::sets::record;
 use super::cache::Budget;
 use super::timeline::{Moment, at, timeline};
 use crate::config::Signed;
