@@ -181,13 +181,14 @@ pub fn zone(data: &[u8]) {
             let names: Vec<Box<[u8]>> = zone.names.keys().cloned().collect();
             let table = table("[node]\nname = \"fuzz\"\n[dns]\nlisten = \"127.0.0.1:5300\"\n", vec![zone]);
             let meta = Meta { client: Ipv4Addr::LOCALHOST.into(), transport: Transport::Tcp, now: Wall(1_000) };
-            for owner in names {
+            // One line makes a million names ($GENERATE): then some of them speak for all.
+            let (step, mut out) = (names.len().div_ceil(1_000).max(1), vec![0; 65_535]);
+            for owner in names.into_iter().step_by(step) {
                 for rtype in [1u16, 5, 16, 43, 255] {
                     let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                     query.extend(&owner);
                     query.extend(rtype.to_be_bytes());
                     query.extend([0, 1]);
-                    let mut out = vec![0; 65_535];
                     let Outcome::Send(sent) = answer(&table, &query, &meta, &mut out) else { panic!("dropped") };
                     assert!(text::message(&out[..sent.length]).is_some());
                     assert_ne!(sent.rcode, Rcode::Refused, "a name of the zone is ours");

@@ -84,6 +84,40 @@ pub enum Reason {
     Refused,
 }
 
+impl Reason {
+    /// All of them, for tables of counters.
+    pub const ALL: [Self; 11] = [
+        Self::Near,
+        Self::NearShed,
+        Self::Spilled,
+        Self::Weighted,
+        Self::Failover,
+        Self::Spread,
+        Self::ServeAll,
+        Self::LastResort,
+        Self::Nodata,
+        Self::Servfail,
+        Self::Refused,
+    ];
+
+    /// The word for it, as it is serialized, too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::NearShed => "near_shed",
+            Self::Spilled => "spilled",
+            Self::Weighted => "weighted",
+            Self::Failover => "failover",
+            Self::Spread => "spread",
+            Self::ServeAll => "serve_all",
+            Self::LastResort => "last_resort",
+            Self::Nodata => "nodata",
+            Self::Servfail => "servfail",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Datacenters for one client, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {

@@ -83,8 +83,19 @@ pub enum Dropped {
     Short,
     /// An answer, not a query.
     Response,
-    /// Its client has had its share.
-    Limited,
+}
+
+impl Dropped {
+    /// Both, for tables of counters.
+    pub(super) const ALL: [Self; 2] = [Self::Short, Self::Response];
+
+    /// The word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Response => "response",
+        }
+    }
 }
 
 /// What became of a query.
@@ -132,6 +143,20 @@ pub enum Standing {
     Cookie,
     /// That it receives at its address: by a cookie of ours, or by a transport that takes a handshake.
     Proven,
+}
+
+impl Standing {
+    /// All of them, for tables of counters.
+    pub(super) const ALL: [Self; 3] = [Self::Unknown, Self::Cookie, Self::Proven];
+
+    /// The word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Cookie => "cookie",
+            Self::Proven => "proven",
+        }
+    }
 }
 
 impl Sent {
@@ -204,7 +229,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     }
     let mut qname = [0; name::MAX];
     let qname_length = query.lower(packet, &mut qname);
-    let (mut opt, standing) = match &query.edns {
+    let (opt, standing) = match &query.edns {
         Some(edns) => {
             let (opt, standing) = offer(edns, fixed, meta);
             (Some(opt), standing)
@@ -236,41 +261,8 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         }
         None => work.resolve(&mut qname, qname_length).and_then(|()| work.seal(Section::Answer)).is_err(),
     };
-    let truncated = truncated && !work.failed();
-    if truncated {
-        // RFC 2181 section 9: what does not fit is not sent in part.
-        work.reply.clear();
-    }
-    let Work { reply, rcode, why, authoritative, zone, steered, reason, cover, .. } = work;
-    let signatures = cover.map(|c| c.signatures).unwrap_or_default();
-    // Only an answer that was chosen for the client's network is its alone (RFC 7871 section 7.4).
-    let positive = steered.filter(|_| !truncated && rcode == Rcode::NoError).filter(|(_, c)| !c.picks().is_empty());
-    if let Some(opt) = &mut opt {
-        opt.error = why;
-        if let (Some((subnet, scope)), Some((_, choice))) = (&mut opt.subnet, &positive)
-            && subnet.source() > 0
-        {
-            *scope = choice.scope;
-        }
-    }
-    let at = reply.at();
-    let length = reply.finish(rcode, authoritative, truncated, opt.as_ref());
-    let (rtype, question_end) = (query.rtype, query.question_end);
-    Outcome::Send(Sent {
-        length,
-        rcode,
-        truncated,
-        rtype,
-        question_end,
-        opt: at,
-        standing,
-        zone,
-        steered: positive,
-        reason,
-        signatures,
-    })
+    work.finish(truncated, opt, standing)
 }
-
 pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
     Outcome::Send(Sent::bare(refuse(packet, rcode), rcode))
 }
@@ -353,24 +345,7 @@ impl<'t> Work<'t, '_> {
         let mut passed = [(0u16, 0u16); MAX_CHAIN];
         for step in 0..=MAX_CHAIN {
             let found = self.table.find(name.get(..length).unwrap_or_default());
-            let speaker = match found {
-                Found::Node(node) | Found::Cut(node, _) => node.zone_for(self.query.rtype),
-                Found::Redirect(node, _) => node.zone_for(0),
-                Found::Missing(zone) => zone,
-                Found::Outside if self.zone.is_none() => {
-                    (self.rcode, self.why) = (Rcode::Refused, Some(Ede::NOT_AUTHORITATIVE));
-                    return Ok(());
-                }
-                Found::Outside => return Ok(()),
-            };
-            // A chain that leaves the zone is the resolver's to follow.
-            if self.zone.is_some_and(|z| z != speaker) {
-                return Ok(());
-            }
-            if self.zone.is_none() {
-                self.secure(speaker);
-            }
-            self.zone = Some(speaker);
+            let Some(speaker) = self.speaker(found) else { return Ok(()) };
             self.place = (owner, None);
             let (node, redirected) = match found {
                 Found::Cut(node, referral) if self.query.rtype == rtype::DS && referral.depth == length => (node, None),
@@ -403,14 +378,11 @@ impl<'t> Work<'t, '_> {
                 (Some(set), _) => {
                     let data = self.reply.at() + 12;
                     self.reply.put_owned(Section::Answer, set.records, set.octets, owner)?;
-                    data
+                    Some(data)
                 }
-                (None, depth) => {
-                    let prefix = length.saturating_sub(depth.unwrap_or(length));
-                    let Some(data) = self.redirect(node, prefix, owner)? else { return Ok(()) };
-                    data
-                }
+                (None, depth) => self.redirect(node, length.saturating_sub(depth.unwrap_or(length)), owner)?,
             };
+            let Some(data) = data else { return Ok(()) };
             let target = self.reply.written(data, name::MAX);
             let Some(room) = name.get_mut(..target.len()) else { return Ok(()) };
             room.copy_from_slice(target);
@@ -418,6 +390,60 @@ impl<'t> Work<'t, '_> {
             (length, owner) = (target.len(), data);
         }
         Ok(())
+    }
+
+    /// The zone that speaks of what was found. `None` where no more is to be said: it lies outside of our zones, or a chain
+    /// leaves the zone, which is the resolver's to follow.
+    fn speaker(&mut self, found: Found<'t>) -> Option<u32> {
+        let speaker = match found {
+            Found::Node(node) | Found::Cut(node, _) => node.zone_for(self.query.rtype),
+            Found::Redirect(node, _) => node.zone_for(0),
+            Found::Missing(zone) => zone,
+            Found::Outside => {
+                if self.zone.is_none() {
+                    (self.rcode, self.why) = (Rcode::Refused, Some(Ede::NOT_AUTHORITATIVE));
+                }
+                return None;
+            }
+        };
+        if self.zone.is_none() {
+            self.secure(speaker);
+            self.zone = Some(speaker);
+        }
+        (self.zone == Some(speaker)).then_some(speaker)
+    }
+
+    /// Ends the message: with `opt` completed, and without records where they did not fit.
+    fn finish(mut self, truncated: bool, mut opt: Option<Opt<'_>>, standing: Standing) -> Outcome {
+        let truncated = truncated && !self.failed();
+        if truncated {
+            // RFC 2181 section 9: what does not fit is not sent in part.
+            self.reply.clear();
+        }
+        // Only an answer that was chosen for the client's network is its alone (RFC 7871 section 7.4).
+        let chosen = self.steered.filter(|_| !truncated && self.rcode == Rcode::NoError);
+        if let Some(opt) = &mut opt {
+            opt.error = self.why;
+            if let (Some((subnet, scope)), Some((_, choice))) = (&mut opt.subnet, &chosen)
+                && subnet.source() > 0
+            {
+                *scope = choice.scope;
+            }
+        }
+        let at = self.reply.at();
+        Outcome::Send(Sent {
+            length: self.reply.finish(self.rcode, self.authoritative, truncated, opt.as_ref()),
+            rcode: self.rcode,
+            truncated,
+            rtype: self.query.rtype,
+            question_end: self.query.question_end,
+            opt: at,
+            standing,
+            zone: self.zone,
+            steered: chosen.filter(|(_, choice)| !choice.picks().is_empty()),
+            reason: self.reason,
+            signatures: self.cover.map(|c| c.signatures).unwrap_or_default(),
+        })
     }
 
     /// Follows the DNAME of `node` (RFC 6672 section 3.1) for the name at offset `owner`, which has `prefix` octets in front

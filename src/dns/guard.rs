@@ -12,7 +12,7 @@ use std::sync::mpsc::SyncSender;
 
 use limit::{Limiter, Pace};
 
-use super::answer::{Dropped, Outcome, Sent, Standing};
+use super::answer::{Sent, Standing};
 use super::log::Line;
 use super::top::Board;
 use crate::base::clock::Mono;
@@ -20,7 +20,7 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::prefix::PrefixMap;
 use crate::config::RateLimit;
-use crate::wire::dns::Rcode;
+use crate::wire::dns::{HEADER, Rcode};
 
 /// What is limited together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,31 +135,27 @@ impl Guard {
         Self { limiter, board: Board::new(rng.next_u64()), lines }
     }
 
-    /// Lets `outcome`, an answer to `client` that stands in `packet`, through, or makes it what is sent in its stead. What
-    /// it was limited for, and what became of it, where it was.
+    /// Judges `sent`, an answer to `client` that stands in `packet`, and makes it what is sent in its stead where it is over
+    /// a limit: what it was limited for, and what became of it. Nothing is sent of what is [`Fate::Dropped`].
     pub(super) fn pass(
         &self,
         rules: &Rules,
         client: IpAddr,
-        outcome: &mut Outcome,
+        sent: &mut Sent,
         packet: &mut [u8],
         now: Mono,
         rng: &mut Rng,
     ) -> Option<(Class, Fate)> {
-        let Outcome::Send(sent) = outcome else { return None };
         let class = self.over(rules, client, sent, now)?;
         let slips = rules.slip > 0 && rng.below(rules.slip.into()) == 0;
         let fate = match sent.standing {
-            _ if rules.dry_run => return Some((class, Fate::Counted)),
-            _ if !slips => {
-                *outcome = Outcome::Drop(Dropped::Limited);
-                return Some((class, Fate::Dropped));
-            }
+            _ if rules.dry_run => Fate::Counted,
+            _ if !slips => Fate::Dropped,
             Standing::Cookie => Fate::BadCookie,
             Standing::Unknown | Standing::Proven => Fate::Truncated,
         };
         // A refusal without a question is as short as it can be.
-        if sent.rtype != 0 {
+        if matches!(fate, Fate::BadCookie | Fate::Truncated) && sent.question_end > HEADER {
             sent.shorten(packet);
         }
         Some((class, fate))
@@ -170,10 +166,10 @@ impl Guard {
         if sent.standing == Standing::Proven {
             return None;
         }
-        let who = key(client.to_canonical(), rules.prefix);
         let class = Class::of(sent.rcode);
         let over = |class: Class| {
             let pace = rules.paces[class as usize]?;
+            let who = key(client.to_canonical(), rules.prefix);
             let admitted = self.limiter.admit(who.wrapping_add(class as u64), pace, now);
             (!admitted).then_some(class)
         };

@@ -201,7 +201,7 @@ impl Visit {
         self.guest.active();
         let answered = self.house.at_desk(|desk, table| {
             let (message, sent) = desk.answer(table, &query, self.client)?;
-            Some((Bytes::copy_from_slice(message), doh::freshness(message), sent.steered.is_some()))
+            Some((Bytes::copy_from_slice(message), doh::freshness(message), sent.reason.is_some()))
         });
         // Less than a header, or itself an answer.
         let (message, seconds, chosen) = answered.flatten().ok_or(Refusal::Query)?;

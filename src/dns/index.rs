@@ -101,11 +101,12 @@ fn hash(key: u64, name: &[u8]) -> u64 {
     let (words, rest) = name.as_chunks::<8>();
     let mut h =
         words.iter().fold(key ^ name.len() as u64, |h, word| fold(h, u64::from_le_bytes(*word)).rotate_left(23) ^ key);
-    let mut tail = [0u8; 8];
-    for (to, from) in tail.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    h = fold(h, u64::from_le_bytes(tail));
+    // The length is in the hash already, so what lies before the rest may stand in for it twice.
+    let tail = match name.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => rest.iter().fold(0, |word, octet| word << 8 | u64::from(*octet)),
+    };
+    h = fold(h, tail);
     hash::mix(h)
 }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use metrics::Counter;
 
-use super::answer::{Meta, Outcome, Sent, Standing, Transport};
+use super::answer::{Dropped, Meta, Outcome, Sent, Standing, Transport};
 use super::guard::{Class, Fate, Guard};
 use super::log::Line;
 use super::sign::Signatures;
@@ -35,14 +35,12 @@ const TYPES: [(u16, &str); 16] = [
     (rtype::SRV, "SRV"),
     (rtype::PTR, "PTR"),
     (rtype::DS, "DS"),
-    (48, "DNSKEY"),
+    (rtype::DNSKEY, "DNSKEY"),
     (rtype::CAA, "CAA"),
     (rtype::SVCB, "SVCB"),
     (rtype::ANY, "ANY"),
     (0, "other"),
 ];
-/// Reasons of steering that are told apart; there are fewer.
-const REASONS: usize = 32;
 /// A batch of so many queries is a full one: where they follow each other, the closer look is taken at one query of
 /// [`STRIDE`], for it costs as much as a whole answer. In the calm it is taken at one of every batch.
 const FULL: usize = 8;
@@ -53,15 +51,17 @@ const STRIDE: usize = 128;
 pub(super) struct Tally {
     queries: Count,
     responses: [Count; Rcode::ALL.len()],
-    dropped: [Count; 3],
+    dropped: [Count; Dropped::ALL.len()],
+    /// Answers that a limit kept from being sent.
+    withheld: Count,
     unsent: Count,
     truncated: Count,
     /// Kept, made, refused.
     signatures: [Count; 3],
-    standings: [Count; 3],
+    standings: [Count; Standing::ALL.len()],
     types: [Count; TYPES.len()],
     limited: [[Count; Fate::ALL.len()]; Class::ALL.len()],
-    reasons: [(Option<Reason>, u64); REASONS],
+    reasons: [Count; Reason::ALL.len()],
     /// By zone, in the order of the table. Places are good for one topology only, like ids.
     zones: Vec<[Late; Rcode::ALL.len()]>,
     fixed: Arc<Fixed>,
@@ -135,15 +135,16 @@ impl Tally {
         Self {
             queries: Count::new(metric::QUERIES.counter(&[transport.as_str()])),
             responses: Count::of(&metric::RESPONSES, Rcode::ALL.map(Rcode::as_str)),
-            dropped: Count::of(&metric::DROPPED, ["short", "response", "limited"]),
+            dropped: Count::of(&metric::DROPPED, Dropped::ALL.map(Dropped::as_str)),
+            withheld: Count::new(metric::DROPPED.counter(&["limited"])),
             unsent: Count::new(metric::DROPPED.counter(&["unsent"])),
             truncated: Count::new(metric::TRUNCATED.counter(&[])),
-            signatures: ["kept", "made", "refused"].map(|how| Count::new(metric::SIGNATURES.counter(&[how]))),
-            standings: Count::of(&metric::STANDINGS, ["unknown", "cookie", "proven"]),
+            signatures: Count::of(&metric::SIGNATURES, ["kept", "made", "refused"]),
+            standings: Count::of(&metric::STANDINGS, Standing::ALL.map(Standing::as_str)),
             types: Count::of(&metric::TYPES, TYPES.map(|(_, name)| name)),
             limited: Class::ALL
                 .map(|class| Fate::ALL.map(|f| Count::new(metric::LIMITED.counter(&[class.as_str(), f.as_str()])))),
-            reasons: [(None, 0); REASONS],
+            reasons: Count::of(&metric::REASONS, Reason::ALL.map(Reason::as_str)),
             zones: Vec::new(),
             fixed: Arc::default(),
             steered: Vec::new(),
@@ -200,7 +201,10 @@ impl Tally {
         match outcome {
             Outcome::Drop(why) => self.dropped[*why as usize].0 += 1,
             Outcome::Send(sent) => {
-                self.answer(sent);
+                match limited {
+                    Some((_, Fate::Dropped)) => self.withheld.0 += 1,
+                    _ => self.answer(sent),
+                }
                 self.watch.look(meta, packet, sent, limited.map(|(_, fate)| fate));
             }
         }
@@ -216,14 +220,13 @@ impl Tally {
                 count.0 += u64::from(more);
             }
         }
-        self.standings[standing(sent.standing)].0 += 1;
+        self.standings[sent.standing as usize].0 += 1;
         self.types[kind(sent.rtype)].0 += 1;
         if let Some(zone) = sent.zone.and_then(|z| self.zones.get_mut(z as usize)) {
             zone[rank].0 += 1;
         }
         if let Some(why) = sent.reason {
-            let (reason, count) = &mut self.reasons[why as usize % REASONS];
-            (*reason, *count) = (Some(why), *count + 1);
+            self.reasons[why as usize].0 += 1;
         }
         if let Some((id, choice)) = &sent.steered
             && let Some(first) = choice.picks().first()
@@ -246,16 +249,12 @@ impl Tally {
 
     /// Gives everything to the metrics.
     pub(super) fn flush(&mut self) {
-        let plain = [&mut self.queries, &mut self.unsent, &mut self.truncated, &mut self.watch.lost];
+        let plain =
+            [&mut self.queries, &mut self.withheld, &mut self.unsent, &mut self.truncated, &mut self.watch.lost];
         let few = self.responses.iter_mut().chain(&mut self.dropped).chain(&mut self.standings).chain(&mut self.types);
-        let few = few.chain(&mut self.signatures);
+        let few = few.chain(&mut self.signatures).chain(&mut self.reasons);
         let many = self.limited.iter_mut().flatten().chain(self.steered.iter_mut().flatten());
         plain.into_iter().chain(few).chain(many).for_each(Count::flush);
-        for (reason, count) in &mut self.reasons {
-            if let Some(name) = reason.and_then(|r| serde_json::to_value(r).ok()).filter(|_| *count > 0) {
-                metric::REASONS.counter(&[name.as_str().unwrap_or("other")]).increment(std::mem::take(count));
-            }
-        }
         for (place, zone) in self.zones.iter_mut().enumerate() {
             for (Late(count, counter), rcode) in zone.iter_mut().zip(Rcode::ALL).filter(|(l, _)| l.0 > 0) {
                 let made = || metric::ZONES.counter(&[&self.fixed.zone_name(place), rcode.as_str()]);
@@ -329,14 +328,6 @@ const fn rank(rcode: Rcode) -> usize {
     }
 }
 
-const fn standing(standing: Standing) -> usize {
-    match standing {
-        Standing::Unknown => 0,
-        Standing::Cookie => 1,
-        Standing::Proven => 2,
-    }
-}
-
 /// Where a type stands in [`TYPES`]: the three that nearly every query asks for stand first.
 fn kind(rtype: u16) -> usize {
     TYPES.iter().position(|(t, _)| *t == rtype).unwrap_or(TYPES.len() - 1)
@@ -345,7 +336,6 @@ fn kind(rtype: u16) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::answer::Dropped;
 
     #[test]
     fn looks_stand_for_every_query_once_whatever_the_batches() {
@@ -364,13 +354,17 @@ mod tests {
                     here += 1;
                     weight += tally.watch.weight;
                 }
-                tally.count(&meta, &[0; 12], &Outcome::Send(sent), None);
+                // What a limit keeps from being sent was asked all the same.
+                let limited = (asked % 3 == 0).then_some((Class::Errors, Fate::Dropped));
+                tally.count(&meta, &[0; 12], &Outcome::Send(sent), limited);
             }
             assert!(here <= 1, "one of a batch at the most");
             looks += here;
         }
         assert_eq!(weight + tally.watch.passed, asked);
         assert_eq!(looks, 5, "the four small ones, and the one that makes 128 full");
+        let seen = (tally.withheld.0, tally.responses[rank(Rcode::Refused)].0);
+        assert!(seen.0 > 0 && seen.1 > 0 && seen.0 + seen.1 == asked as u64, "{seen:?}");
     }
 
     #[test]
@@ -379,8 +373,10 @@ mod tests {
             assert_eq!(rank(rcode), place, "{rcode:?}");
         }
         assert_eq!((TYPES[kind(65)].1, TYPES[kind(0)].1, TYPES[kind(65_280)].1), ("HTTPS", "other", "other"));
-        for why in [Dropped::Short, Dropped::Response, Dropped::Limited] {
-            assert!((why as usize) < 3);
+        assert!(Dropped::ALL.into_iter().enumerate().all(|(place, why)| why as usize == place));
+        assert!(Standing::ALL.into_iter().enumerate().all(|(place, standing)| standing as usize == place));
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!((reason as usize, serde_json::json!(reason)), (place, reason.as_str().into()));
         }
     }
 }

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Meta, Outcome, Transport, answer_in_place};
-use super::guard::Guard;
+use super::guard::{Fate, Guard};
 use super::table::Table;
 use super::tally::{Tally, Told};
 use crate::base::clock::{Clock as _, SystemClock};
@@ -107,10 +107,14 @@ fn answer_batch(batch: &mut Batch, received: usize, published: &Published, desk:
         let Some(datagram) = batch.datagram(index) else { continue };
         let meta = Meta { client: datagram.from, transport: Transport::Udp, now };
         let mut outcome = answer_in_place(table, datagram.buffer, datagram.length, &meta);
-        let limited = guard.pass(&table.fixed.rules, meta.client, &mut outcome, datagram.buffer, mono, rng);
+        let limited = match &mut outcome {
+            Outcome::Send(sent) => guard.pass(&table.fixed.rules, meta.client, sent, datagram.buffer, mono, rng),
+            Outcome::Drop(_) => None,
+        };
         tally.count(&meta, datagram.buffer, &outcome, limited);
-        if let Outcome::Send(sent) = outcome {
-            batch.reply(index, sent.length);
+        match (outcome, limited) {
+            (Outcome::Drop(_), _) | (_, Some((_, Fate::Dropped))) => {}
+            (Outcome::Send(sent), _) => batch.reply(index, sent.length),
         }
     }
 }

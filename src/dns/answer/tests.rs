@@ -439,6 +439,32 @@ fn when_everything_is_down_the_policy_speaks() {
     );
 }
 
+#[test]
+fn the_last_resort_is_not_everybodys_where_some_are_fenced() {
+    let fence = crate::config::Fence {
+        clients: vec![crate::config::Locality::Net("10.9.0.0/16".parse().unwrap())],
+        only: vec![1, 2],
+    };
+    let steer = crate::config::Steer {
+        on_all_down: OnAllDown::LastResort(vec!["192.0.2.99".parse().unwrap()]),
+        fences: vec![fence],
+        ..steer("www.example.test.", &[crate::config::Policy::Weighted])
+    };
+    let base = fixture::snapshot(vec![zone("example.test.", ZONE)], vec![steer]);
+    let down = with_health(&base, SteerId::new(0), |health| {
+        health.all_down = true;
+        for candidate in &mut health.candidates {
+            (candidate.state, candidate.effective) = (DcState::Failed, 0);
+        }
+    });
+    let table = Table::compile(&down);
+    let ask = |subnet: &str| Ask::new("www.example.test.", "A").subnet(subnet);
+    assert_eq!(addresses(&ask("10.9.2.0/24"), &table), [""; 0], "who is fenced gets none of it");
+    assert_eq!(addresses(&ask("10.1.2.0/24"), &table), ["192.0.2.99"]);
+    let scope = scopes(&ask("10.1.2.0/24"), &table).unwrap().1;
+    assert!(scope >= 13, "10.9/16 and 10.1.2/24 part at the thirteenth bit, not at {scope}");
+}
+
 fn names() -> impl Strategy<Value = String> {
     let label = prop::sample::select(vec![
         "host", "alias", "alias2", "www", "near", "order", "turn", "ring", "away", "lost", "wild", "sub", "child",

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::clock::Wall;
 use crate::config::DnsGuard;
-use crate::dns::answer::{Meta, Transport, answer};
+use crate::dns::answer::{Meta, Outcome, Transport, answer};
 use crate::dns::fixture::{self, Ask, NOW, show, world};
 use crate::dns::table::Table;
 use crate::snapshot::Topology;
@@ -131,9 +131,10 @@ fn ask_all(guard: &Guard, table: &Table, ask: &Ask, times: usize, now: Mono) -> 
         .map(|_| {
             let mut packet = vec![0; 4_096];
             let mut outcome = answer(table, &query, &ask.meta, &mut packet);
-            let limited = guard.pass(&table.fixed.rules, ask.meta.client, &mut outcome, &mut packet, now, &mut rng);
-            let length = if let Outcome::Send(sent) = outcome { sent.length } else { 0 };
-            (limited, packet[..length].to_vec())
+            let Outcome::Send(sent) = &mut outcome else { panic!("{outcome:?}") };
+            let limited = guard.pass(&table.fixed.rules, ask.meta.client, sent, &mut packet, now, &mut rng);
+            let is_sent = !matches!(limited, Some((_, Fate::Dropped)));
+            (limited, if is_sent { packet[..sent.length].to_vec() } else { Vec::new() })
         })
         .collect()
 }
@@ -156,6 +157,10 @@ fn over_the_limit_answers_are_dropped_or_cut() {
     assert_eq!(show(cut), "NoError aa tc rd edns=1232 |  |  |".replace(" aa", ""));
     assert_eq!(option(cut, NSID), Some(Vec::new()), "its OPT is kept");
     assert!(results.iter().all(|(l, out)| out.is_empty() == (l.map(|l| l.1) == Some(Fate::Dropped))));
+    // Nor is any type too odd to be cut: 0 is no record, and its answer has an SOA.
+    let odd = ask_all(&guard, &table, &Ask::new("host.example.test.", "TYPE0").from(RESOLVER), 100, T0);
+    let (_, cut) = odd.iter().find(|(l, _)| *l == Some((Class::Answers, Fate::Truncated))).unwrap();
+    assert_eq!(show(cut), "NoError tc rd |  |  |");
     // Another address of the same network is the same client; the next network is not.
     assert!(ask_all(&guard, &table, &host().from("198.51.100.1"), 1, T0)[0].0.is_some());
     assert!(ask_all(&guard, &table, &host().from("198.51.101.1"), 1, T0)[0].0.is_none());
