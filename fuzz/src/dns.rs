@@ -9,7 +9,8 @@ use springtide::base::clock::{Mono, Wall};
 use springtide::base::prefix::{PrefixMap, truncate};
 use springtide::config::check;
 use springtide::control::step;
-use springtide::dns::answer::{Meta, Outcome, Transport, answer, answer_in_place};
+use springtide::dns::answer::{Meta, Outcome, Sent, Transport, answer, answer_in_place};
+use springtide::dns::sign::Signatures;
 use springtide::dns::table::Table;
 use springtide::dns::transfer::{self, Begun};
 use springtide::dns::zone;
@@ -21,6 +22,8 @@ use springtide::wire::ecs::{self, Subnet};
 use springtide::wire::tsig::{self, Algorithm, Key, Signer, Tsig};
 use springtide::wire::zone::Zone;
 use springtide::wire::{doh, lookup, master, name, rdata, text};
+
+use super::dnssec;
 
 /// A query as it comes in: what is read of it lies inside it.
 pub fn dns_query(data: &[u8]) {
@@ -37,13 +40,35 @@ pub fn dns_answer(data: &[u8]) {
     let Some((&choice, query)) = data.split_first() else { return };
     let transport = Transport::ALL[usize::from(choice) % Transport::ALL.len()];
     let meta = Meta { client: Ipv4Addr::new(10, choice, 0, 1).into(), transport, now: Wall(1_000) };
+    answered(&WORLD, query, &meta, choice);
+    // The same where the zone is signed: what is asked with DO is verified.
+    let meta = Meta { now: dnssec::SIGNED_AT, ..meta };
+    if let Some((message, sent)) = answered(&dnssec::SIGNED, query, &meta, choice)
+        && sent.rtype != 0
+    {
+        let wanted = Query::parse(query).is_ok_and(|q| {
+            q.signature.is_none() && q.edns.is_some_and(|e| e.dnssec_ok && e.version == 0 && e.flaw.is_none())
+        });
+        dnssec::verified(&message, wanted && !sent.truncated);
+        assert_eq!(sent.signatures.refused, 0, "a budget has ended");
+    }
+}
+
+/// The answer of one world, if there is one: held against everything that must hold for any.
+fn answered(table: &Table, query: &[u8], meta: &Meta, choice: u8) -> Option<(Vec<u8>, Sent)> {
+    let transport = meta.transport;
     let mut out = vec![0; 65_535];
-    let outcome = answer(&WORLD, query, &meta, &mut out);
+    // Who comes first makes the signatures that all others find.
+    let outcome = answer(table, query, meta, &mut out);
     let mut place = vec![0; 65_535];
     let length = query.len().min(place.len());
     place[..length].copy_from_slice(&query[..length]);
-    assert_eq!(answer_in_place(&WORLD, &mut place, length, &meta), outcome);
-    let Outcome::Send(sent) = outcome else { return };
+    let alike = |outcome: Outcome| match outcome {
+        Outcome::Send(sent) => Outcome::Send(Sent { signatures: Signatures::default(), ..sent }),
+        dropped @ Outcome::Drop(_) => dropped,
+    };
+    assert_eq!(alike(answer_in_place(table, &mut place, length, meta)), alike(outcome));
+    let Outcome::Send(sent) = outcome else { return None };
     assert_eq!(place[..sent.length], out[..sent.length]);
     assert!(!transport.is_datagram() || sent.length <= MAX_UDP);
     assert_eq!(out[..2], query[..2], "the id is kept");
@@ -59,9 +84,11 @@ pub fn dns_answer(data: &[u8]) {
     }
     // A buffer of any size is enough for not panicking.
     let room = usize::from(choice) * 8;
-    if let Outcome::Send(sent) = answer(&WORLD, query, &meta, &mut vec![0; room]) {
+    if let Outcome::Send(sent) = answer(table, query, meta, &mut vec![0; room]) {
         assert!(sent.length <= room);
     }
+    out.truncate(sent.length);
+    Some((out, sent))
 }
 
 /// A DNS cookie: what is read is answered; what we made is known for an hour. The rest as a file of secrets.
@@ -289,7 +316,7 @@ fn v6([a, b, c, d]: [u8; 4]) -> IpAddr {
     Ipv6Addr::from([a, b, c, d, d, c, b, a, a, b, c, d, d, c, b, a]).into()
 }
 
-fn parse_zone(origin: &str, text: &str) -> Result<Zone, Vec<zone::Finding>> {
+pub fn parse_zone(origin: &str, text: &str) -> Result<Zone, Vec<zone::Finding>> {
     let origin = name::parse(origin, None).unwrap_or_default();
     zone::parse(text, Path::new("fuzz.zone"), &origin, &mut |_| Err("no files here".into()))
 }

@@ -7,6 +7,8 @@
 
 #[path = "dns.rs"]
 mod dns;
+#[path = "dnssec.rs"]
+mod dnssec;
 #[path = "geo.rs"]
 mod geo;
 
@@ -15,6 +17,7 @@ use std::path::Path;
 pub use dns::{
     dns_answer, dns_cookie, dns_opt, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone,
 };
+pub use dnssec::{dnssec_bitmap, dnssec_canonical, dnssec_records, dnssec_successor, keyfile};
 pub use geo::{cidr, mmdb};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
@@ -37,10 +40,15 @@ pub const ALL: &[(&str, Body)] = &[
     ("dns_opt", dns_opt),
     ("dns_query", dns_query),
     ("dns_text", dns_text),
+    ("dnssec_bitmap", dnssec_bitmap),
+    ("dnssec_canonical", dnssec_canonical),
+    ("dnssec_records", dnssec_records),
+    ("dnssec_successor", dnssec_successor),
     ("doh", doh),
     ("ecs", ecs),
     ("head_forwarded", head_forwarded),
     ("host", host),
+    ("keyfile", keyfile),
     ("lookup", lookup),
     ("mmdb", mmdb),
     ("name", name),

@@ -244,6 +244,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         query: &query,
         reply: Reply::begin(packet, &query, limit, opt.as_ref().map_or(0, Opt::reserve)),
         client: subnet.and_then(|s| s.address()).unwrap_or(meta.client),
+        now: meta.now,
         rcode: Rcode::NoError,
         why: None,
         authoritative: false,
@@ -320,6 +321,7 @@ struct Work<'t, 'p> {
     query: &'p Query,
     reply: Reply<'p>,
     client: IpAddr,
+    now: Wall,
     rcode: Rcode,
     /// Why, where a code alone would leave people guessing.
     why: Option<Ede>,

@@ -292,6 +292,11 @@ impl Ask {
         self
     }
 
+    pub(crate) fn at(mut self, now: Wall) -> Self {
+        self.meta.now = now;
+        self
+    }
+
     pub(crate) fn tcp(mut self) -> Self {
         self.meta.transport = Transport::Tcp;
         self

@@ -13,7 +13,7 @@ use super::index::Index;
 use super::sets::{Run, Set, Sets, record, records};
 use super::sign::Signing;
 use super::steered::{Sites, Steered};
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
 use crate::config::{Config, Locality, Steer};
 use crate::decide::near::Near;
@@ -216,7 +216,7 @@ impl Fixed {
             let mut fixed = Self::compile(&topology.config, &assets.zones, &assets.atlas, before.map(|b| &b.aliases));
             fixed.keys.clone_from(&assets.keys);
             fixed.secrets.clone_from(&assets.cookies);
-            fixed.sign(topology, before, Arc::new(SystemClock));
+            fixed.sign(topology, before);
             fixed
         };
         let made = topology.views.of(Slot::Dns, || timed("static", compile));
@@ -229,11 +229,11 @@ impl Fixed {
     }
 
     /// Makes ready to sign; a topology without signed zones costs nothing.
-    pub(super) fn sign(&mut self, topology: &Topology, before: Option<&Self>, clock: Arc<dyn Clock>) {
+    pub(super) fn sign(&mut self, topology: &Topology, before: Option<&Self>) {
         let Some(dns) = &topology.config.dns else { return };
         let apexes = self.zones.iter().map(|z| &*z.apex);
         let (size, before) = (self.sets.len() + self.nodes.len(), before.map(|b| &b.signing));
-        self.signing = Signing::compile(dns, &topology.assets, apexes, size, before, clock);
+        self.signing = Signing::compile(dns, &topology.assets, apexes, size, before);
     }
 
     pub(super) fn compile(config: &Config, zones: &[Arc<Zone>], atlas: &Atlas, before: Option<&Aliases>) -> Self {

@@ -8,7 +8,7 @@ impl<'t> Work<'t, '_> {
     /// Makes ready to sign what is answered from `zone`.
     pub(super) fn secure(&mut self, zone: u32) {
         if let Some(stream) = self.dnssec {
-            self.cover = self.table.fixed.signing.cover(zone, stream);
+            self.cover = self.table.fixed.signing.cover(zone, stream, self.now);
         }
     }
 
@@ -38,7 +38,9 @@ impl<'t> Work<'t, '_> {
     /// Writes the set of this type that `node` has because its zone is signed. False: there is none.
     pub(super) fn keys(&mut self, node: &Node, zone: u32, owner: usize) -> Result<bool, Full> {
         let (fixed, wanted) = (&self.table.fixed, self.query.rtype);
-        let Some((records, octets)) = fixed.signing.apex_set(zone, wanted).filter(|_| fixed.is_apex(node, zone)) else {
+        let Some((records, octets)) =
+            fixed.signing.apex_set(zone, wanted, self.now).filter(|_| fixed.is_apex(node, zone))
+        else {
             return Ok(false);
         };
         self.reply.put_owned(Section::Answer, records, octets, owner)?;
@@ -87,11 +89,12 @@ impl<'t> Work<'t, '_> {
     fn put_nsec(&mut self, section: Section, zone: u32, lacking: u16) -> Result<(), Full> {
         let (owner, node) = self.place;
         let fixed = &self.table.fixed;
-        let ttl = denial::ttl(fixed.ends(zone).1);
+        let (apex, negative) = fixed.ends(zone);
+        let end = (apex, denial::ttl(negative));
         let types = node.map(|node| {
             let steered = self.table.steered(node).map(|(_, s)| s);
-            denial::types(fixed, node, steered, zone, lacking)
+            denial::types(fixed, node, steered, zone, lacking, self.now)
         });
-        denial::put(&mut self.reply, section, owner, types.as_deref().unwrap_or(&MISSING), ttl)
+        denial::put(&mut self.reply, section, owner, types.as_deref().unwrap_or(&MISSING), end)
     }
 }

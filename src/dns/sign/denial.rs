@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::super::steered::Steered;
 use super::super::table::{Fixed, Node};
+use crate::base::clock::Wall;
 use crate::wire::dns::{Full, IN, Reply, Section, pointer, rtype};
 use crate::wire::dnssec::{bitmap, canonical, successor};
 use crate::wire::name;
@@ -18,8 +19,15 @@ pub(in crate::dns) type Types = SmallVec<[u16; 24]>;
 /// The types of a name that does not exist (RFC 9824 section 3.1).
 pub(in crate::dns) const MISSING: [u16; 3] = [rtype::RRSIG, rtype::NSEC, rtype::NXNAME];
 
-/// The types that `node` has in `zone`; `lacking`, which was asked for, is not there.
-pub(in crate::dns) fn types(fixed: &Fixed, node: &Node, steered: Option<&Steered>, zone: u32, lacking: u16) -> Types {
+/// The types that `node` has in `zone` at `now`; `lacking`, which was asked for, is not there.
+pub(in crate::dns) fn types(
+    fixed: &Fixed,
+    node: &Node,
+    steered: Option<&Steered>,
+    zone: u32,
+    lacking: u16,
+    now: Wall,
+) -> Types {
     let mut types = Types::from_slice(&[rtype::RRSIG, rtype::NSEC]);
     let above = node.is_apex_seen_from(zone);
     if above || node.is_cut() {
@@ -35,7 +43,7 @@ pub(in crate::dns) fn types(fixed: &Fixed, node: &Node, steered: Option<&Steered
         }
         if fixed.is_apex(node, zone) {
             let keys = [rtype::DNSKEY, rtype::CDS, rtype::CDNSKEY];
-            types.extend(keys.into_iter().filter(|t| fixed.signing.apex_set(zone, *t).is_some()));
+            types.extend(keys.into_iter().filter(|t| fixed.signing.apex_set(zone, *t, now).is_some()));
         }
     }
     types.retain(|t| *t != lacking);
@@ -44,13 +52,13 @@ pub(in crate::dns) fn types(fixed: &Fixed, node: &Node, steered: Option<&Steered
     types
 }
 
-/// Appends to `section` the NSEC record of the name at offset `owner` with these types.
+/// Appends to `section` the NSEC record of the name at offset `owner`, which lies in the zone at `apex`, with these types.
 pub(in crate::dns) fn put(
     reply: &mut Reply<'_>,
     section: Section,
     owner: usize,
     types: &[u16],
-    ttl: u32,
+    (apex, ttl): (&[u8], u32),
 ) -> Result<(), Full> {
     let written = reply.written(owner, name::MAX);
     let mut lower = [0; name::MAX];
@@ -58,13 +66,16 @@ pub(in crate::dns) fn put(
     lower[..length].copy_from_slice(&written[..length]);
     lower[..length].make_ascii_lowercase();
     let mut next = [0; name::MAX];
-    let next_length = successor::write(&lower[..length], &mut next).ok_or(Full)?;
+    let next_length = successor::write(&lower[..length], &mut next).unwrap_or_default();
+    let next = next.get(..next_length).unwrap_or_default();
+    // RFC 4034 section 4.1.1: behind the last name of a zone comes its first.
+    let next = if next_length == length + 2 || name::is_within(next, apex) { next } else { apex };
     let [p0, p1] = pointer(owner).ok_or(Full)?;
     let ([t0, t1], [c0, c1]) = (rtype::NSEC.to_be_bytes(), IN.to_be_bytes());
     let [l0, l1, l2, l3] = ttl.to_be_bytes();
     reply.put(section, 1, &[p0, p1, t0, t1, c0, c1, l0, l1, l2, l3, 0, 0])?;
     let data = reply.at();
-    reply.raw(next.get(..next_length).unwrap_or_default())?;
+    reply.raw(next)?;
     bitmap::write(types, |window| reply.raw(window))?;
     reply.patch(data - 2, (reply.at() - data) as u16);
     Ok(())

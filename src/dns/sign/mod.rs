@@ -11,11 +11,10 @@
 //! Wildcards are signed at the name that was asked for, with all its labels (RFC 9824 section 3.3), so one signature is
 //! the whole proof. Denial is in `denial`, keys and their times in `keys` and `timeline`, alarms in `watch`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::table::Fixed;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::Wall;
 use crate::config::Dns;
 use crate::snapshot::topology::Assets;
 use crate::wire::dns::{Full, IN, QNAME, Reply, Section, pointer, rtype};
@@ -39,23 +38,11 @@ pub use signer::{ds_of, generate};
 const SETS_OF_A_STEER: usize = 64;
 
 /// The signed zones of a table.
+#[derive(Debug, Default)]
 pub(super) struct Signing {
     /// By zone.
     zones: Vec<Option<ZoneSigner>>,
     cache: Option<Arc<Cache>>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Default for Signing {
-    fn default() -> Self {
-        Self { zones: Vec::new(), cache: None, clock: Arc::new(SystemClock) }
-    }
-}
-
-impl fmt::Debug for Signing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Signing").field("zones", &self.zones).field("cache", &self.cache).finish_non_exhaustive()
-    }
 }
 
 /// How many signatures an answer took.
@@ -92,7 +79,6 @@ impl Signing {
         apexes: impl Iterator<Item = &'z [u8]>,
         size: usize,
         before: Option<&Self>,
-        clock: Arc<dyn Clock>,
     ) -> Self {
         let signer = |apex: &[u8]| {
             let file =
@@ -105,36 +91,37 @@ impl Signing {
             let kept = before.and_then(|b| b.cache.as_ref()).filter(|c| c.fits(size));
             kept.map_or_else(|| Arc::new(Cache::new(size)), Arc::clone)
         });
-        Self { zones, cache, clock }
+        Self { zones, cache }
     }
 
     fn zone(&self, zone: u32) -> Option<&ZoneSigner> {
         self.zones.get(zone as usize)?.as_ref()
     }
 
-    fn now(&self) -> u32 {
-        u32::try_from(self.clock.wall().0 / 1_000).unwrap_or(u32::MAX)
-    }
-
-    /// What signs answers of this zone; `None` where nothing does.
-    pub(super) fn cover(&self, zone: u32, stream: bool) -> Option<Cover<'_>> {
-        let (signer, cache, now) = (self.zone(zone)?, self.cache.as_ref()?, self.now());
+    /// What signs answers of this zone at `now`; `None` where nothing does.
+    pub(super) fn cover(&self, zone: u32, stream: bool, now: Wall) -> Option<Cover<'_>> {
+        let (signer, cache, now) = (self.zone(zone)?, self.cache.as_ref()?, seconds(now));
         let epoch = signer.epoch(now)?;
         Some(Cover { signer, cache, epoch, now, stream, sealed: 0, lacking: false, signatures: Signatures::default() })
     }
 
     /// The records of this type that the zone has at its apex because it is signed: how many, and their octets.
-    pub(super) fn apex_set(&self, zone: u32, wanted: u16) -> Option<(u16, &[u8])> {
+    pub(super) fn apex_set(&self, zone: u32, wanted: u16, now: Wall) -> Option<(u16, &[u8])> {
         if !matches!(wanted, rtype::DNSKEY | rtype::CDS | rtype::CDNSKEY) {
             return None;
         }
-        self.zone(zone)?.epoch(self.now())?.set(wanted)
+        self.zone(zone)?.epoch(seconds(now))?.set(wanted)
     }
 
     /// Every signed zone.
     fn signers(&self) -> impl Iterator<Item = &ZoneSigner> {
         self.zones.iter().flatten()
     }
+}
+
+/// As signatures count time: seconds since 1970, which end in 2106 (RFC 4034 section 3.1.5).
+fn seconds(now: Wall) -> u32 {
+    u32::try_from(now.0 / 1_000).unwrap_or(u32::MAX)
 }
 
 /// Signs one message of one zone.

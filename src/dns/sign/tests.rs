@@ -12,7 +12,7 @@ use super::super::answer::Sent;
 use super::super::fixture::{self, Ask, with_health, world};
 use super::super::table::{Fixed, Table};
 use super::*;
-use crate::base::clock::{ManualClock, Mono, Wall};
+use crate::base::clock::{Clock as _, ManualClock, Mono, Wall};
 use crate::base::ids::SteerId;
 use crate::config::{Signed, ZoneFile};
 use crate::snapshot::{Snapshot, Topology};
@@ -55,7 +55,7 @@ impl Stage {
         let clock = Arc::new(ManualClock::new(Mono::ZERO, Wall(u64::from(NOW) * 1_000)));
         let topology = &snapshot.topology;
         let mut fixed = Fixed::compile(&topology.config, &topology.assets.zones, &topology.assets.atlas, None);
-        fixed.sign(topology, None, Arc::clone(&clock) as Arc<dyn Clock>);
+        fixed.sign(topology, None);
         let table = Table { fixed: Arc::new(fixed), ..Table::compile(&snapshot) };
         Self { table, clock }
     }
@@ -69,7 +69,7 @@ impl Stage {
     }
 
     fn ask(&self, ask: &Ask) -> (Message, Sent) {
-        let (octets, sent) = ask.of(&self.table);
+        let (octets, sent) = ask.clone().at(self.clock.wall()).of(&self.table);
         (Message::from_vec(&octets).unwrap(), sent)
     }
 
@@ -249,6 +249,17 @@ fn denials_are_compact_and_say_what_exists() {
     assert_eq!(types("q.wild.", "MX"), [1, 16, 46, 47], "as the wildcard has it");
     assert_eq!(types("www.", "MX"), [1, 28, 46, 47, 65]);
     assert_eq!(types("", "A"), [2, 6, 15, 46, 47, 48, 59, 60, 257]);
+}
+
+#[test]
+fn behind_the_last_name_of_the_zone_comes_its_apex() {
+    let stage = Stage::csk(Algorithm::Ed25519);
+    // 255 octets, and no label of it can grow.
+    let last = |octets: usize| "\\255".repeat(octets);
+    let owner = [last(48), last(63), last(63), last(63), "example.test.".into()].join(".");
+    assert_eq!(name::parse(&owner, None).unwrap().len(), 255);
+    let message = stage.verified(&Ask::new(&owner, "A").dnssec().tcp(), &[]);
+    assert_eq!(nsec(&message)[0].1, "example.test.");
 }
 
 #[test]
@@ -438,7 +449,7 @@ fn signatures_outlive_a_reload() {
             &snapshot.topology.assets.atlas,
             None,
         );
-        fixed.sign(&snapshot.topology, before, Arc::new(SystemClock));
+        fixed.sign(&snapshot.topology, before);
         Table { fixed: Arc::new(fixed), ..Table::compile(&snapshot) }
     };
     let first = compile(None);

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::super::table::Fixed;
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
 use crate::snapshot::views::Slot;
@@ -39,7 +40,7 @@ pub(in crate::dns) async fn watch(published: Arc<Published>, shutdown: Cancellat
 fn look(published: &Published, said: &mut HashMap<String, u32>) {
     let snapshot = published.full();
     let Some(fixed) = snapshot.topology.views.peek::<Fixed>(Slot::Dns) else { return };
-    let now = fixed.signing.now();
+    let now = super::seconds(SystemClock.wall());
     for signer in fixed.signing.signers() {
         let zone = name::show(&signer.apex);
         let ends = signer.overdue_from(now);
