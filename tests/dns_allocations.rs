@@ -48,7 +48,8 @@ static ALLOCATOR: Counting = Counting;
 
 fn table(signed: bool) -> Table {
     let zone_line = "file = \"world.zone\"\n";
-    let rules = if signed { "dnssec = { keys = \"keys\", open_per_second = 100000 }\n" } else { "" };
+    let rules =
+        if signed { "dnssec = { keys = \"keys\", open_per_second = 100000, known_per_second = 100000 }\n" } else { "" };
     let text = include_str!("../fuzz/src/world.toml").replace(zone_line, &format!("{zone_line}{rules}"));
     let config = check::parse(&text, Path::new("world.toml")).unwrap();
     let origin = name::parse("t.", None).unwrap();

@@ -190,7 +190,8 @@ pub static SIGNED: LazyLock<Table> = LazyLock::new(|| {
     };
     // No clock but the query's decides, and so no budget may end.
     let file = "file = \"world.zone\"";
-    let rules = format!("{file}\ndnssec = {{ keys = \"keys\", open_per_second = 1000000 }}");
+    let rules =
+        format!("{file}\ndnssec = {{ keys = \"keys\", open_per_second = 1000000, known_per_second = 1000000 }}");
     let text = include_str!("world.toml").replace(file, &rules);
     let config = check::parse(&text, Path::new("fuzz.toml")).unwrap_or_else(|findings| panic!("{findings}"));
     let zone = super::dns::parse_zone("t.", include_str!("world.zone"));

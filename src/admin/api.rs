@@ -43,6 +43,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/changes", get(live::changes))
         .route("/v1/events", get(live::events))
         .route("/v1/dns/top", get(dns_top))
+        .route("/v1/dns/keys", get(dns_keys))
         .route("/v1/explain/dns", get(explain_dns))
         .route("/v1/explain/http", get(explain_http))
         .route("/v1/intents", post(intents::wish).delete(intents::revoke))
@@ -197,6 +198,11 @@ async fn dns_top(State(shared): Site, request: Request) -> Result<Json<Value>, R
         Some(top) => Ok(Json(top(rows))),
         None => Err(Refusal::new(StatusCode::NOT_FOUND, "this node has no name server", "ask a node with `[dns]`")),
     }
+}
+
+async fn dns_keys(State(shared): Site) -> Json<Value> {
+    let context = &shared.context;
+    Json((context.dns_keys)(&context.published.full(), context.clock.wall()))
 }
 
 async fn explain_http(State(shared): Site, request: Request) -> Result<Json<Value>, Refusal> {

@@ -44,6 +44,8 @@ pub use report::Edge;
 pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
 /// The busiest of the name server: so many rows of each kind.
 pub type DnsTop = Box<dyn Fn(usize) -> serde_json::Value + Send + Sync>;
+/// Tells of the keys of signed zones, and what lapses with them.
+pub type DnsKeys = Box<dyn Fn(&Snapshot, Wall) -> serde_json::Value + Send + Sync>;
 /// Explains where a request would go.
 pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value + Send + Sync>;
 /// What a reload comes to: an object with the new `generation` and what else there is to tell, or every finding, rendered.
@@ -87,6 +89,8 @@ pub struct Context {
     pub explain_dns: ExplainDns,
     /// What the name server is busy with; none where there is no name server.
     pub dns_top: Option<DnsTop>,
+    /// How the name server's keys stand.
+    pub dns_keys: DnsKeys,
     /// How the proxy explains itself.
     pub explain_http: ExplainHttp,
     /// How to load the configuration anew.

@@ -169,6 +169,7 @@ async fn explain_hands_over_what_was_asked() {
     assert_eq!((&http["method"], &http["path"], &http["client"]), (&json!("POST"), &json!("/x?y"), &json!("::1")));
     assert_eq!(http["headers"], json!([["x-a", "b"], ["c", "d"]]));
     assert_eq!(get(&world, "/v1/dns/top?rows=7").await.json(), json!({"rows": 7}));
+    assert!(get(&world, "/v1/dns/keys").await.json()["at"].is_u64());
     for bad in [
         "/v1/explain/dns",
         "/v1/explain/dns?name=",

@@ -183,18 +183,13 @@ impl OfArgs {
         let keys = load(&apex(&self.zone)?, &self.dir)?;
         let paint = Paint::for_stdout();
         let mut table = Table::new(&["TAG", "ALGORITHM", "ROLE", "STATE", "THEN", "DS"]);
-        let split = keys.iter().any(|k| !k.public.is_entry());
-        for Key { public, private } in &keys {
+        for key in &keys {
+            let Key { public, private } = key;
             let state = State::of(&private.times, now);
             let tone = match state {
                 State::Active => Tone::Good,
                 State::Published | State::Future => Tone::Watch,
                 State::Retired | State::Gone => Tone::Soft,
-            };
-            let role = match (public.is_entry(), split) {
-                (false, _) => "ZSK",
-                (true, true) => "KSK",
-                (true, false) => "CSK",
             };
             let then =
                 upcoming(&private.times, now).map_or_else(String::new, |(what, at)| format!("{what} {}", when(at)));
@@ -202,13 +197,14 @@ impl OfArgs {
             table.row([
                 public.tag().to_string().into(),
                 public.algorithm.to_string().into(),
-                role.into(),
+                keys::role(key, &keys).into(),
                 cell(tone, state.as_str()),
                 then.into(),
                 cell(Tone::Soft, ds),
             ]);
         }
         table.lines(paint).iter().for_each(|line| println!("{line}"));
+        warn_of_lapses(&keys, now);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -218,6 +214,13 @@ impl OfArgs {
             println!("{}", ds_line(&key.public));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "warnings go to standard error")]
+fn warn_of_lapses(keys: &[Key], now: u32) {
+    for (lapse, at) in keys::lapses(keys, now) {
+        eprintln!("warning: {}: roll them with `springtide keys roll`", lapse.says(at, now));
     }
 }
 

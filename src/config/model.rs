@@ -575,8 +575,11 @@ pub struct Signed {
     pub refresh: f64,
     /// TTL of DNSKEY, CDS and CDNSKEY.
     pub dnskey_ttl: Duration,
-    /// Signatures a second for names that nobody configured: denials and wildcards; as many again over connections.
+    /// Signatures a second for what whoever asks makes up: names that nobody configured, and as many for sets that steered
+    /// names choose for networks; as many again of each over connections.
     pub open_per_second: u32,
+    /// Signatures a second for what is configured; as many again over connections.
+    pub known_per_second: u32,
 }
 
 /// Who may take a whole zone: what is said must hold.

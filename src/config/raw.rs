@@ -442,10 +442,14 @@ section! {
         backdate: Time<0, DAY> = "1h",
         /// TTL of the DNSKEY, CDS and CDNSKEY records.
         dnskey_ttl: Time<1_000, WEEK> = "1h",
-        /// Signatures a second, at most, for names that are not configured (denials, wildcards), in datagrams, and as many
-        /// again over connections. Above it datagrams are answered with TC, connections with SERVFAIL. A core makes some
-        /// 40,000 a second.
+        /// Signatures a second, at most, for what whoever asks makes up: for names that are not configured (denials,
+        /// wildcards), and as many for the sets that steered names choose for networks; each in datagrams, and as many
+        /// again over connections. Above it a steered name gives a set that many networks share; for all else datagrams
+        /// are answered with TC, connections with SERVFAIL. A core makes some 40,000 a second.
         open_per_second: Count<1, 1_000_000> = 2000,
+        /// Signatures a second, at most, for what is configured, in datagrams, and as many again over connections: all of
+        /// it is signed once after a start and then every few days, when it is asked for. Above it, the same.
+        known_per_second: Count<1, 1_000_000> = 20000,
     } synonyms {
         dir: "keys", folder: "keys", key_dir: "keys", lifetime: "validity", expire: "validity",
         signature_validity: "validity", ttl: "dnskey_ttl",

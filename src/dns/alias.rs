@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -50,6 +51,8 @@ pub(super) struct Target {
     /// Whose addresses they are: in lower case.
     pub(super) name: WireName,
     known: ArcSwapOption<Known>,
+    /// It was asked for, and no answer came.
+    failed: AtomicBool,
 }
 
 /// What is known of a target.
@@ -57,6 +60,8 @@ pub(super) struct Target {
 pub(super) struct Known {
     /// A and AAAA.
     families: [Family; 2],
+    /// They have served their time, and no others could be had.
+    pub(super) stale: bool,
 }
 
 /// The addresses of one family; none is an answer, too.
@@ -77,9 +82,10 @@ impl Aliases {
         let place = self.0.len() as u32;
         seen.insert(name.into(), place);
         let former = before.and_then(|b| b.0.iter().find(|t| *t.name == *name));
-        self.0.push(
-            former.map_or_else(|| Arc::new(Target { name: name.into(), known: ArcSwapOption::empty() }), Arc::clone),
-        );
+        self.0.push(former.map_or_else(
+            || Arc::new(Target { name: name.into(), known: ArcSwapOption::empty(), failed: AtomicBool::new(false) }),
+            Arc::clone,
+        ));
         place
     }
 
@@ -98,6 +104,11 @@ impl Target {
     /// What is known, for a short look.
     pub(super) fn look(&self) -> Guard<Option<Arc<Known>>> {
         self.known.load()
+    }
+
+    /// Whether it was asked for and no answer came; else nobody has been able to ask yet.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     fn publish(&self, known: Option<Known>) {
@@ -121,16 +132,16 @@ impl Known {
     }
 
     fn new(sets: [RrSet; 2]) -> Self {
-        Self { families: sets.map(Family::new) }
+        Self { families: sets.map(Family::new), stale: false }
     }
 
-    /// The same with no TTL above `ttl`.
-    fn capped(&self, ttl: u32) -> Self {
+    /// The same beyond its time, with no TTL above `ttl`.
+    fn aged(&self, ttl: u32) -> Self {
         let cap = |family: &Family| match &family.set {
             Some(set) => Family::new(RrSet { ttl: set.ttl.min(ttl), ..set.clone() }),
             None => Family::default(),
         };
-        Self { families: [cap(&self.families[0]), cap(&self.families[1])] }
+        Self { families: [cap(&self.families[0]), cap(&self.families[1])], stale: true }
     }
 }
 

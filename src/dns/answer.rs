@@ -173,7 +173,7 @@ impl Sent {
             zone: None,
             steered: None,
             reason: None,
-            signatures: Signatures { kept: 0, made: 0, refused: 0 },
+            signatures: Signatures { kept: 0, made: 0, refused: 0, shared: 0 },
         }
     }
 
@@ -305,7 +305,7 @@ fn refused(query: &Query, transport: Transport, standing: Standing, fixed: &Fixe
         }
         Some(Edns { flaw: Some(Flaw::Cookie), .. }) => Some((Rcode::FormErr, Some(Ede::other("malformed cookie")))),
         // RFC 9824 section 3.5: NXNAME is a mark, not a question.
-        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, None)),
+        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, Some(Ede::INVALID_TYPE))),
         _ if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
         // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
         _ if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
@@ -510,9 +510,12 @@ impl<'t> Work<'t, '_> {
         let Some(family) = known.as_deref().and_then(|k| k.family(self.query.rtype)) else {
             // Not "no data": nobody should keep what we only do not know.
             (self.rcode, self.authoritative) = (Rcode::ServFail, false);
-            self.why = Some(Ede::NO_REACHABLE_AUTHORITY);
+            self.why = Some(if target.has_failed() { Ede::NO_REACHABLE_AUTHORITY } else { Ede::NOT_READY });
             return Ok(());
         };
+        if known.as_deref().is_some_and(|k| k.stale) {
+            self.why = Some(Ede::STALE);
+        }
         match family.count {
             0 => self.close(zone, question),
             count => self.reply.put_owned(Section::Answer, count, &family.octets, owner),
@@ -523,6 +526,9 @@ impl<'t> Work<'t, '_> {
         let client = Client::new(self.client, self.table.fixed.client_prefix);
         let Some(choice) = steered.choose(&client) else { return self.close(zone, question) };
         self.reason = Some(choice.reason);
+        if steered.frozen {
+            self.why = Some(Ede::STALE);
+        }
         if let Reason::Servfail | Reason::Refused | Reason::Nodata = choice.reason {
             self.why = Some(Ede::other("no datacenter can serve this client now"));
         }
@@ -531,9 +537,13 @@ impl<'t> Work<'t, '_> {
             self.authoritative = false;
             return Ok(());
         }
+        // What leads here is signed first, so that what was chosen may be taken back alone.
+        self.seal(Section::Answer)?;
+        let before = self.reply.mark();
         if !steered.put(&mut self.reply, owner, self.query.rtype, &choice)? {
             return self.close(zone, question);
         }
+        let choice = self.seal_choice(steered, (&client, choice), owner, before)?;
         self.steered = Some((id, choice));
         Ok(())
     }

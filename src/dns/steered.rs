@@ -30,6 +30,8 @@ pub(super) struct Steered {
     /// The `alpn` parameter; empty: no HTTPS record.
     alpn: Vec<u8>,
     pub(super) ttl: u32,
+    /// Health is as it was seen last: this node believes that it is cut off, and judges nobody.
+    pub(super) frozen: bool,
 }
 
 /// Sites by whose they are and by their TTL, while a table is compiled.
@@ -95,6 +97,7 @@ impl Steered {
             last_resort,
             alpn: if alpn.is_empty() { Vec::new() } else { svcb::param(svcb::ALPN, &alpn) },
             ttl,
+            frozen: snapshot.isolated_since.is_some(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Steered {
         let steer = before.topology.config.dns.as_ref().and_then(|d| d.steers.get(id.index()));
         let shed = |s: &Snapshot, dc: usize| s.spill.get(dc).map_or(0, |s| s.shed);
         before.steers.get(id.index()) == after.steers.get(id.index())
+            && before.isolated_since.is_some() == after.isolated_since.is_some()
             && steer.is_some_and(|s| {
                 s.datacenters.iter().all(|(dc, _)| shed(before, dc.index()) == shed(after, dc.index()))
             })

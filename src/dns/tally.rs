@@ -56,8 +56,8 @@ pub(super) struct Tally {
     withheld: Count,
     unsent: Count,
     truncated: Count,
-    /// Kept, made, refused.
-    signatures: [Count; 3],
+    /// Kept, made, refused, shared.
+    signatures: [Count; 4],
     standings: [Count; Standing::ALL.len()],
     types: [Count; TYPES.len()],
     limited: [[Count; Fate::ALL.len()]; Class::ALL.len()],
@@ -139,7 +139,7 @@ impl Tally {
             withheld: Count::new(metric::DROPPED.counter(&["limited"])),
             unsent: Count::new(metric::DROPPED.counter(&["unsent"])),
             truncated: Count::new(metric::TRUNCATED.counter(&[])),
-            signatures: Count::of(&metric::SIGNATURES, ["kept", "made", "refused"]),
+            signatures: Count::of(&metric::SIGNATURES, ["kept", "made", "refused", "shared"]),
             standings: Count::of(&metric::STANDINGS, Standing::ALL.map(Standing::as_str)),
             types: Count::of(&metric::TYPES, TYPES.map(|(_, name)| name)),
             limited: Class::ALL
@@ -215,8 +215,8 @@ impl Tally {
         self.responses[rank].0 += 1;
         self.truncated.0 += u64::from(sent.truncated);
         if sent.signatures != Signatures::default() {
-            let Signatures { kept, made, refused } = sent.signatures;
-            for (count, more) in self.signatures.iter_mut().zip([kept, made, refused]) {
+            let Signatures { kept, made, refused, shared } = sent.signatures;
+            for (count, more) in self.signatures.iter_mut().zip([kept, made, refused, shared]) {
                 count.0 += u64::from(more);
             }
         }

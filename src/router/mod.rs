@@ -195,6 +195,7 @@ impl Router {
                     clock,
                     explain_dns: Box::new(dns::explain),
                     dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
+                    dns_keys: Box::new(dns::sign::report),
                     explain_http: Box::new(explain_http),
                     reload: reloader.hook(),
                     foresee: foresee(),

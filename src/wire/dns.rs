@@ -237,6 +237,13 @@ pub fn refuse(packet: &mut [u8], rcode: Rcode) -> usize {
     HEADER
 }
 
+/// A place in an answer that is being written.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    at: usize,
+    counts: [u16; 3],
+}
+
 /// An answer on its way into a buffer that holds the question already.
 #[derive(Debug)]
 pub struct Reply<'a> {
@@ -336,6 +343,16 @@ impl<'a> Reply<'a> {
     /// Up to `n` octets that have been written from `at` on.
     pub fn written(&self, at: usize, n: usize) -> &[u8] {
         self.out.get(at..self.at.min(at + n)).unwrap_or_default()
+    }
+
+    /// Where the answer is, for [`Reply::back_to`].
+    pub const fn mark(&self) -> Mark {
+        Mark { at: self.at, counts: self.counts }
+    }
+
+    /// Takes everything back that was appended since `mark`.
+    pub const fn back_to(&mut self, mark: Mark) {
+        (self.at, self.counts) = (mark.at, mark.counts);
     }
 
     /// Takes everything behind the question back.

@@ -75,6 +75,7 @@ fn signed(said: &raw::Signed, checker: &mut Checker<'_>) -> Signed {
         refresh: said.refresh.0,
         dnskey_ttl: said.dnskey_ttl.0,
         open_per_second: said.open_per_second.0,
+        known_per_second: said.known_per_second.0,
     }
 }
 

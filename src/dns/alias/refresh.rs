@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -127,6 +128,7 @@ impl Care {
                 metric::ALIAS.counter(&["found"]).increment(1);
                 let holds = Duration::from_secs(ttl.into());
                 self.failures = 0;
+                self.target.failed.store(false, Ordering::Relaxed);
                 self.due = now + (holds * 4 / 5).clamp(FLOOR, CEILING);
                 self.expires = Some(now + holds);
                 let known = Known::new(sets);
@@ -141,6 +143,7 @@ impl Care {
     fn fail(&mut self, now: Mono) {
         metric::ALIAS.counter(&["failed"]).increment(1);
         self.failures = self.failures.saturating_add(1);
+        self.target.failed.store(true, Ordering::Relaxed);
         self.due = now + (FLOOR * (1 << (self.failures - 1).min(4))).min(LONGEST_PAUSE);
         let target = name::show(&self.target.name);
         if self.failures == 1 {
@@ -153,7 +156,7 @@ impl Care {
                 self.target.publish(None);
             }
             Some(expires) if now > expires => {
-                let known = self.target.look().as_deref().map(|known| known.capped(STALE_TTL));
+                let known = self.target.look().as_deref().map(|known| known.aged(STALE_TTL));
                 self.target.publish(known);
             }
             _ => {}
@@ -194,12 +197,14 @@ mod tests {
         assert_eq!((care.due, ttl(&care)), (at(1_085), Some(100)), "within its time it is as good as ever");
         care.settle(None, at(1_101));
         assert_eq!((care.due, ttl(&care)), (at(1_111), Some(STALE_TTL)));
+        assert!(care.target.has_failed() && care.target.look().as_deref().is_some_and(|k| k.stale));
         care.settle(None, at(1_100 + 3_600));
         assert_eq!(ttl(&care), Some(STALE_TTL));
         care.settle(None, at(1_101 + 3_600));
         assert_eq!(ttl(&care), None, "an hour beyond its time");
         care.settle(Some((sets(1), 1)), at(9_000));
         assert_eq!((care.due, ttl(&care), care.failures), (at(9_005), Some(1), 0), "no sooner than the floor");
+        assert!(!care.target.has_failed() && care.target.look().as_deref().is_some_and(|k| !k.stale));
     }
 
     #[test]

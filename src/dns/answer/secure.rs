@@ -2,7 +2,8 @@
 //! zone is not signed, or nobody asked.
 
 use super::super::sign::denial::{self, MISSING};
-use super::{Full, Node, Rcode, Section, Work, rtype};
+use super::{Choice, Client, Ede, Full, Node, Rcode, Section, Steered, Work, rtype};
+use crate::wire::dns::Mark;
 
 impl<'t> Work<'t, '_> {
     /// Makes ready to sign what is answered from `zone`.
@@ -18,6 +19,31 @@ impl<'t> Work<'t, '_> {
         cover.seal(&mut self.reply, section, self.query.question_end, &self.table.fixed).map_err(|_| Full)
     }
 
+    /// Signs what has just been written at the name at offset `owner`, of `steered` for this client. Where it may not be
+    /// signed now, the set of the client's crowd takes its place: of the same generation, fence and nearness, so never an
+    /// address that was taken down. Gives the choice that the answer holds.
+    pub(super) fn seal_choice(
+        &mut self,
+        steered: &Steered,
+        (client, choice): (&Client, Choice),
+        owner: usize,
+        before: Mark,
+    ) -> Result<Choice, Full> {
+        let Some(cover) = &mut self.cover else { return Ok(choice) };
+        let fixed = &self.table.fixed;
+        if cover.seal_choice(&mut self.reply, self.query.question_end, fixed)? {
+            return Ok(choice);
+        }
+        self.reply.back_to(before);
+        let shared = steered.choose(&client.in_crowd()).unwrap_or(choice);
+        if !steered.put(&mut self.reply, owner, self.query.rtype, &shared)? {
+            // That the crowd has no address of this family does not mean that the client has none.
+            cover.give_up();
+            return Err(Full);
+        }
+        Ok(shared)
+    }
+
     /// Whether the answer lacks a signature that coming again in a stream would not bring, either. It is SERVFAIL then: the
     /// client may ask another server, but is never told what it could not validate.
     pub(super) fn failed(&mut self) -> bool {
@@ -25,6 +51,7 @@ impl<'t> Work<'t, '_> {
         if failed {
             self.reply.clear();
             (self.rcode, self.authoritative, self.steered) = (Rcode::ServFail, false, None);
+            self.why = Some(Ede::RRSIGS_MISSING);
         }
         failed
     }

@@ -1,8 +1,8 @@
 //! Signatures that were made, in fixed memory: read without a lock, an allocation or a wait, by every thread.
 //!
 //! A signature is found by a 128-bit print of what it covers (owner, type, TTL, record data in any order, and the key), so
-//! whatever made an answer, the same set finds the same signature; after a reload, too. Names that are configured and
-//! names that anybody can make up have separate regions: a flood of the latter evicts none of the former.
+//! whatever made an answer, the same set finds the same signature; after a reload, too. Sets have separate regions by who
+//! makes up what there is: the configuration, a client's network, or whoever asks. A flood of one evicts none of another.
 //!
 //! A slot is a sequence lock of atomics: odd while somebody writes; a reader who sees it move takes it for a miss.
 
@@ -17,8 +17,8 @@ const WORDS: usize = 4 + SIGNATURE / 8;
 const WAYS: usize = 4;
 /// Slots for names that nobody configured: 3 MiB.
 const OPEN: usize = 1 << 15;
-/// Slots for configured names, at least and at most: 96 KiB and 96 MiB.
-const KNOWN: (usize, usize) = (1 << 10, 1 << 20);
+/// Slots of each of the other regions, at least and at most: 96 KiB and 96 MiB.
+const SLOTS: (usize, usize) = (1 << 10, 1 << 20);
 
 /// One signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,14 @@ pub(super) struct Signature {
     pub(super) octets: [u8; SIGNATURE],
 }
 
-/// Which region a signature stands in.
+/// Which region a signature stands in, and whose budget it is made from: by who decides how many sets there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Region {
-    /// Of names that are configured.
+    /// The configuration: sets and denials of its names.
     Known,
-    /// Of names that whoever asks makes up.
+    /// Networks of clients: what a steered name chooses for each.
+    Chosen,
+    /// Whoever asks: names that are made up.
     Open,
 }
 
@@ -79,8 +81,8 @@ const fn fold(a: u64, b: u64) -> u64 {
 
 /// The cache.
 pub(super) struct Cache {
-    known: Box<[Slot]>,
-    open: Box<[Slot]>,
+    /// By region.
+    regions: [Box<[Slot]>; 3],
     seed: Print,
 }
 
@@ -88,21 +90,22 @@ pub(super) struct Cache {
 struct Slot([AtomicU64; WORDS]);
 
 impl Cache {
-    /// Room for about `sets` signatures of configured names.
-    pub(super) fn new(sets: usize) -> Self {
+    /// Room for about `known` signatures of what is configured and `chosen` of what is chosen.
+    pub(super) fn new(known: usize, chosen: usize) -> Self {
         let slots = |n: usize| (0..n).map(|_| Slot::default()).collect();
         // Keyed by the process: nobody can choose names whose prints meet.
         let key = || RandomState::new().hash_one(0u8) | 1;
-        Self { known: slots(Self::slots_for(sets)), open: slots(OPEN), seed: Print(key(), key()) }
+        Self { regions: Self::sizes(known, chosen).map(slots), seed: Print(key(), key()) }
     }
 
-    fn slots_for(sets: usize) -> usize {
-        sets.saturating_mul(2).clamp(KNOWN.0, KNOWN.1).next_power_of_two()
+    fn sizes(known: usize, chosen: usize) -> [usize; 3] {
+        let slots = |sets: usize| sets.saturating_mul(2).clamp(SLOTS.0, SLOTS.1).next_power_of_two();
+        [slots(known), slots(chosen), OPEN]
     }
 
     /// Whether it has the room that [`Cache::new`] would give.
-    pub(super) fn fits(&self, sets: usize) -> bool {
-        self.known.len() == Self::slots_for(sets)
+    pub(super) fn fits(&self, known: usize, chosen: usize) -> bool {
+        self.regions.each_ref().map(|r| r.len()) == Self::sizes(known, chosen)
     }
 
     /// The print of nothing.
@@ -126,10 +129,7 @@ impl Cache {
     }
 
     fn bucket(&self, region: Region, print: Print) -> &[Slot] {
-        let slots = match region {
-            Region::Known => &self.known,
-            Region::Open => &self.open,
-        };
+        let slots = &self.regions[region as usize];
         let at = (print.0 as usize & (slots.len() / WAYS - 1)) * WAYS;
         slots.get(at..at + WAYS).unwrap_or_default()
     }
@@ -182,23 +182,25 @@ impl Slot {
 
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cache({} + {} slots)", self.known.len(), self.open.len())
+        write!(f, "Cache({:?} slots)", self.regions.each_ref().map(|r| r.len()))
     }
 }
 
-/// How many signatures may be made in a second for names that nobody configured.
+/// How many signatures a zone may make in a second: a count for each region, for datagrams and for connections apart, so that
+/// forged addresses spend nothing of what clients have who have shown theirs.
 #[derive(Debug, Default)]
-pub(super) struct Budget(AtomicU64);
+pub(super) struct Budget([[AtomicU64; 2]; 3]);
 
 impl Budget {
     /// Takes one of `limit` for the second `now`. False: they are spent.
-    pub(super) fn take(&self, now: u32, limit: u32) -> bool {
+    pub(super) fn take(&self, region: Region, stream: bool, now: u32, limit: u32) -> bool {
         // The second above, what is spent of it below.
         let spend = |word: u64| {
             let spent = if (word >> 32) as u32 == now { word as u32 } else { 0 };
             (spent < limit).then(|| u64::from(now) << 32 | u64::from(spent + 1))
         };
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+        let purse = &self.0[region as usize][usize::from(stream)];
+        purse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 }
 
@@ -217,9 +219,9 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_found_and_replaced() {
-        let cache = Cache::new(10);
+        let cache = Cache::new(10, 10);
         let print = |n: u32| cache.print().with(&n.to_be_bytes());
-        for region in [Region::Known, Region::Open] {
+        for region in [Region::Known, Region::Chosen, Region::Open] {
             assert_eq!(cache.find(region, print(1)), None);
             cache.keep(region, print(1), &signature(5));
             cache.keep(region, print(1), &signature(6));
@@ -230,10 +232,11 @@ mod tests {
 
     #[test]
     fn made_up_names_evict_no_configured_ones() {
-        let cache = Cache::new(200);
+        let cache = Cache::new(200, 1);
         let print = |n: u32| cache.print().with(&n.to_be_bytes());
         (0..200).for_each(|n| cache.keep(Region::Known, print(n), &signature(n)));
         (0..200_000).for_each(|n| cache.keep(Region::Open, print(n), &signature(n)));
+        (0..200_000).for_each(|n| cache.keep(Region::Chosen, print(n), &signature(n)));
         let found = (0..200).filter(|n| cache.find(Region::Known, print(*n)) == Some(signature(*n))).count();
         // Four ways at a fifth of the load: a bucket hardly ever overflows.
         assert!(found >= 195, "{found}");
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn prints_tell_apart_what_is_cut_or_ordered_differently() {
-        let cache = Cache::new(1);
+        let cache = Cache::new(1, 1);
         let print = |parts: &[&[u8]]| parts.iter().fold(cache.print(), |p, part| p.with(part));
         assert_ne!(print(&[b"ab", b"c"]), print(&[b"a", b"bc"]));
         assert_ne!(print(&[b"ab"]), print(&[b"ab\0"]));
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn no_reader_sees_half_a_signature() {
-        let cache = Arc::new(Cache::new(1));
+        let cache = Arc::new(Cache::new(1, 1));
         let print = cache.print().with(b"one");
         let writers: Vec<_> = (0..2u32)
             .map(|w| {
@@ -273,9 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_for_each_second() {
+    fn a_budget_is_for_each_second_region_and_way() {
         let budget = Budget::default();
-        assert_eq!((0..5).filter(|_| budget.take(100, 3)).count(), 3);
-        assert!(budget.take(101, 3) && !budget.take(101, 0));
+        let take = |region, stream, now| budget.take(region, stream, now, 3);
+        assert_eq!((0..5).filter(|_| take(Region::Open, false, 100)).count(), 3);
+        assert_eq!((0..5).filter(|_| take(Region::Open, true, 100)).count(), 3);
+        assert_eq!((0..5).filter(|_| take(Region::Chosen, false, 100)).count(), 3);
+        assert!(take(Region::Open, false, 101) && !budget.take(Region::Open, false, 101, 0));
     }
 }

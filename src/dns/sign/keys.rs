@@ -10,7 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::signer::Pair;
-use super::timeline::Life;
+use super::timeline::{Lapse, Life, timeline};
 use crate::config::{Signed, ZoneFile};
 use crate::wire::dnssec::keyfile::{self, Key, KeyProblem, Times};
 use crate::wire::name;
@@ -228,6 +228,21 @@ pub fn when(seconds: u32) -> String {
 /// The keys that the parent's DS set should name at `now`.
 pub fn asked(keys: &[Key], now: u32) -> Vec<&Key> {
     keys.iter().filter(|k| k.public.is_entry() && Life::of(&k.private.times).is_asked_for(now)).collect()
+}
+
+/// What lapses with these keys from `now` on, and when each begins.
+pub fn lapses(keys: &[Key], now: u32) -> Vec<(Lapse, u32)> {
+    let moments = timeline(keys);
+    Lapse::ALL.into_iter().filter_map(|lapse| Some((lapse, lapse.from(moments.iter(), now)?))).collect()
+}
+
+/// What `key` is among `keys`: a KSK or a ZSK where there are both, else a CSK.
+pub fn role(key: &Key, keys: &[Key]) -> &'static str {
+    match (key.public.is_entry(), keys.iter().any(|k| !k.public.is_entry())) {
+        (false, _) => "ZSK",
+        (true, true) => "KSK",
+        (true, false) => "CSK",
+    }
 }
 
 /// What a key does at a time, in a word.

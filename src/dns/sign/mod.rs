@@ -3,10 +3,10 @@
 //! Signing stands behind the answer, not in it: whatever wrote record sets into a message, [`Cover`] walks over them, finds
 //! the signature of each by a print of its content, and appends it. So a set is signed once for each answer set and TTL
 //! step, and again by the first who asks after half its life; all others copy 64 octets from a cache of fixed memory
-//! (`cache`). Signing on a miss costs some 20 us. For configured names the sets are finite. For names that anybody can
-//! make up (denials, wildcards) each zone has a budget a second: beyond it UDP clients are told to come by TCP, which
-//! forged addresses cannot, and TCP has a budget of its own, beyond which the answer is SERVFAIL. An answer without its
-//! signature is never sent.
+//! (`cache`). Signing on a miss costs some 20 us, so each zone has a budget a second of it, by who decides how many sets
+//! there are: the configuration, clients' networks, or whoever makes up names. Beyond it a steered name gives what many
+//! clients share (`Client::in_crowd`); else UDP clients are told to come by TCP, which forged addresses cannot, and TCP,
+//! with a budget of its own, ends in SERVFAIL. An answer without its signature is never sent.
 //!
 //! Wildcards are signed at the name that was asked for, with all its labels (RFC 9824 section 3.3), so one signature is
 //! the whole proof. Denial is in `denial`, keys and their times in `keys` and `timeline`, alarms in `watch`.
@@ -32,9 +32,11 @@ pub(super) mod watch;
 use cache::{Cache, Print, Region, Signature};
 use signer::{Epoch, SigningKey, ZoneSigner};
 pub use signer::{ds_of, generate};
+pub use timeline::Lapse;
+pub use watch::report;
 
-/// Answer sets of one steered name that the cache has room for: pairs of eleven datacenters, or three types at six TTLs
-/// of a handful of pairs.
+/// Answer sets of one steered name that the cache has room for, of those chosen for networks and of those chosen for crowds:
+/// pairs of eleven datacenters, or three types at six TTLs of a handful of pairs.
 const SETS_OF_A_STEER: usize = 64;
 
 /// The signed zones of a table.
@@ -54,6 +56,8 @@ pub struct Signatures {
     pub made: u16,
     /// Refused: the budget was spent, or the library failed.
     pub refused: u16,
+    /// Sets of a steered name that gave way to what many clients share, for the same reason.
+    pub shared: u16,
 }
 
 /// Why a set has no signature.
@@ -86,10 +90,11 @@ impl Signing {
             ZoneSigner::new(apex, file?.dnssec.as_ref()?, assets.signing.get(apex)?)
         };
         let zones: Vec<Option<ZoneSigner>> = apexes.map(signer).collect();
-        let size = size.saturating_add(dns.steers.len() * SETS_OF_A_STEER);
+        let chosen = dns.steers.len().saturating_mul(SETS_OF_A_STEER);
+        let known = size.saturating_add(chosen);
         let cache = zones.iter().any(Option::is_some).then(|| {
-            let kept = before.and_then(|b| b.cache.as_ref()).filter(|c| c.fits(size));
-            kept.map_or_else(|| Arc::new(Cache::new(size)), Arc::clone)
+            let kept = before.and_then(|b| b.cache.as_ref()).filter(|c| c.fits(known, chosen));
+            kept.map_or_else(|| Arc::new(Cache::new(known, chosen)), Arc::clone)
         });
         Self { zones, cache }
     }
@@ -102,7 +107,8 @@ impl Signing {
     pub(super) fn cover(&self, zone: u32, stream: bool, now: Wall) -> Option<Cover<'_>> {
         let (signer, cache, now) = (self.zone(zone)?, self.cache.as_ref()?, seconds(now));
         let epoch = signer.epoch(now)?;
-        Some(Cover { signer, cache, epoch, now, stream, sealed: 0, lacking: false, signatures: Signatures::default() })
+        let (configured, signatures) = (Region::Known, Signatures::default());
+        Some(Cover { signer, cache, epoch, now, stream, configured, sealed: 0, lacking: false, signatures })
     }
 
     /// The records of this type that the zone has at its apex because it is signed: how many, and their octets.
@@ -132,6 +138,8 @@ pub(super) struct Cover<'t> {
     now: u32,
     /// Whether the client has shown its address.
     stream: bool,
+    /// Where sets of configured names stand.
+    configured: Region,
     /// How far the message is signed; 0: nowhere.
     sealed: usize,
     /// A signature could not be given.
@@ -168,6 +176,31 @@ impl Cover<'_> {
         fixed: &Fixed,
     ) -> Result<(), Bare> {
         self.walk(reply, section, begin, fixed).inspect_err(|why| self.lacking |= *why == Bare::Refused)
+    }
+
+    /// Appends the signatures of the set that was just written, one of those that are chosen for a client's network. False:
+    /// it has none, and none may be made: another set has to take its place.
+    ///
+    /// # Errors
+    /// They do not fit.
+    pub(super) fn seal_choice(&mut self, reply: &mut Reply<'_>, begin: usize, fixed: &Fixed) -> Result<bool, Full> {
+        let refused = self.signatures.refused;
+        self.configured = Region::Chosen;
+        let sealed = self.walk(reply, Section::Answer, begin, fixed);
+        self.configured = Region::Known;
+        match sealed {
+            Ok(()) => Ok(true),
+            Err(Bare::Full) => Err(Full),
+            Err(Bare::Refused) => {
+                self.signatures = Signatures { refused, shared: self.signatures.shared + 1, ..self.signatures };
+                Ok(false)
+            }
+        }
+    }
+
+    /// Gives the answer up: what it should hold can't be signed.
+    pub(super) const fn give_up(&mut self) {
+        self.lacking = true;
     }
 
     fn walk(&mut self, reply: &mut Reply<'_>, section: Section, begin: usize, fixed: &Fixed) -> Result<(), Bare> {
@@ -213,7 +246,7 @@ impl Cover<'_> {
         let covered = u16::from_be_bytes([head[2], head[3]]);
         let octets = reply.written(set.start, set.len());
         let print = print(self.cache, owner, head, octets);
-        let region = if fixed.knows(owner) { Region::Known } else { Region::Open };
+        let region = if fixed.knows(owner) { self.configured } else { Region::Open };
         let shape = RrsigHead {
             covered,
             algorithm: 0,
@@ -277,9 +310,8 @@ impl Cover<'_> {
         let rules = &self.signer.rules;
         let inception = self.now.saturating_sub(rules.backdate.as_secs() as u32);
         let expiration = self.now.saturating_add(rules.validity.as_secs() as u32);
-        let [datagrams, streams] = &self.signer.budgets;
-        let budget = if self.stream { streams } else { datagrams };
-        let may = region == Region::Known || budget.take(self.now, rules.open_per_second);
+        let limit = if region == Region::Known { rules.known_per_second } else { rules.open_per_second };
+        let may = self.signer.budget.take(region, self.stream, self.now, limit);
         let head = RrsigHead { algorithm: key.algorithm.number(), expiration, inception, tag: key.tag, ..shape };
         let made = if may { key.sign(&head, &self.signer.apex, owner, records) } else { None };
         if let Some(octets) = made {

@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed2551
 
 use super::super::sets::record;
 use super::cache::Budget;
-use super::timeline::{Moment, at, timeline};
+use super::timeline::{Lapse, Moment, at, timeline};
 use crate::config::Signed;
 use crate::wire::dns::{IN, rtype};
 use crate::wire::dnssec::keyfile::{Key, Private, Public, Secret, Times};
@@ -117,8 +117,7 @@ pub(crate) struct ZoneSigner {
     pub(super) rules: Signed,
     pub(super) keys: Vec<SigningKey>,
     pub(super) epochs: Vec<Epoch>,
-    /// For datagrams, and for connections.
-    pub(super) budgets: [Budget; 2],
+    pub(super) budget: Budget,
 }
 
 impl ZoneSigner {
@@ -135,7 +134,7 @@ impl ZoneSigner {
             rules: rules.clone(),
             keys: signing.collect::<Option<_>>()?,
             epochs: timeline(keys).into_iter().map(|moment| Epoch::new(moment, keys, ttl)).collect(),
-            budgets: [Budget::default(), Budget::default()],
+            budget: Budget::default(),
         })
     }
 
@@ -144,12 +143,9 @@ impl ZoneSigner {
         at(&self.epochs, |e| e.moment.from, now)
     }
 
-    /// When the keys run out, or did: the first time from `now` on at which no key may sign.
-    pub(super) fn overdue_from(&self, now: u32) -> Option<u32> {
-        if self.epoch(now).is_some_and(|e| e.moment.overdue) {
-            return Some(now);
-        }
-        self.epochs.iter().filter(|e| e.moment.from > now && e.moment.overdue).map(|e| e.moment.from).next()
+    /// When this lapse begins, or `now` where it has.
+    pub(super) fn lapse(&self, lapse: Lapse, now: u32) -> Option<u32> {
+        lapse.from(self.epochs.iter().map(|e| &e.moment), now)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Every kind of signed answer, read and verified by hickory-proto: a canonical form and a verifier that are not ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use hickory_proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
 use hickory_proto::dnssec::{PublicKey as _, Verifier as _};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use serde_json::json;
 
 use super::super::answer::Sent;
 use super::super::fixture::{self, Ask, with_health, world};
@@ -20,6 +21,8 @@ use crate::wire::dns::Rcode;
 use crate::wire::dnssec::keyfile::{Key, Times};
 use crate::wire::dnssec::{Algorithm, SEP, ZONE_KEY, bitmap};
 
+mod walk;
+
 const NOW: u32 = 1_800_000_000;
 const CSK: u16 = ZONE_KEY | SEP;
 
@@ -31,6 +34,7 @@ pub(in crate::dns) fn rules() -> Signed {
         refresh: 0.5,
         dnskey_ttl: Duration::from_hours(1),
         open_per_second: 1_000,
+        known_per_second: 1_000,
     }
 }
 
@@ -349,7 +353,7 @@ fn a_signature_is_made_once_until_it_is_due() {
     let stage = Stage::csk(Algorithm::Ed25519);
     let host = Ask::new("host.example.test.", "A").dnssec();
     let took = |ask: &Ask| {
-        let Signatures { kept, made, refused } = stage.ask(ask).1.signatures;
+        let Signatures { kept, made, refused, .. } = stage.ask(ask).1.signatures;
         (kept, made, refused)
     };
     assert_eq!(took(&host), (0, 1, 0));
@@ -393,6 +397,62 @@ fn made_up_names_have_a_budget_and_nothing_is_sent_unsigned() {
     stage.verified(&ask(50), &[]);
 }
 
+/// The code of the extended error in a message that ends with it.
+fn ede(message: &[u8]) -> Option<u16> {
+    let at = message.windows(2).rposition(|w| w == [0, 15])?;
+    message.get(at + 4..at + 6)?.first_chunk().map(|c| u16::from_be_bytes(*c))
+}
+
+#[test]
+fn a_question_for_a_mark_is_told_so() {
+    let stage = Stage::csk(Algorithm::Ed25519);
+    for rtype in ["TYPE128", "OPT"] {
+        let (octets, sent) = Ask::new("host.example.test.", rtype).dnssec().of(&stage.table);
+        assert_eq!((sent.rcode, ede(&octets)), (Rcode::FormErr, Some(30)), "{rtype}");
+    }
+}
+
+#[test]
+fn answers_of_a_node_that_is_cut_off_say_so() {
+    let snapshot = world();
+    let cut = Snapshot { isolated_since: Some(Mono::from_millis(5)), views: Arc::default(), ..snapshot.clone() };
+    let ask = Ask::new("www.example.test.", "A").edns(1232);
+    let told = |snapshot: &Snapshot| ede(&ask.of(&Table::compile(snapshot)).0);
+    assert_eq!((told(&snapshot), told(&cut)), (None, Some(3)));
+    assert!(
+        Ask::new("host.example.test.", "A").edns(1232).of(&Table::compile(&cut)).0.windows(2).all(|w| w != [0, 15])
+    );
+}
+
+#[test]
+fn keys_that_run_out_are_told_once_an_hour_and_reported() {
+    let times = Times { activate: Some(0), inactive: Some(NOW + 86_400), ..Times::default() };
+    let keys = vec![key(CSK, Algorithm::Ed25519, Times::default()), key(ZONE_KEY, Algorithm::Ed25519, times)];
+    let mut snapshot = world();
+    sign_world(&mut snapshot, keys, &rules());
+    Fixed::of(&snapshot.topology);
+    let mut said = HashMap::new();
+    let at = |seconds: u32| Wall(u64::from(NOW + seconds) * 1_000);
+    let mut look = |seconds| {
+        watch::look(&snapshot, &mut said, at(seconds));
+        said.get(&("example.test.".to_owned(), "zsk")).map(|at| at - NOW)
+    };
+    assert_eq!([0, 5, 3_600, 3_605].map(&mut look), [0, 0, 3_600, 3_600].map(Some));
+    assert!(!said.contains_key(&("example.test.".to_owned(), "any")));
+    let zone = |seconds| report(&snapshot, at(seconds))["zones"][0].clone();
+    assert_eq!(
+        zone(0)["lapses"],
+        json!([{"keys": "zsk", "in_s": 86_400, "alarm": true,
+        "says": format!("the zone-signing keys of this zone run out at {}", keys::when(NOW + 86_400))}])
+    );
+    assert_eq!(zone(90_000)["lapses"][0]["in_s"], 0);
+    assert_eq!(
+        zone(90_000)["keys"].as_array().unwrap().iter().map(|k| k["role"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["KSK", "ZSK"]
+    );
+    assert_eq!(zone(90_000)["keys"][1]["state"], "retired");
+}
+
 #[test]
 fn what_does_not_fit_is_truncated_whole() {
     let stage = Stage::csk(Algorithm::EcdsaP256);
@@ -434,8 +494,9 @@ fn a_zone_whose_keys_have_run_out_stays_valid() {
     let stage = Stage::new(vec![key(CSK, Algorithm::EcdsaP256, times)], &rules());
     stage.verified(&Ask::new("host.example.test.", "A").dnssec(), &[]);
     let signer = stage.table.fixed.signing.signers().next().unwrap();
-    assert_eq!(signer.overdue_from(NOW), Some(NOW));
-    assert_eq!(signer.overdue_from(NOW - 10), Some(NOW));
+    assert_eq!(signer.lapse(Lapse::Any, NOW), Some(NOW));
+    assert_eq!(signer.lapse(Lapse::Any, NOW - 10), Some(NOW));
+    assert_eq!(signer.lapse(Lapse::Zsk, NOW), None);
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Life {
         self.activate <= at && at < self.inactive
     }
 
+    /// Whether it signed records, and does so no more.
+    const fn has_ended(&self, at: u32) -> bool {
+        self.activate < self.inactive && self.inactive <= at
+    }
+
     pub(crate) const fn is_asked_for(&self, at: u32) -> bool {
         self.sync_publish <= at && at < self.sync_delete
     }
@@ -72,6 +77,57 @@ pub(crate) struct Moment {
     pub(crate) asked: Vec<usize>,
     /// No key may do what one does: its time is over, or has not come.
     pub(crate) overdue: bool,
+    /// The time of the zone-signing keys is over, and a key of the parent's signs the records in their place.
+    pub(crate) alone: bool,
+}
+
+/// What is not as it should be with a zone's keys, though its answers are valid: somebody forgot a roll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// No key at all may do what one does.
+    Any,
+    /// No zone-signing key may sign, in a zone that has had one.
+    Zsk,
+}
+
+impl Lapse {
+    /// All of them, the graver one first.
+    pub const ALL: [Self; 2] = [Self::Any, Self::Zsk];
+
+    /// Which keys run out.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Zsk => "zsk",
+        }
+    }
+
+    /// What happens, or has happened, at `at`.
+    pub fn says(self, at: u32, now: u32) -> String {
+        match (self, at > now) {
+            (Self::Any, false) => "no key may sign this zone any more: the last one goes on".into(),
+            (Self::Any, true) => format!("the keys of this zone run out at {}", super::keys::when(at)),
+            (Self::Zsk, false) => {
+                "no zone-signing key may sign any more: the key-signing key signs the records alone".into()
+            }
+            (Self::Zsk, true) => {
+                format!("the zone-signing keys of this zone run out at {}", super::keys::when(at))
+            }
+        }
+    }
+
+    /// The first time from `now` on when it is so; `now` where it is.
+    pub(crate) fn from<'m>(self, moments: impl Iterator<Item = &'m Moment> + Clone, now: u32) -> Option<u32> {
+        let holds = |moment: &&Moment| match self {
+            Self::Any => moment.overdue,
+            Self::Zsk => moment.alone,
+        };
+        let begun = moments.clone().take_while(|m| m.from <= now).last().or_else(|| moments.clone().next());
+        if begun.as_ref().is_some_and(holds) {
+            return Some(now);
+        }
+        moments.filter(|m| m.from > now).find(holds).map(|m| m.from)
+    }
 }
 
 /// Every moment, in order; the first begins at 0. Empty only without keys.
@@ -118,8 +174,13 @@ fn judge(lives: &[(bool, Algorithm, Life)], at: u32) -> Moment {
                 .filter(|i| lives.get(*i).is_some_and(|(_, a, _)| *a == algorithm))
                 .collect()
         };
-        let zone_keys = of(true);
-        moment.signers.extend(if zone_keys.is_empty() { of(false) } else { zone_keys });
+        let mut chosen = of(true);
+        if chosen.is_empty() {
+            chosen = of(false);
+            let ended = lives.iter().any(|(sep, a, life)| !sep && *a == algorithm && life.has_ended(at));
+            moment.alone |= ended && !chosen.is_empty();
+        }
+        moment.signers.extend(chosen);
     }
     if moment.signers.is_empty() {
         moment.overdue = true;

@@ -126,6 +126,7 @@ fn keys_of_a_zone_signed_here_do_not_stand_in_its_file() {
         refresh: 0.5,
         dnskey_ttl: Duration::from_hours(1),
         open_per_second: 100,
+        known_per_second: 100,
     };
     let error = load(&ZoneFile { dnssec: Some(signed), ..plain }).unwrap_err().to_string();
     assert!(error.contains("t.zone:3: t. has a DNSKEY record"), "{error}");

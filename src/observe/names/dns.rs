@@ -24,7 +24,7 @@ table! {
     ALIAS: Kind::Counter, "springtide_dns_alias_lookups_total", ["result"], "Lookups of what an ALIAS stands for: `found` (nothing is an answer, too), `failed` (what was known is given on).";
     TRANSFERS: Kind::Counter, "springtide_dns_transfers_total", ["result"], "Zone transfers: `whole`, `changes` (IXFR), `unchanged` (the secondary has the latest), `refused`, `busy` (too many at once), `broken` (the secondary left, or was too slow).";
     NOTIFIES: Kind::Counter, "springtide_dns_notifies_total", ["result"], "Secondaries told of a new serial: `heard`, `lost` (no answer after all tries).";
-    SIGNATURES: Kind::Counter, "springtide_dns_signatures_total", ["how"], "Signatures of answers: `kept` (found in the cache), `made`, `refused` (the budget for names that nobody configured is spent: the client comes by TCP, or gets SERVFAIL).";
-    KEYS_LEFT: Kind::Gauge, "springtide_dns_keys_left_seconds", ["zone"], "How long keys of a signed zone may still sign by their times; +Inf where they have no end, 0 where none may and the last one goes on all the same.";
+    SIGNATURES: Kind::Counter, "springtide_dns_signatures_total", ["how"], "Signatures of answers: `kept` (found in the cache), `made`, `refused` (the budget of this second is spent: the client comes by TCP, or gets SERVFAIL), `shared` (it is spent for sets that steered names choose for networks: the client got the addresses that many share).";
+    KEYS_LEFT: Kind::Gauge, "springtide_dns_keys_left_seconds", ["zone", "keys"], "How long keys of a signed zone may still sign by their times, and those that follow them: `any`, and `zsk` (where zone-signing keys have ended, the key-signing key signs alone); +Inf where they have no end, 0 where it has come and signing goes on all the same.";
     COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology, `steered` once a generation.";
 }

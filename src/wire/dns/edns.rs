@@ -114,6 +114,8 @@ impl Ede {
 
     /// Older data than it should be, for want of newer (code 3).
     pub const STALE: Self = Self { code: 3, text: "" };
+    /// A set stands without its signature (code 10).
+    pub const RRSIGS_MISSING: Self = Self { code: 10, text: "no more signatures may be made in this second" };
     /// Not able to answer yet (code 14).
     pub const NOT_READY: Self = Self { code: 14, text: "" };
     /// Not for this client (code 18).
@@ -122,6 +124,8 @@ impl Ede {
     pub const NOT_AUTHORITATIVE: Self = Self { code: 20, text: "" };
     /// Not a thing that we do (code 21).
     pub const NOT_SUPPORTED: Self = Self { code: 21, text: "" };
+    /// A type that no question may have (code 30, RFC 9824 section 3.5).
+    pub const INVALID_TYPE: Self = Self { code: 30, text: "" };
     /// Those who know could not be asked (code 22).
     pub const NO_REACHABLE_AUTHORITY: Self = Self { code: 22, text: "" };
 }

@@ -44,6 +44,33 @@ fn a_zsk_takes_the_records_from_the_ksk_and_gives_them_back() {
 }
 
 #[test]
+fn a_zsk_that_nobody_follows_is_told_ahead_and_after() {
+    let zsk = |activate, inactive| zsk(Times { activate: Some(activate), inactive, ..Times::default() });
+    let lapses = |keys: &[Key], now| {
+        let moments = timeline(keys);
+        Lapse::ALL.map(|lapse| lapse.from(moments.iter(), now))
+    };
+    let forgotten = [csk(Times::default()), zsk(10, Some(20))];
+    assert_eq!([0, 10, 19, 20, 99].map(|now| lapses(&forgotten, now)[1]), [20, 20, 20, 20, 99].map(Some));
+    let followed = [csk(Times::default()), zsk(10, Some(20)), zsk(20, None)];
+    assert_eq!([5, 15, 25].map(|now| lapses(&followed, now)), [[None; 2]; 3]);
+    assert_eq!(lapses(&[csk(Times::default())], 5), [None; 2], "one key for all of it is no lapse");
+    assert_eq!(lapses(&[csk(Times::default()), zsk(10, None)], 5), [None; 2], "nor is one whose time will come");
+    // By algorithm: each has to sign everything.
+    let ed = |times| key(false, Algorithm::Ed25519, times);
+    let both = [csk(Times::default()), zsk(0, None), key(true, Algorithm::Ed25519, Times::default())];
+    assert_eq!(lapses(&both, 5), [None; 2]);
+    let one = [&both[..], &[ed(Times { activate: Some(0), inactive: Some(7), ..Times::default() })]].concat();
+    assert_eq!(lapses(&one, 5), [None, Some(7)]);
+    let all = Times { activate: Some(0), inactive: Some(30), ..Times::default() };
+    assert_eq!(lapses(&[csk(all), zsk(10, Some(20))], 15), [Some(30), Some(20)]);
+    for lapse in Lapse::ALL {
+        assert!(lapse.says(86_400, 0).contains("run out at 1970-01-02"));
+        assert!(lapse.says(5, 5).contains("any more"));
+    }
+}
+
+#[test]
 fn a_published_key_signs_the_key_set_alone() {
     let next = Times { publish: Some(10), sync_publish: Some(20), ..Times::default() };
     let keys = [csk(Times::default()), csk(next)];
