@@ -188,7 +188,7 @@ pub static SIGNED: LazyLock<Table> = LazyLock::new(|| {
     let (Ok(public), Ok(private)) = (keyfile::read_public(public), keyfile::read_private(private)) else {
         panic!("the key of the RFC is not read")
     };
-    // No clock but the query's decides, and so no budget may end.
+    // No clock but the query's decides, so budgets are large: a second may last as long as the run.
     let file = "file = \"world.zone\"";
     let rules =
         format!("{file}\ndnssec = {{ keys = \"keys\", open_per_second = 1000000, known_per_second = 1000000 }}");
