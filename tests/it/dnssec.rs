@@ -96,25 +96,30 @@ ns.far   A    192.0.2.99
 
 const CHILD: &str = "$TTL 5\n@ SOA ns.t. host 1 3600 900 604800 5\n@ NS ns.t.\nwww A 192.0.2.20\n";
 
-fn keys(dir: &Path, args: &[&str]) -> String {
+/// `springtide keys` on the keys of a test.
+pub fn keys(dir: &Path, args: &[&str]) -> String {
     let folder = dir.join("keys");
     let output = springtide(&[&["keys"], args, &["--dir", folder.to_str().unwrap()]].concat());
     assert!(output.status.success(), "{args:?}: {}", said(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Writes the zones, makes their keys, starts the node.
-fn start(dir: &Path, algorithm: &str) -> Node {
+/// Makes keys for `t.` and `safe.t.`, writes their zones, the DS of the second in the first, starts the node.
+pub fn run(dir: &Path, algorithm: &str, config: &str, zone: &str, child: &str) -> Node {
     keys(dir, &["make", "t.", "--algorithm", algorithm]);
     keys(dir, &["make", "safe.t", "--algorithm", algorithm]);
-    let mut zone = ZONE.to_owned() + &keys(dir, &["ds", "safe.t."]);
+    fs::write(dir.join("t.zone"), zone.to_owned() + &keys(dir, &["ds", "safe.t."])).unwrap();
+    fs::write(dir.join("child.zone"), child).unwrap();
+    fs::write(dir.join("t.toml"), config).unwrap();
+    Node::start(&dir.join("t.toml"))
+}
+
+fn start(dir: &Path, algorithm: &str) -> Node {
+    let mut zone = ZONE.to_owned();
     for i in 0..16 {
         zone += &format!("big TXT \"{i:0100}\"\n");
     }
-    fs::write(dir.join("t.zone"), zone).unwrap();
-    fs::write(dir.join("child.zone"), CHILD).unwrap();
-    fs::write(dir.join("t.toml"), CONFIG).unwrap();
-    Node::start(&dir.join("t.toml"))
+    run(dir, algorithm, CONFIG, &zone, CHILD)
 }
 
 /// The state in a line of `keys list`: behind tag, algorithm (two words) and role.
@@ -123,7 +128,7 @@ fn state(line: &str) -> Option<&str> {
 }
 
 /// The key of `t.` that is in use, as delv takes it.
-fn anchor(dir: &Path) -> String {
+pub fn anchor(dir: &Path) -> String {
     let list = keys(dir, &["list", "t."]);
     let active = list.lines().find(|l| state(l) == Some("active")).unwrap();
     let tag: u32 = active.split_whitespace().next().unwrap().parse().unwrap();
@@ -142,7 +147,7 @@ fn anchor(dir: &Path) -> String {
 }
 
 /// What delv says.
-fn delv(server: SocketAddr, anchor: &str, more: &[&str], name: &str, rtype: &str) -> String {
+pub fn delv(server: SocketAddr, anchor: &str, more: &[&str], name: &str, rtype: &str) -> String {
     let (at, port) = (format!("@{}", server.ip()), server.port().to_string());
     let args = [&[&at, "-p", &port, "-a", anchor, "+root=t."], more, &[name, rtype]].concat();
     said(&attempt("delv", &args))
@@ -212,13 +217,14 @@ fn delv_validates_every_kind_of_answer() {
 }
 
 /// unbound, validating, with the node for the zone.
-struct Unbound {
+pub struct Unbound {
     child: Child,
     port: u16,
 }
 
 impl Unbound {
-    fn start(dir: &Path, server: SocketAddr) -> Self {
+    /// Starts it for `t.`, `safe.t.` and `plain.t.` of `server`, with the DS of `t.` as its anchor.
+    pub fn start(dir: &Path, server: SocketAddr) -> Self {
         let ds = keys(dir, &["ds", "t."]);
         // Its port cannot be 0: one that is free now, and another if it is gone by then.
         eventually("unbound starts", SOON, || {
@@ -267,7 +273,8 @@ impl Unbound {
         })
     }
 
-    fn ask(&self, name: &str, rtype: &str) -> String {
+    /// What dig hears from it.
+    pub fn ask(&self, name: &str, rtype: &str) -> String {
         let port = self.port.to_string();
         client("dig", &["@127.0.0.1", "-p", &port, "+dnssec", "+time=5", name, rtype])
     }
@@ -281,7 +288,7 @@ impl Drop for Unbound {
 }
 
 /// The flags of an answer of dig.
-fn flags(said: &str) -> Vec<&str> {
+pub fn flags(said: &str) -> Vec<&str> {
     let line = said.lines().find(|l| l.starts_with(";; flags:")).unwrap_or_default();
     line.trim_start_matches(";; flags:").split(';').next().unwrap_or_default().split_whitespace().collect()
 }

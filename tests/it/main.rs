@@ -23,6 +23,7 @@ mod node;
 mod peers;
 mod plan;
 mod secondaries;
+mod signed;
 mod steering_gdnsd;
 mod support;
 mod transports;
