@@ -117,6 +117,7 @@ async fn state(State(shared): Site) -> Json<report::State> {
         wall: clock.wall(),
         started: shared.started,
         edges: (shared.context.edges)(),
+        refused: (shared.context.refused)(),
         fleet: shared.fleet(),
     };
     Json(report::state(&snapshot, asked))

@@ -38,7 +38,7 @@ pub(crate) mod world;
 pub use changes::{Change, Moment};
 pub use intents::{Applied, Order, Recall};
 pub use refusal::Problem;
-pub use report::Edge;
+pub use report::{Edge, RefusalReport};
 
 /// Explains the answer to a DNS question: name, type, client.
 pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
@@ -57,6 +57,9 @@ pub type Foresee =
     Arc<dyn Fn(&Snapshot, serde_json::Value, Mono, Wall) -> Result<serde_json::Value, String> + Send + Sync>;
 /// Tells of the edges of this node.
 pub type Edges = Box<dyn Fn() -> Vec<Edge> + Send + Sync>;
+
+/// Tells of the last reload, where it was refused.
+pub type LastRefusal = Box<dyn Fn() -> Option<RefusalReport> + Send + Sync>;
 
 /// A request that `explain` is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ pub struct Context {
     pub explain_http: ExplainHttp,
     /// How to load the configuration anew.
     pub reload: Reload,
+    /// How the last one was refused, if it was.
+    pub refused: LastRefusal,
     /// How to tell what a configuration would do.
     pub foresee: Foresee,
     /// What the edges are doing.

@@ -26,6 +26,8 @@ pub struct State {
     pub generation: u64,
     /// For how long the node has thought that it is the one cut off, and held its verdicts; in seconds.
     pub isolated_s: Option<f64>,
+    /// The last reload, where it was refused: what is in force is older than the files.
+    pub refused: Option<RefusalReport>,
     /// The edges of this node.
     pub edges: Vec<Edge>,
     /// Datacenters, in the order of the configuration.
@@ -53,6 +55,15 @@ pub struct NodeReport {
     pub version: String,
     /// For how long it has run, in seconds.
     pub uptime_s: f64,
+}
+
+/// A reload that was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusalReport {
+    /// How long ago, in seconds.
+    pub for_s: f64,
+    /// Everything that is wrong, with file and line.
+    pub findings: String,
 }
 
 /// One edge of a node.
@@ -179,6 +190,8 @@ pub struct Asked {
     pub started: Mono,
     /// The edges of the node.
     pub edges: Vec<Edge>,
+    /// The last reload, where it was refused.
+    pub refused: Option<RefusalReport>,
     /// The fleet.
     pub fleet: Vec<SocketAddr>,
 }
@@ -197,6 +210,7 @@ pub fn state(snapshot: &Snapshot, asked: Asked) -> State {
         },
         generation: snapshot.generation,
         isolated_s: snapshot.isolated_since.map(|since| seconds(now.since(since))),
+        refused: asked.refused,
         edges: asked.edges,
         datacenters: config
             .datacenters

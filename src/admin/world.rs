@@ -242,6 +242,7 @@ pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::S
                    "client": asked.client, "headers": asked.headers, "tls": asked.tls})
         }),
         reload: Arc::new(|| Box::pin(async { Err("springtide.toml:3:1: unknown key `wieght`".to_owned()) })),
+        refused: Box::new(|| None),
         foresee: Arc::new(|snapshot, question, _, _| {
             Ok(json!({ "generation": snapshot.generation, "question": question }))
         }),

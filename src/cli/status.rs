@@ -61,6 +61,11 @@ fn render(state: &State, told: &[Told], paint: Paint) -> String {
             "isolated: everything looks dead at once, so this node distrusts itself and has held its verdicts for";
         lines.push(paint.paint(Tone::Bad, &format!("{text} {}", seconds(since))));
     }
+    if let Some(refused) = &state.refused {
+        let text = "the last reload was refused, what was in force before it still is; for";
+        lines.push(paint.paint(Tone::Bad, &format!("{text} {}:", seconds(refused.for_s))));
+        lines.extend(refused.findings.lines().map(|line| format!("  {}", clean(line))));
+    }
     let sections = [
         ("", services(state)),
         ("", steers(state)),
@@ -279,6 +284,7 @@ mod tests {
             wall: WALL,
             started: NOW - std::time::Duration::from_mins(10),
             edges: vec![edge("dns"), edge("proxy")],
+            refused: None,
             fleet: vec!["127.0.0.1:9900".parse().unwrap(), "127.0.0.2:9900".parse().unwrap()],
         };
         state(&snapshot, asked)
@@ -357,6 +363,16 @@ mod tests {
         let text = render(&here, &[("a".to_owned(), Ok(here.clone()))], Paint(false));
         assert!(text.ends_with("\nall backends are healthy\n"), "{text}");
         assert!(text.contains("; dns: generation 12 when last asked\n") && !text.contains("Nodes"), "{text}");
+    }
+
+    #[test]
+    fn a_refused_reload_is_told_with_every_finding() {
+        let mut here = seen(|_| ());
+        let findings = "a.zone:6: `x` stands where an address should\nb.zone:1: \u{1b}[31m".to_owned();
+        here.refused = Some(crate::admin::RefusalReport { for_s: 90.0, findings });
+        let text = render(&here, &[], Paint(false));
+        assert!(text.contains("the last reload was refused") && text.contains("\n  a.zone:6: `x` stands"), "{text}");
+        assert!(text.contains("\n  b.zone:1: ") && !text.contains('\u{1b}'), "{text}");
     }
 
     #[test]

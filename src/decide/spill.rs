@@ -68,8 +68,10 @@ pub fn decide(spills: &[Spill], sites: &[Site], ttl: Duration, now: Mono) -> Vec
     let told = |(spill, site): (&Spill, &Site)| Some((spill.rate_rps?, site.capacity_rps.filter(|_| site.serving)?));
     let (load, capacity) =
         spills.iter().zip(sites).filter_map(told).fold((0.0, 0.0), |(l, c), (load, capacity)| (l + load, c + capacity));
-    // Where even all together are beyond the mark, what is above the mean leaves for what is below it.
-    let low = if capacity > 0.0 { (load / capacity).max(LOW) } else { LOW };
+    // Where even all together are beyond the mark, what is above the mean leaves for what is below it; who has not said what
+    // it can carry is never full.
+    let is_boundless = sites.iter().any(|site| site.serving && site.capacity_rps.is_none());
+    let low = if capacity > 0.0 && !is_boundless { (load / capacity).max(LOW) } else { LOW };
     let band = (HIGH - low).max(0.0);
     spills.iter().zip(sites).map(|(spill, site)| one(spill, *site, low, band, ttl, now)).collect()
 }

@@ -198,6 +198,7 @@ impl Router {
                     dns_keys: Box::new(dns::sign::report),
                     explain_http: Box::new(explain_http),
                     reload: reloader.hook(),
+                    refused: reloader.refusal(),
                     foresee: foresee(),
                     edges: report(published(), &addresses),
                     token,

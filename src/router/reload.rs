@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Mutex, oneshot};
@@ -11,10 +12,13 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::load::{LoadError, load, prepare, refresh};
+use crate::admin;
+use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::config::{Config, SecureWay};
 use crate::control;
 use crate::control::event::Event;
 use crate::dns::{self, Shifted};
+use crate::observe::names::control::REFUSED;
 use crate::snapshot::Topology;
 
 /// How long the health core may take to put a new topology in force before the reload is reported as failed.
@@ -46,21 +50,50 @@ pub struct Reloaded {
     pub shifts: Vec<Shifted>,
 }
 
+/// What was refused, and has not been made good since.
+#[derive(Debug)]
+struct Refused {
+    at: Mono,
+    what: Files,
+    findings: String,
+}
+
+/// What is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    /// The configuration with everything that it names.
+    All,
+    /// The files of `[geo]` alone.
+    Geo,
+}
+
 /// Reloads, one at a time.
 #[derive(Clone)]
 pub(super) struct Reloader {
     handle: control::Handle,
     file: Option<PathBuf>,
     turn: Arc<Mutex<()>>,
+    refused: Arc<ArcSwapOption<Refused>>,
 }
 
 impl Reloader {
     pub(super) fn new(handle: control::Handle, file: Option<PathBuf>) -> Self {
-        Self { handle, file, turn: Arc::new(Mutex::new(())) }
+        REFUSED.gauge(&[]).set(0.0);
+        Self { handle, file, turn: Arc::new(Mutex::new(())), refused: Arc::default() }
+    }
+
+    /// What the admin API tells of a refused reload.
+    pub(super) fn refusal(&self) -> admin::LastRefusal {
+        let refused = Arc::clone(&self.refused);
+        Box::new(move || {
+            let last = refused.load_full()?;
+            let for_s = SystemClock.mono().since(last.at).as_secs_f64();
+            Some(admin::RefusalReport { for_s, findings: last.findings.clone() })
+        })
     }
 
     /// The admin API's way to reload: the new generation, or everything that is wrong as text.
-    pub(super) fn hook(&self) -> crate::admin::Reload {
+    pub(super) fn hook(&self) -> admin::Reload {
         let reloader = self.clone();
         Arc::new(move || {
             let reloader = reloader.clone();
@@ -70,16 +103,16 @@ impl Reloader {
 
     pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let file = self.file.clone().ok_or(ReloadError::NoFile)?;
-        self.apply(move |before| load(&file, Some(before))).await
+        self.apply(Files::All, move |before| load(&file, Some(before))).await
     }
 
     pub(super) async fn replace(&self, config: Config) -> Result<Reloaded, ReloadError> {
-        self.apply(move |before| prepare(config, Some(before))).await
+        self.apply(Files::All, move |before| prepare(config, Some(before))).await
     }
 
     /// Reads the files of `[geo]` anew, and nothing else.
     pub(super) async fn refresh(&self) -> Result<Reloaded, ReloadError> {
-        self.apply(refresh).await
+        self.apply(Files::Geo, refresh).await
     }
 
     /// What is in force.
@@ -87,7 +120,7 @@ impl Reloader {
         Arc::clone(&self.handle.published.load().topology)
     }
 
-    async fn apply<F>(&self, make: F) -> Result<Reloaded, ReloadError>
+    async fn apply<F>(&self, what: Files, make: F) -> Result<Reloaded, ReloadError>
     where
         F: FnOnce(&Topology) -> Result<Topology, LoadError> + Send + 'static,
     {
@@ -102,12 +135,14 @@ impl Reloader {
         let made: Result<_, LoadError> = made.await.map_err(|_| ReloadError::Stuck)?;
         let (topology, shifts) = made.inspect_err(|e| {
             error!(target: "reload", "the new configuration is refused, the old one stays in force:\n{e}");
+            self.refuse(Refused { at: SystemClock.mono(), what, findings: e.to_string() });
         })?;
         let restart_for = needs_restart(&before.config, &topology.config);
         for what in &restart_for {
             warn!(target: "reload", what, "changed, but takes effect only with a restart");
         }
         let generation = self.put(topology).await?;
+        self.settle(what);
         info!(target: "reload", generation, "the new configuration is in force");
         for shifted in &shifts {
             let shares = shifted.datacenters.iter();
@@ -117,6 +152,19 @@ impl Reloader {
             warn!(target: "reload", names, moved, near = shares.join(", "), "IPv4 clients are near to other datacenters");
         }
         Ok(Reloaded { generation, restart_for, shifts })
+    }
+
+    fn refuse(&self, refused: Refused) {
+        REFUSED.gauge(&[]).set(1.0);
+        self.refused.store(Some(Arc::new(refused)));
+    }
+
+    /// What was refused is in force now, mended. Files of `[geo]` that are good make good no configuration that is not.
+    fn settle(&self, what: Files) {
+        if self.refused.load().as_ref().is_some_and(|refused| what == Files::All || refused.what == what) {
+            REFUSED.gauge(&[]).set(0.0);
+            self.refused.store(None);
+        }
     }
 
     async fn put(&self, topology: Topology) -> Result<u64, ReloadError> {

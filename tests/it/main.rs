@@ -24,6 +24,8 @@ mod peers;
 mod plan;
 mod secondaries;
 mod signed;
+mod steering;
 mod steering_gdnsd;
 mod support;
 mod transports;
+mod zones;

@@ -251,7 +251,8 @@ fn addresses_that_turn_validate_in_every_order() {
         assert_eq!(order(&dig(&node, &["-b", &from, "www.tree.t.", "A"]), "A"), heard, "{from}");
         let mut set = heard.clone();
         set.sort();
-        (orders.insert(heard), sets.insert(set));
+        orders.insert(heard);
+        sets.insert(set);
     }
     // Two datacenters, of four addresses and of two, each beginning with any of them.
     assert_eq!((sets.len(), orders.len()), (2, 6), "{orders:?}");

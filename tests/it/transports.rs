@@ -210,6 +210,59 @@ fn clients_that_stall_are_let_go_and_others_are_served() {
 }
 
 #[test]
+fn options_are_answered_where_they_have_a_meaning() {
+    const COOKIE: &str = "2464c4abcf10c957";
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "tcp = { idle = \"2s\" }");
+    // How long an idle connection stands is told to who asks over one (RFC 7828 section 3.2.2), and to nobody else; who the
+    // node is and the client's cookie to everybody.
+    let asked: [(&str, &[&str], bool); 4] = [
+        ("dns", &[], false),
+        ("dns", &["+tcp"], true),
+        ("dns_tls", &["+tls"], true),
+        ("dns_https", &["+https"], false),
+    ];
+    for (to, how, has_idle) in asked {
+        let port = way(&node, to).port().to_string();
+        let cookie = format!("+cookie={COOKIE}");
+        let args = ["@127.0.0.1", "-p", &port, NAME, "A", "+tries=1", "+timeout=5", "+nsid", "+keepalive", &cookie];
+        let heard = client("dig", &[&args, how].concat());
+        assert!(heard.contains("NSID: 6e 31 (\"n1\")"), "{how:?}: {heard}");
+        assert!(heard.contains(&format!("COOKIE: {COOKIE}01000000")) && heard.contains("(good)"), "{how:?}: {heard}");
+        assert_eq!(heard.contains("TCP KEEPALIVE: 2.0 secs"), has_idle, "{how:?}: {heard}");
+        // Not asked, not told.
+        let bare = ["@127.0.0.1", "-p", &port, NAME, "A", "+tries=1", "+timeout=5", "+nocookie"];
+        let heard = client("dig", &[&bare, how].concat());
+        for option in ["NSID", "COOKIE", "KEEPALIVE"] {
+            assert!(!heard.contains(option), "{how:?}: {heard}");
+        }
+    }
+    for (to, how) in [("dns", &["+tcp"][..]), ("dns_tls", &["+tls"])] {
+        let port = way(&node, to).port().to_string();
+        let args = ["@127.0.0.1", "-p", &port, NAME, "+nsid", "+ednsopt=11", "+cookie=2464c4abcf10c957"];
+        let heard = client("kdig", &[&args, how].concat());
+        for part in ["\"n1\"", "Option (11): 0014", "COOKIE: 2464C4ABCF10C95701000000"] {
+            assert!(heard.contains(part), "{how:?}: {part} in {heard}");
+        }
+    }
+    // What is told is kept: the connection stands that long after a query, and no longer.
+    let mut stream = TcpStream::connect(way(&node, "dns")).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let mut query = b"\0\0\0\x07\x01\0\0\x01\0\0\0\0\0\x01\x04host\x07example\x04test\0\0\x01\0\x01".to_vec();
+    query.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x0b\0\0");
+    query[1] = query.len() as u8 - 2;
+    let asked = Instant::now();
+    stream.write_all(&query).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message).unwrap();
+    assert!(message.ends_with(b"\0\x0b\0\x02\0\x14"), "twenty tenths of a second: {message:?}");
+    assert!(is_closed(&mut stream, SOON));
+    assert!(asked.elapsed() >= Duration::from_millis(1_900), "{:?}", asked.elapsed());
+}
+
+#[test]
 fn two_thousand_idle_connections_lock_nobody_out() {
     springtide::net::sys::raise_descriptor_limit().unwrap();
     let dir = tempfile::tempdir().unwrap();

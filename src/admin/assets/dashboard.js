@@ -82,11 +82,17 @@ function facts(state) {
     return fact(e.name, e.serving ? used : "not serving");
   });
   at("facts").replaceChildren(fact("generation", String(state.generation)), ...edges, fact("up", length(node.uptime_s)));
-  at("banner").hidden = state.isolated_s === null;
+  const troubles = [];
   if (state.isolated_s !== null) {
-    at("banner").textContent = "This node seems to be the one that is cut off: everything looks dead at once. " +
-      "It has held its last verdicts for " + length(state.isolated_s) + ".";
+    troubles.push("This node seems to be the one that is cut off: everything looks dead at once. " +
+      "It has held its last verdicts for " + length(state.isolated_s) + ".");
   }
+  if (state.refused) {
+    troubles.push("The last reload was refused " + length(state.refused.for_s) + " ago; what was in force before it still is. " +
+      state.refused.findings);
+  }
+  at("banner").hidden = troubles.length === 0;
+  at("banner").textContent = troubles.join(" ");
   document.title = node.name + " · Springtide";
 }
 

@@ -45,6 +45,21 @@ fn nothing_leaves_below_the_low_mark_or_without_a_capacity() {
 }
 
 #[test]
+fn who_has_said_no_capacity_has_room() {
+    let full = at(150.0, 0, 0.0);
+    let limited = Site { capacity_rps: Some(100.0), serving: true };
+    let unlimited = Site { capacity_rps: None, serving: true };
+    let shed = |others: &[Site]| {
+        let sites = [&[limited], others].concat();
+        let spills: Vec<Spill> = sites.iter().map(|_| full.clone()).collect();
+        decide(&spills, &sites, Duration::ZERO, NOW)[0].shed
+    };
+    assert_eq!((shed(&[unlimited]), shed(&[limited, unlimited])), (100, 100));
+    // Where there is nobody to go to, or nobody who has less to do, nobody goes.
+    assert_eq!((shed(&[]), shed(&[limited]), shed(&[Site { serving: false, ..unlimited }])), (0, 0, 0));
+}
+
+#[test]
 fn who_no_longer_tells_is_held_for_a_while_and_then_let_go_within_a_minute() {
     let mut spill = Spill { silent_from: Some(NOW), ..at(0.0, 800, 0.8) };
     spill.rate_rps = None;

@@ -28,6 +28,8 @@ table! {
         "1 while so little is healthy there that balance ignores health.";
     ISOLATED: Kind::Gauge, "springtide_control_isolated", [],
         "1 while this node has reason to believe that it is the one cut off, and holds its verdicts.";
+    REFUSED: Kind::Gauge, "springtide_control_reload_refused", [],
+        "1 while the last reload was refused: what is in force is older than the files. `springtide status` says why.";
     INTENTS: Kind::Gauge, "springtide_control_intents", [], "Intents of operators in force.";
     SHED: Kind::Gauge, "springtide_control_datacenter_shed_ratio", ["datacenter"],
         "Share of clients, 0 to 1, that DNS sends elsewhere because the datacenter is short of its `capacity`.";
