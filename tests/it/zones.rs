@@ -108,7 +108,7 @@ fn a_broken_file_changes_nothing_and_is_told_with_line_and_remedy() {
     let refused = said(&springtide(&["reload", "--admin", &admin]));
     assert!(refused.contains("there is no file"), "{refused}");
     let cut = zone(3, "");
-    for octets in [&[0xff, 0, 0x80, b'\n'][..], cut[..40].as_bytes()] {
+    for octets in [&[0xff, 0, 0x80, b'\n'][..], &cut.as_bytes()[..40]] {
         fs::write(&file, octets).unwrap();
         let refused = said(&springtide(&["reload", "--admin", &admin]));
         assert!(refused.contains("zones.zone"), "{refused}");
