@@ -204,3 +204,50 @@ proptest! {
         prop_assert_eq!(service.backends.iter().map(|b| b.weight).collect::<Vec<_>>(), weights);
     }
 }
+
+/// A configuration with `pools`, each with its members, and one name that is steered to those of `top`.
+fn pooled(pools: &[(String, Vec<String>)], top: &[String]) -> String {
+    let quoted = |names: &[String]| names.iter().map(|n| format!("{n:?}")).collect::<Vec<_>>().join(", ");
+    let head = "[[datacenter]]\nname = \"dc\"\naddresses = [\"203.0.113.10\"]\n[[service]]\nname = \"claim\"\n\
+                backends.dc = [\"10.1.0.21:7100\"]\n[dns]\nlisten = \"127.0.0.1:5300\"\n\
+                [[dns.zone]]\nname = \"hongbao.test.\"\nfile = \"hongbao.test.zone\"\n";
+    let pools = pools
+        .iter()
+        .map(|(name, members)| format!("[[dns.pool]]\nname = {name:?}\ndatacenters = [{}]\n", quoted(members)));
+    let steer = "[[dns.steer]]\nname = \"a.hongbao.test.\"\nservices = \"claim\"";
+    format!("{head}{}{steer}\ndatacenters = [{}]\n", pools.collect::<String>(), quoted(top))
+}
+
+/// Levels of pools, each of which holds all of the next level; the last holds `bottom`.
+fn lattice(levels: usize, wide: usize, bottom: &str) -> String {
+    let level = |l: usize| (0..wide).map(|i| format!("p{l}-{i}")).collect::<Vec<_>>();
+    let under = |l: usize| if l + 1 == levels { vec![bottom.to_owned()] } else { level(l + 1) };
+    let pools: Vec<_> = (0..levels).flat_map(|l| level(l).into_iter().map(move |name| (name, under(l)))).collect();
+    pooled(&pools, &level(0))
+}
+
+#[test]
+fn pools_that_many_ways_lead_to_are_looked_at_once() {
+    // Eight levels of eight: two million ways lead through them, and every pool but those on top is met again.
+    let met_again = found(&lattice(8, 8, "dc"));
+    assert_eq!(met_again.len(), 7 * 8 + 1, "{met_again:?}");
+    assert!(met_again.iter().all(|f| f.starts_with("error duplicate")), "{met_again:?}");
+    // The same, bent into rings: told where they close, and the name beneath them is left alone.
+    let rings = found(&lattice(8, 8, "p0-0"));
+    assert_eq!(rings.iter().filter(|f| f.starts_with("error conflict")).count(), 1, "{rings:?}");
+    assert!(rings.len() < 20, "{rings:?}");
+}
+
+#[test]
+fn pools_nest_so_deep_and_no_deeper() {
+    let chain = |length: usize, last: &str| {
+        let next = |i: usize| if i + 1 == length { last.to_owned() } else { format!("p{}", i + 1) };
+        let pools: Vec<_> = (0..length).map(|i| (format!("p{i}"), vec![next(i)])).collect();
+        found(&pooled(&pools, &["p0".to_owned()]))
+    };
+    assert_eq!(chain(8, "dc"), Vec::<String>::new());
+    // p0 is too deep by one: it is told where the ninth stands, in p7.
+    assert_eq!(chain(9, "dc"), ["error out-of-range 35:16"]);
+    assert_eq!(chain(1_000, "dc").len(), 992, "one for each that is too deep");
+    assert_eq!(chain(20, "p0"), ["error conflict 71:16"], "a ring is a ring, however long");
+}
