@@ -229,8 +229,8 @@ async fn explain_http(State(shared): Site, request: Request) -> Result<Json<Valu
 }
 
 /// What a configuration would do to steering; nothing changes. One at a time: it takes seconds of a core.
-async fn plan(State(shared): Site, Json(question): Json<Value>) -> Result<Json<Value>, Refusal> {
-    let Ok(_alone) = shared.foreseeing.try_lock() else {
+pub(super) async fn plan(State(shared): Site, Json(question): Json<Value>) -> Result<Json<Value>, Refusal> {
+    let Ok(alone) = Arc::clone(&shared.foreseeing).try_lock_owned() else {
         return Err(Refusal::new(
             StatusCode::CONFLICT,
             "another comparison is under way",
@@ -239,7 +239,12 @@ async fn plan(State(shared): Site, Json(question): Json<Value>) -> Result<Json<V
     };
     let (foresee, snapshot) = (Arc::clone(&shared.context.foresee), shared.context.published.full());
     let (now, wall) = (shared.context.clock.mono(), shared.context.clock.wall());
-    let told = tokio::task::spawn_blocking(move || foresee(&snapshot, question, now, wall)).await;
+    // Until it has ended, whether or not somebody still waits for it.
+    let work = move || {
+        let _alone = alone;
+        foresee(&snapshot, question, now, wall)
+    };
+    let told = tokio::task::spawn_blocking(work).await;
     match told {
         Ok(Ok(outlook)) => Ok(Json(outlook)),
         Ok(Err(findings)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, findings, "nothing has changed")),

@@ -117,7 +117,7 @@ struct Shared {
     started: Mono,
     live: live::Live,
     reloading: Mutex<()>,
-    foreseeing: Mutex<()>,
+    foreseeing: Arc<Mutex<()>>,
     shutdown: CancellationToken,
 }
 
@@ -161,7 +161,7 @@ pub fn start(listen: SocketAddr, context: Context, shutdown: CancellationToken) 
 impl Shared {
     fn new(context: Context, address: SocketAddr, shutdown: CancellationToken) -> Self {
         let (started, live) = (context.clock.mono(), live::Live::new());
-        Self { context, address, started, live, reloading: Mutex::new(()), foreseeing: Mutex::new(()), shutdown }
+        Self { context, address, started, live, reloading: Mutex::new(()), foreseeing: Arc::default(), shutdown }
     }
 
     fn now(&self) -> Mono {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{self, Wanted, World, open};
-use super::{Shared, intents};
+use super::{Shared, api, intents};
 use crate::snapshot::Published;
 use crate::snapshot::health::{BackendState, DcState};
 
@@ -300,4 +301,41 @@ async fn hears(stream: &mut TcpStream, text: &str) -> String {
         heard += std::str::from_utf8(&buffer[..n]).unwrap();
     }
     heard
+}
+
+#[tokio::test]
+async fn one_comparison_runs_at_a_time_though_nobody_waits_for_it() {
+    let (began, mut beginning) = mpsc::channel(2);
+    let (end, ending) = std::sync::mpsc::sync_channel::<()>(2);
+    let ending = std::sync::Mutex::new(ending);
+    let foresee: super::Foresee = Arc::new(move |_, _, _, _| {
+        began.blocking_send(()).unwrap();
+        ending.lock().unwrap().recv().unwrap();
+        Ok(json!({}))
+    });
+    let (events, _arriving) = mpsc::channel(1);
+    let context = world::context(
+        Wanted { foresee: Some(foresee), ..Wanted::default() },
+        Arc::new(Published::new(world::snapshot())),
+        events,
+    );
+    let shared = Arc::new(Shared::new(context, "127.0.0.1:1".parse().unwrap(), CancellationToken::new()));
+    let plan = || api::plan(State(Arc::clone(&shared)), Json(json!({})));
+    {
+        let mut asking = Box::pin(plan());
+        tokio::select! {
+            _ = &mut asking => panic!("it does not end by itself"),
+            _ = beginning.recv() => {}
+        }
+        // Who asked has hung up: what he waited for is dropped, and runs on.
+    }
+    assert!(plan().await.is_err(), "another comparison is under way");
+    end.send(()).unwrap();
+    end.send(()).unwrap();
+    let ended = async {
+        while plan().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("when it has ended, another may be asked for");
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Edge, Server, start};
+use super::{Context, Edge, Foresee, Server, start};
 use crate::base::clock::{Clock, ManualClock, Mono, Wall};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::base::task::{self, Task};
@@ -223,6 +223,8 @@ pub(crate) struct Wanted {
     pub(crate) token: Option<String>,
     /// Other nodes.
     pub(crate) fleet: Vec<SocketAddr>,
+    /// What tells of a configuration.
+    pub(crate) foresee: Option<Foresee>,
 }
 
 /// What an admin API of the small world stands on.
@@ -243,8 +245,8 @@ pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::S
         }),
         reload: Arc::new(|| Box::pin(async { Err("springtide.toml:3:1: unknown key `wieght`".to_owned()) })),
         refused: Box::new(|| None),
-        foresee: Arc::new(|snapshot, question, _, _| {
-            Ok(json!({ "generation": snapshot.generation, "question": question }))
+        foresee: wanted.foresee.unwrap_or_else(|| {
+            Arc::new(|snapshot, question, _, _| Ok(json!({ "generation": snapshot.generation, "question": question })))
         }),
         edges: Box::new(|| {
             let edge = |name: &str, at: &str| Edge {
