@@ -189,7 +189,9 @@ pub fn movement(name: &str, before: Option<Side<'_>>, after: Option<Side<'_>>, p
         .map(|((from, to), weight)| Flow { from: from.to_owned(), to: to.to_owned(), share: weight / whole })
         .collect();
     flows.sort_by(|a, b| b.share.total_cmp(&a.share));
-    Movement { name: name.to_owned(), moved: flows.iter().map(|f| f.share).sum(), before: from, after: to, flows }
+    // Not `sum`: of nothing that is -0.
+    let moved = flows.iter().map(|f| f.share).fold(0.0, |all, share| all + share);
+    Movement { name: name.to_owned(), moved, before: from, after: to, flows }
 }
 
 #[cfg(test)]
@@ -225,5 +227,11 @@ mod tests {
         let all = Population::sixteenths();
         assert_eq!(all.len(), 222 * 256);
         assert!(all.clone().thinned(1_000).len() <= 1_000 && all.clone().thinned(1 << 20) == all);
+    }
+
+    #[test]
+    fn where_nobody_moves_nothing_moves_and_not_less() {
+        let still = movement("www.", None, None, &Population::sixteenths());
+        assert!(still.flows.is_empty() && still.moved.is_sign_positive(), "{}", still.moved);
     }
 }
