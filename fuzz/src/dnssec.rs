@@ -103,7 +103,7 @@ pub fn dnssec_successor(data: &[u8]) {
         return;
     };
     let next = &next[..length];
-    assert_eq!(canonical::name_octets(next), Some(length));
+    assert_eq!(name::octets(next), Some(length));
     assert!(!next.iter().any(u8::is_ascii_uppercase));
     assert_eq!(canonical::compare(&name, next), Ordering::Less);
     if let Some((other, _)) = first_name(rest) {
@@ -269,5 +269,5 @@ fn foreign(rtype: u16, data: &[u8]) -> Option<Record> {
 
 /// The name at the front of `data`, and what follows it.
 fn first_name(data: &[u8]) -> Option<(&[u8], &[u8])> {
-    data.split_at_checked(canonical::name_octets(data)?)
+    data.split_at_checked(name::octets(data)?)
 }

@@ -27,13 +27,17 @@ pub(super) struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Makes a key that is in use at once: by default one that signs everything (CSK).
     Make(MakeArgs),
+    /// Lists the keys: what each does now, and what it will do next.
     List(OfArgs),
+    /// Prints the DS records for the parent: of every key that it should point to now.
     Ds(OfArgs),
+    /// Does the next step of rolling a key, and says what follows when. Safe to repeat: what is under way is told.
     Roll(RollArgs),
 }
 
-/// Prints the DS records for the parent: of every key that it should point to now.
+/// A zone and its keys.
 #[derive(Debug, Args)]
 struct OfArgs {
     /// The zone.
@@ -43,7 +47,7 @@ struct OfArgs {
     dir: PathBuf,
 }
 
-/// Makes a key that is in use at once: by default one that signs everything (CSK).
+/// What a new key is to be.
 #[derive(Debug, Args)]
 struct MakeArgs {
     /// The zone.
@@ -72,7 +76,7 @@ enum Word {
     Ed25519,
 }
 
-/// Does the next step of rolling a key, and says what follows when. Safe to repeat: what is under way is told.
+/// What is rolled, and how long whoever keeps the old records keeps them.
 #[derive(Debug, Args)]
 struct RollArgs {
     /// The zone.
@@ -155,7 +159,7 @@ impl MakeArgs {
             Word::Ed25519 => Algorithm::Ed25519,
         };
         let flags = if self.zsk { ZONE_KEY } else { ZONE_KEY | SEP };
-        let there = keys::load(&origin, &self.dir).map(|(keys, _)| keys).unwrap_or_default();
+        let (there, _) = keys::all(&origin, &self.dir)?;
         let same = |k: &&Key| k.public.flags == flags && State::of(&k.private.times, now) != State::Gone;
         if let Some(key) = there.iter().find(same) {
             return Err(KeysFailure::There { stem: key.public.stem() });
@@ -296,4 +300,57 @@ impl RollArgs {
 /// Whether a key is published for the parent to learn of.
 fn waits(key: &Key, now: u32) -> bool {
     key.public.is_entry() && State::of(&key.private.times, now) == State::Published
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        keys: KeysArgs,
+    }
+
+    fn make(dir: &std::path::Path, more: &[&str]) -> Result<ExitCode, KeysFailure> {
+        let dir = dir.to_str().unwrap();
+        let parsed = Alone::try_parse_from([&["keys", "make", "z.", "--dir", dir], more].concat()).ok().unwrap();
+        let What::Make(args) = parsed.keys.what else { panic!("another command") };
+        args.run(1_000_000)
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_not_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &["--zsk"]).unwrap();
+        let again = make(dir.path(), &["--zsk"]).unwrap_err();
+        assert!(matches!(again, KeysFailure::There { .. }), "a ZSK alone, before its KSK is made: {again}");
+        make(dir.path(), &["--ksk"]).unwrap();
+        assert!(matches!(make(dir.path(), &[]).unwrap_err(), KeysFailure::There { .. }));
+    }
+
+    #[test]
+    fn nothing_is_made_beside_a_file_that_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &[]).unwrap();
+        let files = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        let private = files().into_iter().find(|f| f.extension().is_some_and(|e| e == "private")).unwrap();
+        let whole = std::fs::read(&private).unwrap();
+        std::fs::write(&private, &whole[..whole.len() / 2]).unwrap();
+        let wrong = make(dir.path(), &[]).unwrap_err();
+        assert!(matches!(wrong, KeysFailure::Keys(_)) && wrong.to_string().contains(".private: "), "{wrong}");
+        assert_eq!(files().len(), 2);
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let about = |name: &str| {
+            let command = Alone::command();
+            command.find_subcommand(name).and_then(|c| c.get_about()).unwrap().to_string()
+        };
+        let told = ["make", "list", "ds", "roll"].map(|name| about(name).split(' ').next().unwrap().to_owned());
+        assert_eq!(told, ["Makes", "Lists", "Prints", "Does"]);
+    }
 }

@@ -8,6 +8,7 @@ use toml::value::{Datetime, Offset};
 use super::diag::{Code, Finding};
 use super::reader::{Item, Kind, Reader};
 use super::schema::Shape;
+use crate::base::civil;
 use crate::base::clock::Wall;
 
 /// A moment.
@@ -55,21 +56,12 @@ fn wall(said: &Datetime) -> Option<Wall> {
         Offset::Z => 0,
         Offset::Custom { minutes } => i64::from(minutes),
     };
-    let seconds = days(date.year.into(), date.month.into(), date.day.into()) * 86_400
+    let seconds = civil::days(date.year.into(), date.month.into(), date.day.into()) * 86_400
         + i64::from(time.hour) * 3_600
         + (i64::from(time.minute) - minutes) * 60
         + i64::from(time.second.unwrap_or(0));
     let millis = i64::from(time.nanosecond.unwrap_or(0)) / 1_000_000;
     u64::try_from(seconds.checked_mul(1_000)?.checked_add(millis)?).ok().map(Wall)
-}
-
-/// Days from 1970-01-01 to a day of the Gregorian calendar. Years begin in March here, so that the leap day is the last day
-/// of one and months have lengths that repeat.
-const fn days(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * month + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 //! value to be logged, and the start goes on without it. Verdicts count for ten minutes, intents for as long as they say.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{carry, intent};
 use crate::base::clock::{Mono, Wall};
-use crate::base::hash;
+use crate::base::{file, hash};
 use crate::snapshot::health::{BackendState, DcState, EjectReason, Verdict};
 use crate::snapshot::topology::Target;
 use crate::snapshot::{Intents, Snapshot};
@@ -169,18 +168,14 @@ impl Memory {
     /// The file can't be read, is larger than any of ours, or is not what we wrote.
     pub fn load(state_dir: &Path) -> Result<Option<Self>, MemoryError> {
         let path = state_dir.join(NAME);
-        let read = || -> io::Result<(u64, Vec<u8>)> {
-            let length = fs::metadata(&path)?.len();
-            Ok((length, if length <= MOST_BYTES { fs::read(&path)? } else { Vec::new() }))
-        };
-        let (length, text) = match read() {
-            Ok(read) => read,
+        let text = match file::read(&path, MOST_BYTES) {
+            Ok((text, _)) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(MemoryError::Corrupt { path, reason: e.to_string() });
+            }
             Err(source) => return Err(MemoryError::Io { path, source }),
         };
-        if length > MOST_BYTES {
-            return Err(MemoryError::Corrupt { path, reason: format!("{length} bytes") });
-        }
         match serde_json::from_slice::<Self>(&text) {
             Ok(memory) if memory.format == FORMAT => Ok(Some(memory)),
             Ok(memory) => Err(MemoryError::Corrupt { path, reason: format!("format {}", memory.format) }),
@@ -194,16 +189,7 @@ impl Memory {
     /// The file can't be written.
     pub fn save(&self, state_dir: &Path) -> Result<(), MemoryError> {
         let path = state_dir.join(NAME);
-        let fresh = state_dir.join(format!("{NAME}.new"));
-        let write = || -> io::Result<()> {
-            let text = serde_json::to_vec(self)?;
-            let mut file = File::create(&fresh)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            // The rename itself lasts only once the folder is on disk.
-            File::open(state_dir)?.sync_all()
-        };
+        let write = || file::replace(&path, &serde_json::to_vec(self)?, 0o644);
         write().map_err(|source| MemoryError::Io { path: path.clone(), source })
     }
 }

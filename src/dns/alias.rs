@@ -43,7 +43,10 @@ pub(super) fn https(set: &RrSet) -> Option<RrSet> {
 
 /// All targets of a topology. A target that the topology before had too brings its answer along.
 #[derive(Debug, Default)]
-pub(super) struct Aliases(Vec<Arc<Target>>);
+pub(super) struct Aliases {
+    targets: Vec<Arc<Target>>,
+    places: HashMap<WireName, u32>,
+}
 
 /// One target, whatever the number of names that stand for it.
 #[derive(Debug)]
@@ -75,14 +78,14 @@ pub(super) struct Family {
 
 impl Aliases {
     /// The place of `name`, which is added if it is new; its answer is that of `before`, where that has it.
-    pub(super) fn place(&mut self, name: &[u8], seen: &mut HashMap<WireName, u32>, before: Option<&Self>) -> u32 {
-        if let Some(place) = seen.get(name) {
+    pub(super) fn place(&mut self, name: &[u8], before: Option<&Self>) -> u32 {
+        if let Some(place) = self.places.get(name) {
             return *place;
         }
-        let place = self.0.len() as u32;
-        seen.insert(name.into(), place);
-        let former = before.and_then(|b| b.0.iter().find(|t| *t.name == *name));
-        self.0.push(former.map_or_else(
+        let place = self.targets.len() as u32;
+        self.places.insert(name.into(), place);
+        let former = before.and_then(|b| b.targets.get(*b.places.get(name)? as usize));
+        self.targets.push(former.map_or_else(
             || Arc::new(Target { name: name.into(), known: ArcSwapOption::empty(), failed: AtomicBool::new(false) }),
             Arc::clone,
         ));
@@ -91,12 +94,12 @@ impl Aliases {
 
     /// The target at `place`.
     pub(super) fn get(&self, place: u32) -> Option<&Target> {
-        self.0.get(place as usize).map(AsRef::as_ref)
+        self.targets.get(place as usize).map(AsRef::as_ref)
     }
 
     /// All of them.
     pub(super) fn targets(&self) -> &[Arc<Target>] {
-        &self.0
+        &self.targets
     }
 }
 

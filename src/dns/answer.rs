@@ -298,21 +298,28 @@ fn offer<'t>(edns: &Edns, fixed: &'t Fixed, meta: &Meta) -> (Opt<'t>, Standing) 
 
 /// What is wrong with a well-formed query before anything is looked up.
 fn refused(query: &Query, transport: Transport, standing: Standing, fixed: &Fixed) -> Option<(Rcode, Option<Ede>)> {
-    match query.edns {
-        Some(Edns { version: 1.., .. }) => Some((Rcode::BadVers, None)),
-        Some(Edns { flaw: Some(Flaw::Subnet), .. }) => {
-            Some((Rcode::FormErr, Some(Ede::other("malformed client subnet"))))
-        }
-        Some(Edns { flaw: Some(Flaw::Cookie), .. }) => Some((Rcode::FormErr, Some(Ede::other("malformed cookie")))),
+    let flawed = query.edns.as_ref().and_then(flawed);
+    match () {
+        () if flawed.is_some() => flawed,
         // RFC 9824 section 3.5: NXNAME is a mark, not a question.
-        _ if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, Some(Ede::INVALID_TYPE))),
-        _ if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
+        () if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, Some(Ede::INVALID_TYPE))),
+        () if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
         // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
-        _ if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
-        _ if query.class != IN || rtype::META.contains(&query.rtype) => {
+        () if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
+        () if query.class != IN || rtype::META.contains(&query.rtype) => {
             Some((Rcode::Refused, Some(Ede::NOT_SUPPORTED)))
         }
-        _ => None,
+        () => None,
+    }
+}
+
+/// What is wrong with a query's EDNS, whatever it asks for.
+pub(super) fn flawed(edns: &Edns) -> Option<(Rcode, Option<Ede>)> {
+    match edns {
+        Edns { version: 1.., .. } => Some((Rcode::BadVers, None)),
+        Edns { flaw: Some(Flaw::Subnet), .. } => Some((Rcode::FormErr, Some(Ede::other("malformed client subnet")))),
+        Edns { flaw: Some(Flaw::Cookie), .. } => Some((Rcode::FormErr, Some(Ede::other("malformed cookie")))),
+        Edns { flaw: None, .. } => None,
     }
 }
 

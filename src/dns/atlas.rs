@@ -4,8 +4,7 @@
 //! start and at a reload, on a thread that serves nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::prefix::runs::Runs;
@@ -128,17 +127,14 @@ pub fn load(config: &Config) -> Result<(Atlas, Vec<Doubt>), Vec<GeoError>> {
 }
 
 fn read(file: &Path) -> Result<(Vec<u8>, Stamp), Vec<GeoError>> {
-    let wrong = |reason: String| vec![GeoError::Read { file: file.to_owned(), reason }];
-    let unread = |e: std::io::Error| wrong(format!("cannot be read: {e}"));
-    let mut bytes = Vec::new();
-    let opened = File::open(file).map_err(unread)?;
-    // Before its contents: what is written while we read is noticed.
-    let stamp = Stamp::of(&opened.metadata().map_err(unread)?);
-    opened.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(wrong(format!("is larger than {} MiB", MAX_FILE >> 20)));
-    }
-    Ok((bytes, stamp))
+    let (bytes, metadata) = crate::base::file::read(file, MAX_FILE).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::FileTooLarge => format!("is larger than {} MiB", MAX_FILE >> 20),
+            _ => format!("cannot be read: {error}"),
+        };
+        vec![GeoError::Read { file: file.to_owned(), reason }]
+    })?;
+    Ok((bytes, Stamp::of(&metadata)))
 }
 
 /// All that any datacenter is near to, to be found by what a file has.

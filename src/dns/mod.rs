@@ -50,8 +50,9 @@ pub mod zone;
 
 pub use explain::explain;
 pub use shift::{Reach, Shifted, shifts};
-pub use table::{prepare, publish};
-pub use transfer::outgoing::{KeyError, load_keys, publish as publish_zones};
+pub use table::{plans, prepare, publish};
+pub use transfer::keys::{KeyError, load as load_keys};
+pub use transfer::outgoing::publish as publish_zones;
 
 use answer::Transport;
 use door::Speech;

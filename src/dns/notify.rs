@@ -3,7 +3,7 @@
 //! Over UDP, signed with the key of the zone's transfer where it has one; again with growing pauses until the secondary
 //! answers or the tries are used up. So many at once, no more. A secondary that heard nothing finds out by its refresh.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -52,7 +52,8 @@ pub(super) async fn tell(published: Arc<Published>, shutdown: CancellationToken)
             serial = topology.serial;
             let errands = errands(&topology, &mut told);
             // Of a zone that has moved again, only the latest version is told.
-            waiting.retain(|w: &Errand| !errands.iter().any(|e| e.to == w.to && e.soa.owner == w.soa.owner));
+            let latest: HashSet<_> = errands.iter().map(|e| (e.to, e.soa.owner.clone())).collect();
+            waiting.retain(|w: &Errand| !latest.contains(&(w.to, w.soa.owner.clone())));
             waiting.extend(errands);
         }
         drop(topology);

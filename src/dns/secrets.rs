@@ -1,7 +1,8 @@
 //! Where the secrets of DNS cookies come from: the fleet's file, or a random one that lives as long as the process.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::base::file;
 use crate::config::DnsCookies;
 use crate::net::tls;
 use crate::wire::dns::cookie::{SecretError, Secrets};
@@ -42,15 +43,9 @@ pub fn load(cookies: &DnsCookies, before: Option<(&DnsCookies, &Secrets)>) -> Re
         // Without randomness there is no TLS either; then cookies are not spoken.
         return Ok(kept.or_else(|| tls::random().map(Secrets::one)).unwrap_or_default());
     };
-    let text = read(path).map_err(|source| SecretsError::Unreadable { path: path.clone(), source })?;
+    let (text, _) =
+        file::text(path, MAX_FILE).map_err(|source| SecretsError::Unreadable { path: path.clone(), source })?;
     Secrets::parse(&text).map_err(|source| SecretsError::Wrong { path: path.clone(), source })
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -82,5 +77,8 @@ mod tests {
             ),
             "{wrong}"
         );
+        std::fs::write(&path, "00112233445566778899aabbccddeeff\n".repeat(2_000)).unwrap();
+        let large = load(&shared, Some((&shared, &written))).unwrap_err().to_string();
+        assert!(large.ends_with("larger than 65536 octets"), "its first part is not it: {large}");
     }
 }

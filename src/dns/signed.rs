@@ -4,8 +4,8 @@
 
 use super::answer::{Meta, Outcome, Sent, Standing, answer_in_place, bare};
 use super::table::Table;
-use super::transfer::{tell, verify};
-use crate::wire::dns::{Edns, HEADER, MAX_TCP, Query, Reply};
+use super::transfer::verify;
+use crate::wire::dns::{HEADER, MAX_TCP, Query};
 
 /// Answers the query that the first `length` octets of `packet` hold, whose signature begins at `start`.
 pub(super) fn answer_signed(
@@ -37,10 +37,7 @@ pub(super) fn answer_signed(
             }
         }
         Err(fault) => {
-            let rcode = fault.rcode();
-            let reply = Reply::begin(packet, query, limit, 0);
-            let length = reply.finish(rcode, false, false, query.edns.as_ref().map(Edns::plain).as_ref());
-            let length = tell(packet, length, &request, start, &fault, now);
+            let (length, rcode) = fault.answer(packet, limit, query, now);
             Outcome::Send(Sent { rtype: query.rtype, question_end: query.question_end, ..Sent::bare(length, rcode) })
         }
     }

@@ -14,7 +14,7 @@ use super::sets::{Run, Set, Sets, record, records};
 use super::sign::Signing;
 use super::steered::{Sites, Steered};
 use crate::base::clock::{Clock as _, SystemClock};
-use crate::base::ids::SteerId;
+use crate::base::ids::{DatacenterId, SteerId};
 use crate::config::{Config, Locality, Steer};
 use crate::decide::near::Near;
 use crate::decide::steer::{Fences, Plan};
@@ -156,11 +156,6 @@ impl Table {
         Self { steered, generation: snapshot.generation, fixed: Arc::clone(&fixed) }
     }
 
-    /// How the steered name `id` is decided.
-    pub fn plan(&self, id: SteerId) -> Option<&Plan> {
-        self.steered.get(id.index())?.plan()
-    }
-
     /// Where `name`, in lower case, leads.
     pub(super) fn find(&self, name: &[u8]) -> Found<'_> {
         self.fixed.find(name)
@@ -181,6 +176,18 @@ impl Table {
     pub(super) fn steered(&self, node: &Node) -> Option<(SteerId, &Steered)> {
         self.steered.get(node.steer as usize).map(|s| (SteerId::new(node.steer as usize), &**s))
     }
+}
+
+/// How every steered name of `snapshot` is decided, and nothing of the names around them: what a comparison of two worlds needs.
+pub fn plans(snapshot: &Snapshot) -> Vec<Option<Plan>> {
+    let topology = &snapshot.topology;
+    let steers = topology.config.dns.as_ref().map_or(&[][..], |dns| &dns.steers);
+    let (near, fences) = match topology.views.peek::<Fixed>(Slot::Dns) {
+        Some(fixed) => (fixed.near.clone(), fixed.fences.clone()),
+        None => surroundings(&topology.config, steers, &topology.assets.atlas),
+    };
+    let around = near.iter().zip(&fences).enumerate();
+    around.map(|(i, (near, fences))| Plan::of(snapshot, SteerId::new(i), near, fences.as_ref())).collect()
 }
 
 /// Compiles what does not depend on health, ahead of the first query: a reload does it off the data path. What is known of
@@ -249,8 +256,7 @@ impl Fixed {
         // Parents first, so that a child's apex finds whose child it is.
         let mut order: Vec<&Zone> = zones.iter().map(AsRef::as_ref).collect();
         order.sort_by_key(|z| z.origin.len());
-        let apexes: HashMap<&[u8], u32> = order.iter().zip(0..).map(|(z, i)| (&*z.origin, i)).collect();
-        let mut targets = HashMap::new();
+        let apexes = apexes(order.iter().copied());
         for (zone, number) in order.iter().zip(0..) {
             fixed.add_zone(zone, number, &apexes);
             for (owner, sets) in zone.names.iter().filter(|(_, sets)| alias::target(sets).is_some()) {
@@ -259,16 +265,12 @@ impl Fixed {
                 if let (Some(node), Some(target)) =
                     (node.filter(|n| n.zone == number && n.referral == NONE), alias::target(sets))
                 {
-                    node.alias = fixed.aliases.place(&name::lower(target), &mut targets, before);
+                    node.alias = fixed.aliases.place(&name::lower(target), before);
                 }
             }
         }
+        (fixed.near, fixed.fences) = surroundings(config, &dns.steers, atlas);
         for (steer, number) in dns.steers.iter().zip(0..) {
-            let same = dns.steers.iter().zip(&fixed.near).find(|(s, _)| same_candidates(s, steer));
-            let build = || Arc::new(Near::build(&localities(config, steer), atlas));
-            let near = same.map_or_else(build, |(_, near)| Arc::clone(near));
-            fixed.near.push(near);
-            fixed.fences.push(Fences::build(&steer.fences, atlas).map(Arc::new));
             let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
             let zone = zone_of(&owner, &apexes).and_then(|i| order.get(i as usize).map(|z| (i, z)));
             if let Some((zone, data)) = zone
@@ -494,7 +496,13 @@ pub(super) fn is_cut(sets: &[RrSet]) -> bool {
     sets.iter().any(|s| s.rtype == rtype::NS)
 }
 
-fn zone_of(owner: &[u8], apexes: &HashMap<&[u8], u32>) -> Option<u32> {
+/// The numbers of `zones`, by their apexes.
+pub(super) fn apexes<'z>(zones: impl Iterator<Item = &'z Zone>) -> HashMap<&'z [u8], u32> {
+    zones.zip(0..).map(|(zone, number)| (&*zone.origin, number)).collect()
+}
+
+/// The deepest of the zones with these `apexes` that `owner` lies in.
+pub(super) fn zone_of(owner: &[u8], apexes: &HashMap<&[u8], u32>) -> Option<u32> {
     let mut at = Some(owner);
     while let Some(name) = at {
         if let Some(zone) = apexes.get(name) {
@@ -511,6 +519,13 @@ pub(super) fn localities<'c>(config: &'c Config, steer: &Steer) -> Vec<&'c [Loca
     candidates.map(|(dc, _)| config.datacenters.get(dc.index()).map_or(&[][..], |dc| &dc.near)).collect()
 }
 
-fn same_candidates(a: &Steer, b: &Steer) -> bool {
-    a.datacenters.iter().map(|d| d.0).eq(b.datacenters.iter().map(|d| d.0))
+/// Who is near, and who is fenced, by steered name. Names with the same candidates share the first.
+fn surroundings(config: &Config, steers: &[Steer], atlas: &Atlas) -> (Vec<Arc<Near>>, Vec<Option<Arc<Fences>>>) {
+    let mut known: HashMap<Vec<DatacenterId>, Arc<Near>> = HashMap::new();
+    let near = |steer: &Steer| {
+        let build = || Arc::new(Near::build(&localities(config, steer), atlas));
+        Arc::clone(known.entry(steer.datacenters.iter().map(|(dc, _)| *dc).collect()).or_insert_with(build))
+    };
+    let fences = |steer: &Steer| Fences::build(&steer.fences, atlas).map(Arc::new);
+    (steers.iter().map(near).collect(), steers.iter().map(fences).collect())
 }

@@ -9,15 +9,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::alias;
+use super::answer::flawed;
 use super::table::Table;
 use crate::base::clock::Wall;
-use crate::config::Config;
 use crate::snapshot::Snapshot;
-use crate::wire::dns::{Edns, HEADER, IN, MAX_TCP, Query, Rcode, Reply, rtype};
+use crate::wire::dns::{Ede, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Reply, rtype};
 use crate::wire::name;
 use crate::wire::tsig::{self, Bad, Key, Signer, Tsig};
 use crate::wire::zone::{Change, Entry, Outgoing, RrSet, WireName, is_later, serial};
 
+pub(super) mod keys;
 mod message;
 pub(super) mod outgoing;
 mod send;
@@ -28,14 +29,12 @@ pub(super) use send::{Gate, send};
 /// Octets that a message is filled to: what one TLS record carries. A record that is longer by itself gets a longer one.
 const FILL: usize = 15 * 1_024;
 
-/// Whether `query` asks for a transfer over a stream.
+/// Whether `query` asks for a transfer over a stream: a query as such (RFC 5936 section 2.1), no answer and no notice.
 pub fn is_asked(query: &[u8]) -> bool {
-    // QTYPE stands behind the name; this is asked of every query in a stream, so it looks at no more.
-    let mut at = HEADER;
-    while let Some(length @ 1..) = query.get(at) {
-        at += 1 + usize::from(*length);
-    }
-    matches!(query.get(at + 1..at + 3), Some([0, 251 | 252]))
+    // This is asked of everything that comes in a stream, so it looks at no more than it must.
+    let is_query = query.get(2).is_some_and(|flags| flags & 0xf8 == 0);
+    let wanted = || query.get(name::skip(query, HEADER)?..)?.first_chunk::<2>();
+    is_query && matches!(wanted(), Some([0, 251 | 252]))
 }
 
 /// What a query for a transfer gets.
@@ -55,35 +54,36 @@ pub fn begin(snapshot: &Snapshot, query: &[u8], client: IpAddr, now: Wall) -> Be
         packet.truncate(length);
         return Begun::Answer(packet, Rcode::FormErr);
     };
-    let config = &snapshot.topology.config;
     let assets = &snapshot.topology.assets;
     let seconds = now.0 / 1_000;
-    let mut signer = None;
-    if let Some(start) = asked.signature {
-        match verify(query, start, &assets.keys, seconds) {
-            Ok((key, made)) => signer = Some((key, made)),
-            Err(fault) => return refuse(packet, &asked, Some((query, start, fault)), None, seconds, Rcode::NotAuth),
+    let signed = asked.signature.map(|start| verify(query, start, &assets.keys, seconds)).transpose();
+    let (key, signer) = match signed {
+        Ok(signed) => signed.unzip(),
+        Err(fault) => {
+            packet.resize(MAX_TCP, 0);
+            let (length, rcode) = fault.answer(&mut packet, MAX_TCP, &asked, seconds);
+            packet.truncate(length);
+            return Begun::Answer(packet, rcode);
         }
+    };
+    if let Some((rcode, why)) = asked.edns.as_ref().and_then(flawed) {
+        return refuse(packet, &asked, signer, seconds, rcode, why);
     }
-    let key = signer.as_ref().map(|(key, _)| *key);
-    let judged = judge(config, snapshot, query, &asked, client, key);
-    let signer = signer.map(|(_, signer)| signer);
-    match judged {
+    match judge(snapshot, query, &asked, client, key) {
         Ok(outgoing) => {
             let aliases = if outgoing.aliases.is_empty() { Some(BTreeMap::new()) } else { expand(snapshot, outgoing) };
             let Some(aliases) = aliases else {
-                return refuse(packet, &asked, None, signer, seconds, Rcode::ServFail);
+                return refuse(packet, &asked, signer, seconds, Rcode::ServFail, None);
             };
             let wanted = if asked.rtype == rtype::IXFR { old_serial(query, &asked) } else { None };
             Begun::Transfer(Box::new(Transfer::new(query, &asked, Arc::clone(outgoing), aliases, wanted, signer)))
         }
-        Err(rcode) => refuse(packet, &asked, None, signer, seconds, rcode),
+        Err(rcode) => refuse(packet, &asked, signer, seconds, rcode, None),
     }
 }
 
 /// The zone that is asked for, where `client` may take it.
 fn judge<'s>(
-    config: &Config,
     snapshot: &'s Snapshot,
     query: &[u8],
     asked: &Query,
@@ -93,7 +93,7 @@ fn judge<'s>(
     let mut room = [0; name::MAX];
     let length = asked.lower(query, &mut room);
     let apex = room.get(..length).unwrap_or_default();
-    let assets = &snapshot.topology.assets;
+    let (config, assets) = (&snapshot.topology.config, &snapshot.topology.assets);
     if asked.class != IN {
         return Err(Rcode::Refused);
     }
@@ -113,17 +113,9 @@ fn judge<'s>(
 /// The serial that the client has: its SOA stands in the authority section (RFC 1995 section 3).
 fn old_serial(query: &[u8], asked: &Query) -> Option<u32> {
     let authority = u16::from_be_bytes(*query.get(8..10)?.first_chunk()?);
-    let rest = query.get(asked.question_end..).filter(|_| authority == 1)?;
     // The owner is the question's name, spelled out or pointed to.
-    let mut at = 0;
-    loop {
-        match *rest.get(at)? {
-            0 => break at += 1,
-            0xc0.. => break at += 2,
-            length => at += 1 + usize::from(length),
-        }
-    }
-    let (head, data) = rest.get(at..)?.split_first_chunk::<10>()?;
+    let at = name::skip(query, asked.question_end).filter(|_| authority == 1)?;
+    let (head, data) = query.get(at..)?.split_first_chunk::<10>()?;
     let data = data.get(..usize::from(u16::from_be_bytes([head[8], head[9]])))?;
     if u16::from_be_bytes([head[0], head[1]]) == rtype::SOA { serial(data) } else { None }
 }
@@ -141,81 +133,63 @@ fn expand(snapshot: &Snapshot, outgoing: &Outgoing) -> Option<BTreeMap<WireName,
     outgoing.aliases.iter().map(one).collect()
 }
 
-/// Why a signature is not accepted, and the key where one fits.
-pub(super) struct Unverified<'k> {
+/// A signature that is not accepted: why, itself where it can be read, and the key where one fits.
+pub(super) struct Unverified<'q, 'k> {
     bad: Bad,
+    tsig: Option<Tsig<'q>>,
     key: Option<&'k Key>,
 }
 
 /// Verifies the signature of `query` that begins at `start`; gives its key, and what signs the answer.
-pub(super) fn verify<'k>(
-    query: &[u8],
+pub(super) fn verify<'q, 'k>(
+    query: &'q [u8],
     start: usize,
     keys: &'k [Arc<Key>],
     now: u64,
-) -> Result<(&'k Key, Signer), Unverified<'k>> {
-    let tsig = Tsig::read(query, start).ok_or(Unverified { bad: Bad::Form, key: None })?;
-    let key = tsig.key(keys).ok_or(Unverified { bad: Bad::Key, key: None })?;
+) -> Result<(&'k Key, Signer), Unverified<'q, 'k>> {
+    let tsig = Tsig::read(query, start).ok_or(Unverified { bad: Bad::Form, tsig: None, key: None })?;
+    let key = tsig.key(keys).ok_or(Unverified { bad: Bad::Key, tsig: Some(tsig), key: None })?;
     match tsig.verify(query, key, &[], now) {
         Ok(()) => Ok((key, Signer::answering(&tsig, key))),
-        Err(bad) => Err(Unverified { bad, key: Some(key) }),
+        Err(bad) => Err(Unverified { bad, tsig: Some(tsig), key: Some(key) }),
     }
 }
 
-/// Ends the answer of `length` octets in `packet` as the fault of the request's signature wants it (RFC 8945 section 5.3.2):
-/// without a signature, but for BADTIME, which the client can check. Gives the new length.
-pub(super) fn tell(
-    packet: &mut [u8],
-    length: usize,
-    query: &[u8],
-    start: usize,
-    fault: &Unverified<'_>,
-    now: u64,
-) -> usize {
-    let Some(tsig) = Tsig::read(query, start) else { return length };
-    let told = match (fault.bad, fault.key) {
-        (Bad::Form, _) => None,
-        (Bad::Time, Some(key)) => {
-            Signer::answering(&tsig, key).sign(packet, length, now, Some((Bad::Time, tsig.time())))
-        }
-        (bad, _) => tsig::refuse(packet, length, &tsig, bad),
-    };
-    told.unwrap_or(length)
+impl Unverified<'_, '_> {
+    /// Writes the whole answer into `packet`, which begins with `query` (RFC 8945 section 5.3.2): without a signature, but
+    /// where key and signature fit, and only its time or its length is wrong. Gives its length, and how it ends.
+    pub(super) fn answer(&self, packet: &mut [u8], limit: usize, query: &Query, now: u64) -> (usize, Rcode) {
+        let rcode = if self.bad == Bad::Form { Rcode::FormErr } else { Rcode::NotAuth };
+        let length = end(packet, limit, query, rcode, None);
+        let told = match (self.bad, self.tsig, self.key) {
+            (Bad::Form, ..) | (_, None, _) => None,
+            (bad @ (Bad::Time | Bad::Trunc), Some(tsig), Some(key)) => {
+                Signer::answering(&tsig, key).sign(packet, length, now, Some((bad, tsig.time())))
+            }
+            (bad, Some(tsig), _) => tsig::refuse(packet, length, &tsig, bad),
+        };
+        (told.unwrap_or(length), rcode)
+    }
 }
 
-impl Unverified<'_> {
-    /// How the answer ends.
-    pub(super) const fn rcode(&self) -> Rcode {
-        match self.bad {
-            Bad::Form => Rcode::FormErr,
-            _ => Rcode::NotAuth,
-        }
-    }
+/// Writes an answer that says nothing but `rcode`, and why.
+fn end(packet: &mut [u8], limit: usize, query: &Query, rcode: Rcode, why: Option<Ede>) -> usize {
+    let opt = query.edns.as_ref().map(|edns| Opt { error: why, ..edns.plain() });
+    Reply::begin(packet, query, limit, 0).finish(rcode, false, false, opt.as_ref())
 }
 
 fn refuse(
     mut packet: Vec<u8>,
     asked: &Query,
-    fault: Option<(&[u8], usize, Unverified<'_>)>,
     signer: Option<Signer>,
     now: u64,
     rcode: Rcode,
+    why: Option<Ede>,
 ) -> Begun {
     packet.resize(MAX_TCP, 0);
-    let rcode = fault.as_ref().map_or(rcode, |(_, _, fault)| fault.rcode());
-    let mut length = Reply::begin(&mut packet, asked, MAX_TCP, 0).finish(
-        rcode,
-        false,
-        false,
-        asked.edns.as_ref().map(Edns::plain).as_ref(),
-    );
-    if let Some((query, start, fault)) = fault {
-        length = tell(&mut packet, length, query, start, &fault, now);
-    }
-    if let Some(mut signer) = signer {
-        length = signer.sign(&mut packet, length, now, None).unwrap_or(length);
-    }
-    packet.truncate(length);
+    let length = end(&mut packet, MAX_TCP, asked, rcode, why);
+    let signed = signer.and_then(|mut signer| signer.sign(&mut packet, length, now, None));
+    packet.truncate(signed.unwrap_or(length));
     Begun::Answer(packet, rcode)
 }
 

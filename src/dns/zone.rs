@@ -5,12 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::table::{cut_above, dname_above, is_cut};
+use super::table::{apexes, cut_above, dname_above, is_cut, zone_of};
+use crate::base::file;
 use crate::config::{Dns, ZoneFile};
 use crate::wire::dns::rtype;
 use crate::wire::master::{self, Place, Record};
@@ -264,10 +263,10 @@ pub fn parse(
 /// What steered names would contradict in the zones that they lie in; the router asks before it serves either.
 pub fn conflicts(dns: &Dns, zones: &[Arc<Zone>]) -> Vec<Problem> {
     let mut found = Vec::new();
+    let apexes = apexes(zones.iter().map(AsRef::as_ref));
     for steer in &dns.steers {
         let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
-        let inside = zones.iter().filter(|z| name::is_within(&owner, &z.origin));
-        let Some(zone) = inside.max_by_key(|z| z.origin.len()) else { continue };
+        let Some(zone) = zone_of(&owner, &apexes).and_then(|i| zones.get(i as usize)) else { continue };
         let sets = zone.names.get(&owner).map(Vec::as_slice).unwrap_or_default();
         let cut = cut_above(&owner, zone).or_else(|| (owner != zone.origin && is_cut(sets)).then_some(&*owner));
         if let Some(cut) = cut {
@@ -366,10 +365,7 @@ fn judge(owner: &[u8], sets: &[RrSet], zone: &Zone) -> Vec<(u16, Problem)> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
-    if text.len() as u64 > MAX_FILE { Err(format!("larger than {MAX_FILE} octets")) } else { Ok(text) }
+    file::text(path, MAX_FILE).map(|(text, _)| text).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use rustls::version::TLS13;
 use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::base::clock::Wall;
+use crate::base::file;
 use crate::base::ids::ListenerId;
 use crate::config::{ListenerTls, Protocol, SecureWay, UpstreamTls};
 use crate::snapshot::topology::Certificate;
@@ -186,6 +187,8 @@ pub fn dns_server_config(published: Arc<Published>, way: SecureWay) -> Result<Ar
 }
 
 /// What a browser may speak, the better one first.
+/// The largest file of certificates or of a key: all authorities of a system take some 200 KiB.
+const MAX_PEM: u64 = 16 << 20;
 const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 fn serving(
@@ -246,7 +249,8 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable { path: path.into(), source })
+    let read = file::read(path, MAX_PEM).map(|(octets, _)| octets);
+    read.map_err(|source| TlsError::Unreadable { path: path.into(), source })
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

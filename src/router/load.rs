@@ -92,9 +92,12 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
         Ok(atlas) => assets.atlas = Arc::new(atlas),
         Err(wrong) => errors.extend(wrong.into_iter().map(AssetError::Geo)),
     }
-    let (keys, broken) = crate::dns::load_keys(&config);
-    assets.keys = keys;
-    errors.extend(broken.into_iter().map(AssetError::Key));
+    let shared = crate::dns::load_keys(&config);
+    for warning in shared.warnings {
+        warn!(target: "config", "{warning}");
+    }
+    assets.keys = shared.keys;
+    errors.extend(shared.errors.into_iter().map(AssetError::Key));
     if errors.is_empty() {
         assets.outgoing = crate::dns::publish_zones(&config, &assets.zones, before);
     }

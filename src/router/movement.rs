@@ -1,21 +1,23 @@
 //! `plan`: what a configuration would do to steering, before it is put in force; from two files, or against a running node.
 //!
 //! Against a node the change is tried on a copy of its world, with its health, its intents and its load: what remains of
-//! its evidence is what a reload would keep. No file is read for it but what the caller has read.
+//! its evidence is what a reload would keep. The node's maps are read again where they are asked for something else than
+//! they were read for; no other file is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::{Mono, Wall};
-use crate::base::ids::SteerId;
-use crate::config::check;
+use crate::config::{Config, Locality, check};
 use crate::control::event::Event;
 use crate::control::step;
 use crate::decide::movement::{self, Movement, Population, Side};
-use crate::dns::table::Table;
+use crate::decide::steer::Plan;
+use crate::snapshot::atlas::Atlas;
+use crate::snapshot::topology::Assets;
 use crate::snapshot::{Snapshot, Topology};
 
 /// Answers computed for one question at most (ours: some seconds' work): with many names, fewer clients stand for all.
@@ -63,12 +65,37 @@ pub struct Breach {
 pub fn foresee(before: &Snapshot, question: &Question, now: Mono, wall: Wall) -> Result<Outlook, String> {
     let path = before.topology.config.path.clone();
     let config = check::parse(&question.config, &path).map_err(|findings| findings.to_string())?;
-    let topology = Topology::build(Arc::new(config), before.topology.assets.clone(), Some(&before.topology));
+    let assets = Assets { atlas: atlas(&config, &before.topology)?, ..before.topology.assets.clone() };
+    let topology = Topology::build(Arc::new(config), assets, Some(&before.topology));
     let after = step::step(before, Event::Reload(Box::new(topology)), now, wall);
     let population = population(question.population.as_deref())?;
     let seen: f64 = before.spill.iter().filter_map(|s| s.rate_rps).sum();
     let rate = question.rate_rps.or((seen > 0.0).then_some(seen));
     Ok(outlook(before, &after, population, question.name.as_deref(), rate))
+}
+
+/// The maps for `config` on the node of `before`. Those in force hold nothing but what its configuration asks them for: of
+/// anybody else they would say that nobody is there.
+///
+/// # Errors
+/// Other files are named than the node's own, which are all that is read for a question; or what they say is wrong.
+fn atlas(config: &Config, before: &Topology) -> Result<Arc<Atlas>, String> {
+    if config.geo.cidr != before.config.geo.cidr || config.geo.databases != before.config.geo.databases {
+        return Err(
+            "the files of `[geo]` are others than this node's, which has not read them: compare with --old FILE"
+                .to_owned(),
+        );
+    }
+    if mapped(config) == mapped(&before.config) {
+        return Ok(Arc::clone(&before.assets.atlas));
+    }
+    let lines = |wrong: Vec<_>| wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    crate::dns::atlas::load(config).map(|(atlas, _)| Arc::new(atlas)).map_err(lines)
+}
+
+/// What maps are asked for: prefixes need none.
+fn mapped(config: &Config) -> HashSet<&Locality> {
+    config.localities().filter(|locality| !matches!(locality, Locality::Net(_))).collect()
 }
 
 /// Reads a population; by default every IPv4 /16.
@@ -110,7 +137,8 @@ pub fn outlook(
 
 /// The steered names of one side.
 struct Sides<'a> {
-    table: Table,
+    /// How each is decided.
+    plans: Vec<Option<Plan>>,
     /// Names, each with the names of its candidates.
     names: Vec<(&'a str, Vec<&'a str>)>,
     prefix: (u8, u8),
@@ -124,7 +152,7 @@ impl<'a> Sides<'a> {
         let steers = config.dns.iter().flat_map(|d| &d.steers);
         let names = steers.map(|s| (s.name.as_str(), s.datacenters.iter().map(|(id, _)| dc(*id)).collect()));
         let prefix = config.dns.as_ref().map_or((24, 56), |d| d.client_prefix);
-        Self { table: Table::compile(snapshot), names: names.collect(), prefix }
+        Self { plans: crate::dns::plans(snapshot), names: names.collect(), prefix }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -133,7 +161,7 @@ impl<'a> Sides<'a> {
 
     fn side(&self, name: &str) -> Option<Side<'_>> {
         let place = self.place(name)?;
-        let plan = self.table.plan(SteerId::new(place))?;
+        let plan = self.plans.get(place)?.as_ref()?;
         Some(Side { plan, datacenters: &self.names.get(place)?.1, prefix: self.prefix })
     }
 }

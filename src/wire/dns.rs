@@ -322,6 +322,16 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
+    /// The name that stands at `at` in full, in lower case, in `room`. `None` where none does.
+    pub fn name<'r>(&self, at: usize, room: &'r mut [u8; name::MAX]) -> Option<&'r [u8]> {
+        let written = self.written(at, name::MAX);
+        let written = written.get(..name::octets(written)?)?;
+        let lower = room.get_mut(..written.len())?;
+        lower.copy_from_slice(written);
+        lower.make_ascii_lowercase();
+        Some(lower)
+    }
+
     /// Appends `n` octets that have been written before, from `at` on.
     pub fn again(&mut self, at: usize, n: usize) -> Result<(), Full> {
         let end = self.at + n;

@@ -76,6 +76,20 @@ pub fn parse(text: &str, origin: Option<&[u8]>) -> Result<Vec<u8>, NameError> {
     if name.len() > MAX { Err(NameError::Long) } else { Ok(name) }
 }
 
+/// Octets that the name at the front of `data` takes, final zero and all. `None` where it is cut, compressed or too long.
+pub fn octets(data: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let length = usize::from(*data.get(at)?);
+        at += 1 + length;
+        match length {
+            0 => return (at <= MAX).then_some(at),
+            1..=MAX_LABEL if at < MAX => {}
+            _ => return None,
+        }
+    }
+}
+
 /// Where the name at `at` of a message ends in place: behind its final zero, or behind the pointer that it ends with.
 pub fn skip(message: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -246,5 +260,16 @@ mod tests {
             wire.push(0);
             prop_assert_eq!(parse(&show(&wire), None), Ok(wire));
         }
+    }
+
+    #[test]
+    fn a_name_takes_so_many_octets_and_no_pointer_is_one() {
+        assert_eq!((octets(b"\0"), octets(b"\x01a\x02bc\0 and more")), (Some(1), Some(6)));
+        assert_eq!((octets(b""), octets(b"\x01a"), octets(b"\x05a\0")), (None, None, None));
+        assert_eq!((octets(b"\xc0\x0c\0"), octets(b"\x40\0")), (None, None));
+        let long = |last: usize| {
+            [&[&[63][..], &[b'a'; 63]].concat().repeat(3)[..], &[last as u8], &vec![b'b'; last], &[0]].concat()
+        };
+        assert_eq!((octets(&long(61)), octets(&long(62))), (Some(MAX), None));
     }
 }

@@ -113,7 +113,7 @@ fn known(fields: &[Field], data: &[u8]) -> Option<String> {
             Field::U16 | Field::Type | Field::Certificate => 2,
             Field::U32 | Field::Ttl | Field::Ip4 => 4,
             Field::Ip6 => 16,
-            Field::Name => name_length(rest)?,
+            Field::Name => name::octets(rest)?,
             Field::Text => 1 + usize::from(*rest.first()?),
             Field::Locator => 8,
             Field::Eui(octets) => usize::from(*octets),
@@ -174,19 +174,6 @@ fn word(field: Field, octets: &[u8]) -> Option<String> {
         Field::Bare => quote(octets),
         _ => return None,
     })
-}
-
-pub(super) fn name_length(data: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let length = usize::from(*data.get(at)?);
-        at += 1 + length;
-        match length {
-            0 => return (at <= name::MAX).then_some(at),
-            1..=name::MAX_LABEL => {}
-            _ => return None,
-        }
-    }
 }
 
 /// A character-string in quotes, with what would be misread escaped.

@@ -283,11 +283,16 @@ impl Signer {
     }
 
     /// Signs the message that the first `length` octets of `packet` hold, at `now`; gives its new length, or nothing where
-    /// the record does not fit. `bad` tells the other side that its clock is off.
+    /// the record does not fit. `bad` tells the other side what is wrong with its signature, and of one out of time when it
+    /// was made: that an answer may tell it at all says section 5.3.2.
     pub fn sign(&mut self, packet: &mut [u8], length: usize, now: u64, bad: Option<(Bad, u64)>) -> Option<usize> {
         let message = packet.get(..length)?;
         let id = u16::from_be_bytes(*message.first_chunk()?);
-        let time = bad.map_or(now, |(_, theirs)| theirs);
+        // A clock that is off could not check our time (section 5.2.3).
+        let time = match bad {
+            Some((Bad::Time, theirs)) => theirs,
+            _ => now,
+        };
         let mut hash = hmac::Context::with_key(&self.key.secret);
         prior(&mut hash, self.mac());
         hash.update(message);
@@ -438,16 +443,8 @@ fn timers(hash: &mut hmac::Context, time: u64, fudge: u16) {
 
 /// The name at `at`, which must not be compressed: nobody compresses these.
 fn name_at(packet: &[u8], at: usize) -> Option<&[u8]> {
-    let mut end = at;
-    loop {
-        let length = usize::from(*packet.get(end)?);
-        end += 1 + length;
-        match length {
-            0 => return packet.get(at..end).filter(|n| n.len() <= name::MAX),
-            1..=name::MAX_LABEL => {}
-            _ => return None,
-        }
-    }
+    let rest = packet.get(at..)?;
+    rest.get(..name::octets(rest)?)
 }
 
 #[cfg(test)]

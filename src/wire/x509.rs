@@ -3,6 +3,7 @@
 //! Not a validator: chains and signatures are the TLS library's work. A certificate is untrusted bytes all the same (an
 //! operator's file may be anything), so the reader walks DER with bounds checked and never recurses.
 
+use crate::base::civil;
 use crate::base::clock::Wall;
 
 /// `subjectAltName`, 2.5.29.17 (RFC 5280 section 4.2.1.6).
@@ -102,18 +103,9 @@ fn time(reader: &mut Reader<'_>) -> Option<Wall> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    let seconds = days(year, month, day) * 86_400 + field(2)? * 3_600 + field(3)? * 60 + field(4)?;
+    let seconds = civil::days(year, month, day) * 86_400 + field(2)? * 3_600 + field(3)? * 60 + field(4)?;
     // Before 1970 is long ago, which is all that matters.
     Some(Wall(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000)))
-}
-
-/// Days from 1970-01-01 to a date of the Gregorian calendar (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-const fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year - era * 400;
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 /// Reads DER values one after the other (X.690 section 8.1): tag, length, contents.
@@ -176,11 +168,6 @@ mod tests {
     #[test]
     fn a_certificate_without_names_has_none() {
         assert_eq!(facts(&certificate(&[])).unwrap().names, Vec::<String>::new());
-    }
-
-    #[test]
-    fn days_count_from_the_epoch() {
-        assert_eq!((days(1970, 1, 1), days(2000, 3, 1), days(1969, 12, 31)), (0, 11_017, -1));
     }
 
     proptest! {

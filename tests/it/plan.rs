@@ -66,3 +66,39 @@ fn a_plan_says_what_a_file_would_move_and_moves_nothing() {
     let wrong = springtide(&["plan", new_text, "--admin", &admin]);
     assert!(wrong.status.code() == Some(1) && said(&wrong).contains("policy"), "{}", said(&wrong));
 }
+
+/// A configuration in which clients of `near` belong to `west`, by the classes of the list `map`.
+fn write_near(path: &Path, near: &str, map: &str) {
+    write(path, 50, "policy = [\"near\", \"weighted\"]\n");
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.replacen("policy = \"weighted\"\n", "", 1);
+    let text = text.replacen("name = \"east\"\n", "name = \"east\"\nnear = [\"class:a\"]\n", 1);
+    let text = text.replacen("name = \"west\"\n", &format!("name = \"west\"\nnear = [{near}]\n"), 1);
+    fs::write(path, format!("[geo]\ncidr = [\"{map}\"]\n\n{text}")).unwrap();
+}
+
+#[test]
+fn a_plan_for_places_that_the_node_never_asked_for_is_right_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old.toml"), dir.path().join("new.toml"));
+    let list = "10.0.0.0/8 a\n11.0.0.0/8 b\n12.0.0.0/7 b\n";
+    fs::write(dir.path().join("map.txt"), list).unwrap();
+    fs::write(dir.path().join("other.txt"), list).unwrap();
+    write_near(&old, "", "map.txt");
+    write_near(&new, "\"class:b\"", "map.txt");
+    let (old_text, new_text) = (old.to_str().unwrap(), new.to_str().unwrap());
+    let (_, between) = outlook(&[new_text, "--old", old_text]);
+    assert!(between["moved"].as_f64().unwrap() > 0.004, "those of class b who went east: {between}");
+
+    let node = Node::start(&old);
+    let admin = node.admin().to_string();
+    let (_, live) = outlook(&[new_text, "--admin", &admin]);
+    assert_eq!((&live["moved"], &live["names"]), (&between["moved"], &between["names"]));
+    let still = springtide(&["plan", old_text, "--admin", &admin]);
+    assert!(said(&still).contains("moves 0.0%"), "{}", said(&still));
+
+    // A file that the node does not have in force is not read for whoever asks.
+    write_near(&new, "\"class:b\"", "other.txt");
+    let other = springtide(&["plan", new_text, "--admin", &admin]);
+    assert!(other.status.code() == Some(1) && said(&other).contains("--old FILE"), "{}", said(&other));
+}

@@ -1,5 +1,7 @@
 //! Tests.
 
+use std::fs;
+
 use super::*;
 use crate::control::step::first;
 use crate::control::step::tests::{MS, REFUSED, World, config, topology, wall};

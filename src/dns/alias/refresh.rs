@@ -3,12 +3,12 @@
 //! One task for all targets; so many questions at once, no more. A target that fails is tried again with growing pauses: its
 //! last answer is given on for at most an hour beyond its time, then none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,7 @@ struct Care {
 pub(crate) async fn refresh(published: Arc<Published>, shutdown: CancellationToken) {
     let mut generations = published.subscribe();
     let mut cares: HashMap<WireName, Care> = HashMap::new();
-    let mut asked = JoinSet::new();
+    let mut asking = Asking::default();
     let mut serial = 0;
     loop {
         let now = SystemClock.mono();
@@ -58,26 +58,22 @@ pub(crate) async fn refresh(published: Arc<Published>, shutdown: CancellationTok
         }
         let configured = snapshot.topology.config.dns.as_ref().map(|d| d.resolver.clone()).unwrap_or_default();
         for care in cares.values_mut().filter(|c| !c.asking && c.due <= now) {
-            if asked.len() >= AT_ONCE {
+            if asking.is_full() {
                 break;
             }
             care.asking = true;
             let (name, configured) = (care.target.name.clone(), configured.clone());
-            asked.spawn(async move {
-                let answer = look_up(&configured, &name).await;
-                (name, answer)
-            });
+            asking.ask(care.target.name.clone(), async move { look_up(&configured, &name).await });
         }
         drop(snapshot);
-        let next = cares.values().filter(|c| !c.asking).map(|c| c.due).min();
-        let pause = next.map_or(LOOK_AGAIN, |due| due.since(now).min(LOOK_AGAIN)).max(Duration::from_millis(10));
+        let pause = pause(&cares, asking.is_full(), now);
         tokio::select! {
-            Some(Ok((name, answer))) = asked.join_next(), if !asked.is_empty() => {
+            Some((name, answer)) = asking.answered() => {
                 if let Some(care) = cares.get_mut(&name) {
                     care.settle(answer, SystemClock.mono());
                 }
             }
-            changed = generations.changed(), if !shutdown.is_cancelled() => {
+            changed = generations.changed() => {
                 if changed.is_err() {
                     return;
                 }
@@ -88,9 +84,46 @@ pub(crate) async fn refresh(published: Arc<Published>, shutdown: CancellationTok
     }
 }
 
+/// How long nothing is to be done: until the next target is due, or, where so many are asked that no other can be, until one of
+/// them has answered, which is not waited for here.
+fn pause(cares: &HashMap<WireName, Care>, full: bool, now: Mono) -> Duration {
+    let next = cares.values().filter(|c| !c.asking && !full).map(|c| c.due).min();
+    next.map_or(LOOK_AGAIN, |due| due.since(now).min(LOOK_AGAIN)).max(Duration::from_millis(10))
+}
+
+/// The addresses of a target, and the seconds that all of them hold; `None` where they cannot be had.
+type Answer = Option<([RrSet; 2], u32)>;
+
+/// The questions that are out.
+#[derive(Default)]
+struct Asking {
+    tasks: JoinSet<Answer>,
+    names: HashMap<task::Id, WireName>,
+}
+
+impl Asking {
+    fn is_full(&self) -> bool {
+        self.tasks.len() >= AT_ONCE
+    }
+
+    fn ask(&mut self, name: WireName, question: impl Future<Output = Answer> + Send + 'static) {
+        self.names.insert(self.tasks.spawn(question).id(), name);
+    }
+
+    /// The next target with its answer; one that broke has none. `None` where no question is out.
+    async fn answered(&mut self) -> Option<(WireName, Answer)> {
+        let (id, answer) = match self.tasks.join_next_with_id().await? {
+            Ok(answered) => answered,
+            Err(broken) => (broken.id(), None),
+        };
+        Some((self.names.remove(&id)?, answer))
+    }
+}
+
 /// Takes up the targets that are new, and lets go of those that have gone.
 fn follow(cares: &mut HashMap<WireName, Care>, targets: &[Arc<Target>], now: Mono) {
-    cares.retain(|name, _| targets.iter().any(|t| t.name == *name));
+    let named: HashSet<&WireName> = targets.iter().map(|t| &t.name).collect();
+    cares.retain(|name, _| named.contains(name));
     for target in targets {
         let fresh = || Care { target: Arc::clone(target), due: now, expires: None, failures: 0, asking: false };
         // The same cell, unless the target was away for a while.
@@ -101,8 +134,7 @@ fn follow(cares: &mut HashMap<WireName, Care>, targets: &[Arc<Target>], now: Mon
     }
 }
 
-/// The addresses of `name`, and the seconds that all of them hold.
-async fn look_up(configured: &[std::net::SocketAddr], name: &[u8]) -> Option<([RrSet; 2], u32)> {
+async fn look_up(configured: &[std::net::SocketAddr], name: &[u8]) -> Answer {
     let resolvers = stub::resolvers(configured).await;
     let mut least = u32::MAX;
     let mut sets = [rtype::A, rtype::AAAA].map(|rtype| RrSet { rtype, ttl: 0, rdatas: Vec::new() });
@@ -121,7 +153,7 @@ async fn look_up(configured: &[std::net::SocketAddr], name: &[u8]) -> Option<([R
 
 impl Care {
     /// Takes what came of a question: publishes it, or lets what is there grow old.
-    fn settle(&mut self, answer: Option<([RrSet; 2], u32)>, now: Mono) {
+    fn settle(&mut self, answer: Answer, now: Mono) {
         self.asking = false;
         match answer {
             Some((sets, ttl)) => {
@@ -170,7 +202,7 @@ mod tests {
 
     fn care() -> Care {
         let mut aliases = super::super::Aliases::default();
-        aliases.place(b"\x01t\0", &mut HashMap::new(), None);
+        aliases.place(b"\x01t\0", None);
         let target = Arc::clone(&aliases.targets()[0]);
         Care { target, due: Mono::ZERO, expires: None, failures: 0, asking: true }
     }
@@ -209,24 +241,44 @@ mod tests {
 
     #[test]
     fn targets_come_and_go_and_keep_what_is_known() {
-        let mut seen = HashMap::new();
         let mut first = super::super::Aliases::default();
-        first.place(b"\x01a\0", &mut seen, None);
-        assert_eq!(first.place(b"\x01a\0", &mut seen, None), 0);
+        first.place(b"\x01a\0", None);
+        assert_eq!(first.place(b"\x01a\0", None), 0);
         let mut cares = HashMap::new();
         follow(&mut cares, first.targets(), Mono::from_millis(5));
         if let Some(care) = cares.get_mut(&b"\x01a\0"[..]) {
             care.settle(Some((sets(60), 60)), Mono::from_millis(5));
         }
         let mut second = super::super::Aliases::default();
-        let mut seen = HashMap::new();
-        second.place(b"\x01b\0", &mut seen, Some(&first));
-        second.place(b"\x01a\0", &mut seen, Some(&first));
+        second.place(b"\x01b\0", Some(&first));
+        second.place(b"\x01a\0", Some(&first));
         assert!(second.get(1).is_some_and(|t| t.look().is_some()), "known at once");
         follow(&mut cares, second.targets(), Mono::from_millis(9));
         assert_eq!(cares.len(), 2);
         assert_eq!(cares[&b"\x01a\0"[..]].due, Mono::from_millis(48_005), "it goes on as it was");
         follow(&mut cares, &[], Mono::from_millis(9));
         assert!(cares.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_question_that_breaks_is_one_without_an_answer() {
+        let mut asking = Asking::default();
+        assert!(asking.answered().await.is_none());
+        asking.ask(b"\x01t\0"[..].into(), async { panic!("a test breaks it") });
+        assert_eq!(asking.answered().await, Some((b"\x01t\0"[..].into(), None)));
+        assert!(asking.answered().await.is_none());
+        let mut care = care();
+        care.settle(None, Mono::ZERO);
+        assert!(!care.asking && care.due > Mono::ZERO, "it is asked again, later");
+    }
+
+    #[test]
+    fn where_no_more_may_be_asked_nobody_looks_every_moment() {
+        let now = Mono::from_millis(50_000);
+        let waiting = |care: Care| HashMap::from([(care.target.name.clone(), care)]);
+        let due = waiting(Care { asking: false, ..care() });
+        assert_eq!(pause(&due, false, now), Duration::from_millis(10));
+        assert_eq!(pause(&due, true, now), LOOK_AGAIN);
+        assert_eq!(pause(&waiting(care()), false, now), LOOK_AGAIN, "it is asked already");
     }
 }

@@ -27,15 +27,22 @@ const MAX_STRAYS: usize = 64;
 /// The file that says whom this system asks.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How much of it is read.
-const MAX_RESOLV_CONF: usize = 64 * 1_024;
+const MAX_RESOLV_CONF: u64 = 64 * 1_024;
 
 /// Whom to ask: what is configured, or what the system says.
 pub(super) async fn resolvers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
     if !configured.is_empty() {
         return configured.to_vec();
     }
-    let text = tokio::fs::read_to_string(RESOLV_CONF).await.unwrap_or_default();
-    servers(text.get(..MAX_RESOLV_CONF).unwrap_or(&text))
+    // What cannot be read names nobody.
+    servers(&String::from_utf8_lossy(&beginning(RESOLV_CONF).await.unwrap_or_default()))
+}
+
+/// What is read of the file at `path`.
+async fn beginning(path: &str) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    tokio::fs::File::open(path).await?.take(MAX_RESOLV_CONF).read_to_end(&mut octets).await?;
+    Ok(octets)
 }
 
 /// The `nameserver` lines of resolv.conf(5).
@@ -105,6 +112,11 @@ async fn by_tcp(resolver: SocketAddr, query: &[u8], rtype: u16) -> io::Result<Fo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_more_is_read_than_the_beginning_of_a_file_without_end() {
+        assert_eq!(beginning("/dev/zero").await.unwrap().len() as u64, MAX_RESOLV_CONF);
+    }
 
     #[test]
     fn the_systems_resolvers_are_read_as_they_are_written() {

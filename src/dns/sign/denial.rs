@@ -10,7 +10,7 @@ use super::super::steered::Steered;
 use super::super::table::{Fixed, Node};
 use crate::base::clock::Wall;
 use crate::wire::dns::{Full, IN, Reply, Section, pointer, rtype};
-use crate::wire::dnssec::{bitmap, canonical, successor};
+use crate::wire::dnssec::{bitmap, successor};
 use crate::wire::name;
 
 /// Types of one name, in ascending order.
@@ -46,7 +46,8 @@ pub(in crate::dns) fn types(
             types.extend(keys.into_iter().filter(|t| fixed.signing.apex_set(zone, *t, now).is_some()));
         }
     }
-    types.retain(|t| *t != lacking);
+    // The record itself is signed: that signature is there, whatever else is not.
+    types.retain(|t| *t != lacking || *t == rtype::RRSIG);
     types.sort_unstable();
     types.dedup();
     types
@@ -60,16 +61,13 @@ pub(in crate::dns) fn put(
     types: &[u16],
     (apex, ttl): (&[u8], u32),
 ) -> Result<(), Full> {
-    let written = reply.written(owner, name::MAX);
-    let mut lower = [0; name::MAX];
-    let length = canonical::name_octets(written).ok_or(Full)?;
-    lower[..length].copy_from_slice(&written[..length]);
-    lower[..length].make_ascii_lowercase();
+    let mut room = [0; name::MAX];
+    let lower = reply.name(owner, &mut room).ok_or(Full)?;
     let mut next = [0; name::MAX];
-    let next_length = successor::write(&lower[..length], &mut next).unwrap_or_default();
+    let next_length = successor::write(lower, &mut next).unwrap_or_default();
     let next = next.get(..next_length).unwrap_or_default();
     // RFC 4034 section 4.1.1: behind the last name of a zone comes its first.
-    let next = if next_length == length + 2 || name::is_within(next, apex) { next } else { apex };
+    let next = if next_length == lower.len() + 2 || name::is_within(next, apex) { next } else { apex };
     let [p0, p1] = pointer(owner).ok_or(Full)?;
     let ([t0, t1], [c0, c1]) = (rtype::NSEC.to_be_bytes(), IN.to_be_bytes());
     let [l0, l1, l2, l3] = ttl.to_be_bytes();

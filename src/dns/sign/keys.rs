@@ -4,13 +4,13 @@
 //! private half is written with mode 0600, into a new file that then takes its name.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::signer::Pair;
 use super::timeline::{Lapse, Life, timeline};
+use crate::base::file;
 use crate::config::{Signed, ZoneFile};
 use crate::wire::dnssec::keyfile::{self, Key, KeyProblem, Times};
 use crate::wire::name;
@@ -80,10 +80,12 @@ pub enum Problem {
     #[error("the private key does not belong to the public one beside it: copy both from where they were made")]
     Halves,
     /// No key at all.
-    #[error("no key of {origin} (K{origin}+013+*.key) is here: make one with `springtide keys make {origin} --dir {}`", folder.display())]
+    #[error("no key of {origin} ({prefix}013+*.key) is here: make one with `springtide keys make {origin} --dir {}`", folder.display())]
     None {
         /// The zone.
         origin: String,
+        /// What their names begin with.
+        prefix: String,
         /// Where keys were looked for.
         folder: PathBuf,
     },
@@ -106,11 +108,26 @@ pub enum Problem {
 /// Reads the keys of the zone at `origin` from `folder`; with them what is not good, but no reason to refuse.
 ///
 /// # Errors
-/// Everything that is wrong with them.
+/// Everything that is wrong with them, and where they cannot sign a zone.
 pub fn load(origin: &[u8], folder: &Path) -> Result<(Vec<Key>, Vec<Finding>), KeysError> {
+    let (keys, warnings) = all(origin, folder)?;
+    if keys.iter().any(|k| k.public.is_entry()) {
+        return Ok((keys, warnings));
+    }
+    let (origin, prefix) = (name::show(origin), keyfile::prefix(origin));
+    let none = || Problem::None { origin: origin.clone(), prefix, folder: folder.into() };
+    let problem = if keys.is_empty() { none() } else { Problem::NoEntry };
+    Err(KeysError { origin, findings: vec![Finding { path: folder.into(), problem }] })
+}
+
+/// Reads whatever keys of the zone at `origin` there are in `folder`, as [`load`] does, be they enough for a zone or not.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn all(origin: &[u8], folder: &Path) -> Result<(Vec<Key>, Vec<Finding>), KeysError> {
     let shown = name::show(origin);
     let (mut keys, mut findings, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    match stems(folder, &format!("K{shown}+")) {
+    match stems(folder, &keyfile::prefix(origin)) {
         Ok(stems) if stems.len() > MAX_KEYS => findings.push(Finding { path: folder.into(), problem: Problem::Many }),
         Ok(stems) => {
             for stem in stems {
@@ -121,12 +138,6 @@ pub fn load(origin: &[u8], folder: &Path) -> Result<(Vec<Key>, Vec<Finding>), Ke
             }
         }
         Err(error) => findings.push(Finding { path: folder.into(), problem: Problem::Read(error) }),
-    }
-    if findings.is_empty() && keys.is_empty() {
-        let problem = Problem::None { origin: shown.clone(), folder: folder.into() };
-        findings.push(Finding { path: folder.into(), problem });
-    } else if findings.is_empty() && !keys.iter().any(|k| k.public.is_entry()) {
-        findings.push(Finding { path: folder.into(), problem: Problem::NoEntry });
     }
     if findings.is_empty() { Ok((keys, warnings)) } else { Err(KeysError { origin: shown, findings }) }
 }
@@ -163,30 +174,30 @@ fn read(folder: &Path, stem: &str, warnings: &mut Vec<Finding>) -> Result<Key, F
     if public.stem() != stem {
         return Err(at(&public_path, Problem::Name { found: public.stem() }));
     }
-    let (text, mode) = self::text(&private_path).map_err(|p| at(&private_path, p))?;
+    let (text, metadata) = self::text(&private_path).map_err(|p| at(&private_path, p))?;
     let private = keyfile::read_private(&text).map_err(|p| at(&private_path, p.into()))?;
     let key = Key { public, private };
     if key.private.algorithm != key.public.algorithm || Pair::of(&key).is_none() {
         return Err(at(&private_path, Problem::Halves));
     }
-    if mode & 0o077 != 0 {
+    if let Some(mode) = file::open_to_others(&metadata) {
         warnings.push(at(&private_path, Problem::Open { mode }));
     }
     Ok(key)
 }
 
-fn text(path: &Path) -> Result<(String, u32), Problem> {
-    let file = File::open(path).map_err(Problem::Read)?;
-    let mode = file.metadata().map_err(Problem::Read)?.permissions().mode() & 0o777;
-    let mut text = String::new();
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(Problem::Read)?;
-    if text.len() as u64 > MAX_FILE { Err(Problem::Large) } else { Ok((text, mode)) }
+fn text(path: &Path) -> Result<(String, Metadata), Problem> {
+    file::text(path, MAX_FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => Problem::Large,
+        _ => Problem::Read(error),
+    })
 }
 
 /// Writes both halves of `key` to `folder`, in the place of those before; gives the path without an ending.
 ///
 /// # Errors
-/// A file cannot be written; those before are still there then.
+/// A file cannot be written. Where it is the public half, the private one is in its place already: the same key, perhaps with
+/// other times.
 pub fn store(key: &Key, folder: &Path) -> Result<PathBuf, Finding> {
     let stem = key.public.stem();
     let path = |end: &str| folder.join(format!("{stem}.{end}"));
@@ -196,25 +207,10 @@ pub fn store(key: &Key, folder: &Path) -> Result<PathBuf, Finding> {
         (path("key"), keyfile::write_public(&key.public, &key.private.times), 0o644),
     ];
     for (path, text, mode) in halves {
-        replace(&path, &text, mode).map_err(|e| Finding { path: path.clone(), problem: Problem::Write(e) })?;
+        file::replace(&path, text.as_bytes(), mode)
+            .map_err(|e| Finding { path: path.clone(), problem: Problem::Write(e) })?;
     }
     Ok(folder.join(stem))
-}
-
-/// Puts `text` in the place of the file at `path`: whole, or not at all.
-fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let new = path.with_extension(format!("{}.new", std::process::id()));
-    let written = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    written().inspect_err(|_| {
-        // What is half written is of no use; that it cannot be deleted either says the error that follows.
-        let _ = fs::remove_file(&new);
-    })
 }
 
 /// A time for people: `2026-01-31 12:00:00 UTC`.

@@ -11,15 +11,17 @@
 //! Wildcards are signed at the name that was asked for, with all its labels (RFC 9824 section 3.3), so one signature is
 //! the whole proof. Denial is in `denial`, keys and their times in `keys` and `timeline`, alarms in `watch`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::table::Fixed;
 use crate::base::clock::Wall;
-use crate::config::Dns;
+use crate::config::{Dns, Signed};
 use crate::snapshot::topology::Assets;
 use crate::wire::dns::{Full, IN, QNAME, Reply, Section, pointer, rtype};
-use crate::wire::dnssec::{RRSIG_HEAD, RrsigHead, SIGNATURE, canonical, labels};
+use crate::wire::dnssec::{RRSIG_HEAD, RrsigHead, SIGNATURE, labels};
 use crate::wire::name;
+use crate::wire::zone::WireName;
 
 mod cache;
 pub(super) mod denial;
@@ -84,11 +86,11 @@ impl Signing {
         size: usize,
         before: Option<&Self>,
     ) -> Self {
-        let signer = |apex: &[u8]| {
-            let file =
-                dns.zones.iter().find(|z| name::parse(&z.origin, None).is_ok_and(|o| name::lower(&o)[..] == *apex));
-            ZoneSigner::new(apex, file?.dnssec.as_ref()?, assets.signing.get(apex)?)
-        };
+        let signed = dns.zones.iter().filter_map(|zone| Some((zone, zone.dnssec.as_ref()?)));
+        let rules: HashMap<WireName, &Signed> = signed
+            .filter_map(|(zone, rules)| Some((name::lower(&name::parse(&zone.origin, None).ok()?), rules)))
+            .collect();
+        let signer = |apex: &[u8]| ZoneSigner::new(apex, rules.get(apex)?, assets.signing.get(apex)?);
         let zones: Vec<Option<ZoneSigner>> = apexes.map(signer).collect();
         let chosen = dns.steers.len().saturating_mul(SETS_OF_A_STEER);
         let known = size.saturating_add(chosen);
@@ -237,12 +239,8 @@ impl Cover<'_> {
     ) -> Result<(), Bare> {
         // Owners are pointers to names that stand in full: the question's, or one in the data of a CNAME.
         let offset = usize::from(u16::from_be_bytes([head[0] & 0x3f, head[1]]));
-        let written = reply.written(offset, name::MAX);
-        let length = canonical::name_octets(written).filter(|_| head[0] >= 0xc0).ok_or(Bare::Refused)?;
-        let mut owner = [0; name::MAX];
-        owner[..length].copy_from_slice(&written[..length]);
-        owner[..length].make_ascii_lowercase();
-        let owner = owner.get(..length).unwrap_or_default();
+        let mut room = [0; name::MAX];
+        let owner = reply.name(offset, &mut room).filter(|_| head[0] >= 0xc0).ok_or(Bare::Refused)?;
         let covered = u16::from_be_bytes([head[2], head[3]]);
         let octets = reply.written(set.start, set.len());
         let print = print(self.cache, owner, head, octets);

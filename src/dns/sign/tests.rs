@@ -1,6 +1,6 @@
 //! Every kind of signed answer, read and verified by hickory-proto: a canonical form and a verifier that are not ours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hickory_proto::dnssec::rdata::{DNSKEY, DNSSECRData, RRSIG};
@@ -249,6 +249,7 @@ fn denials_are_compact_and_say_what_exists() {
     assert_eq!(types("nope.", "A"), [46, 47, 128]);
     assert_eq!(types("a.b.nope.", "A"), [46, 47, 128]);
     assert_eq!(types("deep.down.", "A"), [46, 47], "an empty non-terminal exists");
+    assert_eq!(types("deep.down.", "TYPE46"), [46, 47], "what says so is signed itself");
     assert_eq!(types("host.", "MX"), [1, 16, 28, 46, 47]);
     assert_eq!(types("q.wild.", "MX"), [1, 16, 46, 47], "as the wildcard has it");
     assert_eq!(types("www.", "MX"), [1, 28, 46, 47, 65]);
@@ -431,14 +432,14 @@ fn keys_that_run_out_are_told_once_an_hour_and_reported() {
     let mut snapshot = world();
     sign_world(&mut snapshot, keys, &rules());
     Fixed::of(&snapshot.topology);
-    let mut said = HashMap::new();
+    let mut last = watch::Last::default();
     let at = |seconds: u32| Wall(u64::from(NOW + seconds) * 1_000);
     let mut look = |seconds| {
-        watch::look(&snapshot, &mut said, at(seconds));
-        said.get(&("example.test.".to_owned(), "zsk")).map(|at| at - NOW)
+        watch::look(&snapshot, &mut last, at(seconds));
+        last.said.get(&("example.test.".to_owned(), "zsk")).map(|at| at - NOW)
     };
     assert_eq!([0, 5, 3_600, 3_605].map(&mut look), [0, 0, 3_600, 3_600].map(Some));
-    assert!(!said.contains_key(&("example.test.".to_owned(), "any")));
+    assert!(!last.said.contains_key(&("example.test.".to_owned(), "any")));
     let zone = |seconds| report(&snapshot, at(seconds))["zones"][0].clone();
     assert_eq!(
         zone(0)["lapses"],

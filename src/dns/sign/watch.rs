@@ -3,7 +3,7 @@
 //!
 //! Signing itself needs no timer: what is due is made anew by whoever asks. This thread only looks, and changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,14 +31,20 @@ const AHEAD: u32 = 7 * 86_400;
 /// How often it says the same again.
 const AGAIN: u32 = 3_600;
 
-/// When a zone was last spoken of, by what is wrong.
-type Said = HashMap<(String, &'static str), u32>;
+/// What was seen at the last look.
+#[derive(Default)]
+pub(super) struct Last {
+    /// The zones that were signed.
+    zones: HashSet<String>,
+    /// When one was last spoken of, by what is wrong.
+    pub(super) said: HashMap<(String, &'static str), u32>,
+}
 
 /// Looks until `shutdown`.
 pub(in crate::dns) async fn watch(published: Arc<Published>, shutdown: CancellationToken) {
-    let mut said = Said::new();
+    let mut last = Last::default();
     loop {
-        look(&published.full(), &mut said, SystemClock.wall());
+        look(&published.full(), &mut last, SystemClock.wall());
         tokio::select! {
             () = sleep(EVERY) => {}
             () = shutdown.cancelled() => return,
@@ -46,10 +52,11 @@ pub(in crate::dns) async fn watch(published: Arc<Published>, shutdown: Cancellat
     }
 }
 
-/// Looks once.
-pub(super) fn look(snapshot: &Snapshot, said: &mut Said, now: Wall) {
+/// Looks once; `last` is what was seen before.
+pub(super) fn look(snapshot: &Snapshot, last: &mut Last, now: Wall) {
     let Some(fixed) = snapshot.topology.views.peek::<Fixed>(Slot::Dns) else { return };
     let now = super::seconds(now);
+    let mut zones = HashSet::new();
     for signer in fixed.signing.signers() {
         let zone = name::show(&signer.apex);
         for lapse in Lapse::ALL {
@@ -57,11 +64,11 @@ pub(super) fn look(snapshot: &Snapshot, said: &mut Said, now: Wall) {
             let left = begins.map_or(f64::INFINITY, |at| f64::from(at.saturating_sub(now)));
             metric::KEYS_LEFT.gauge(&[&zone, lapse.as_str()]).set(left);
             let Some(at) = begins.filter(|at| at.saturating_sub(now) < ahead(signer)) else { continue };
-            let last = said.entry((zone.clone(), lapse.as_str()));
-            if matches!(&last, std::collections::hash_map::Entry::Occupied(e) if now.saturating_sub(*e.get()) < AGAIN) {
+            let said = last.said.entry((zone.clone(), lapse.as_str()));
+            if matches!(&said, std::collections::hash_map::Entry::Occupied(e) if now.saturating_sub(*e.get()) < AGAIN) {
                 continue;
             }
-            last.insert_entry(now);
+            said.insert_entry(now);
             let says = lapse.says(at, now);
             if at == now {
                 error!(target: "dns", zone, "{says}: make or roll keys, then reload");
@@ -69,7 +76,16 @@ pub(super) fn look(snapshot: &Snapshot, said: &mut Said, now: Wall) {
                 warn!(target: "dns", zone, hours = (at - now) / 3_600, "{says}: roll them");
             }
         }
+        zones.insert(zone);
     }
+    // A zone that is signed here no more runs out of nothing: its last values would warn for ever.
+    for zone in last.zones.difference(&zones) {
+        for lapse in Lapse::ALL {
+            metric::KEYS_LEFT.gauge(&[zone, lapse.as_str()]).set(f64::INFINITY);
+        }
+    }
+    last.said.retain(|(zone, _), _| zones.contains(zone));
+    last.zones = zones;
 }
 
 fn ahead(signer: &ZoneSigner) -> u32 {
@@ -106,4 +122,39 @@ pub fn report(snapshot: &Snapshot, now: Wall) -> Value {
         })
     };
     json!({ "zones": fixed.signing.signers().map(zone).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::super::tests::{key, rules, sign_world};
+    use super::*;
+    use crate::dns::fixture::world;
+    use crate::wire::dnssec::keyfile::Times;
+    use crate::wire::dnssec::{Algorithm, SEP, ZONE_KEY};
+
+    #[test]
+    fn a_zone_that_is_signed_no_more_warns_of_nothing() {
+        let now = super::super::seconds(SystemClock.wall());
+        let (mut signed, plain) = (world(), world());
+        let times = Times { inactive: Some(now + 3_600), ..Times::default() };
+        sign_world(&mut signed, vec![key(ZONE_KEY | SEP, Algorithm::Ed25519, times)], &rules());
+        for snapshot in [&signed, &plain] {
+            crate::dns::prepare(&snapshot.topology, None);
+        }
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let least = || {
+            let text = recorder.handle().render();
+            let lines = text.lines().filter(|l| l.starts_with("springtide_dns_keys_left_seconds{"));
+            lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).fold(f64::NAN, f64::min)
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let mut last = Last::default();
+            look(&signed, &mut last, SystemClock.wall());
+            assert!((3_000.0..=3_600.0).contains(&least()) && !last.said.is_empty(), "{}", least());
+            look(&plain, &mut last, SystemClock.wall());
+            assert!(least() == f64::INFINITY && last.said.is_empty() && last.zones.is_empty(), "{}", least());
+        });
+    }
 }

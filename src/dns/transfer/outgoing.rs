@@ -4,128 +4,53 @@
 //! A steered name goes out as all the addresses that it may have, those of datacenters with a weight, at its least TTL: what
 //! is right while all is well. A secondary does not follow health; whoever needs that runs a second Springtide.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, DnsKey, KeyAlgorithm, Steer};
+use super::super::table::{apexes, zone_of};
+use crate::config::{Config, Dns, Steer, ZoneFile};
 use crate::snapshot::Topology;
 use crate::wire::dns::rtype;
-use crate::wire::tsig::{Algorithm, Key};
 use crate::wire::zone::{Outgoing, RrSet, WireName, Zone, is_later};
-use crate::wire::{name, rdata, svcb};
+use crate::wire::{name, svcb};
 
 /// How many versions back a secondary can be and still get the changes alone.
 const MAX_VERSIONS: usize = 32;
 /// How many records the changes of one zone may have in all. Ours: beyond it a whole transfer is little more.
 const MAX_CHANGED: usize = 100_000;
-/// The longest file with a secret.
-const MAX_SECRET: u64 = 4_096;
-/// The shortest secret that is taken, in octets. RFC 8945 section 8 wants as many as the hash has; half of it is enough for
-/// those that are there already.
-const MIN_SECRET: usize = 16;
-
-/// Why a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("key {name}: {}: {problem}", file.display())]
-pub struct KeyError {
-    /// The key.
-    pub name: String,
-    /// Its file.
-    pub file: PathBuf,
-    /// What is wrong.
-    pub problem: KeyProblem,
-}
-
-/// What is wrong with a key.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyProblem {
-    /// The file can't be read.
-    #[error("cannot be read: {0}")]
-    Read(std::io::Error),
-    /// It is not what it should be.
-    #[error("is not one secret in base64; `tsig-keygen` of BIND makes one: put what stands behind `secret` there")]
-    NotBase64,
-    /// It is too short to be a secret.
-    #[error("the secret has {octets} octets; fewer than {MIN_SECRET} can be guessed")]
-    Short {
-        /// How many it has.
-        octets: usize,
-    },
-    /// The name is none.
-    #[error("its name is no domain name: {0}")]
-    Name(name::NameError),
-}
-
-/// Reads the secrets that `config` names.
-pub fn load_keys(config: &Config) -> (Vec<Arc<Key>>, Vec<KeyError>) {
-    let (mut keys, mut errors) = (Vec::new(), Vec::new());
-    for key in config.dns.iter().flat_map(|dns| &dns.keys) {
-        match load_key(key) {
-            Ok(made) => keys.push(Arc::new(made)),
-            Err(problem) => {
-                errors.push(KeyError { name: key.name.clone(), file: key.secret_file.clone(), problem });
-            }
-        }
-    }
-    (keys, errors)
-}
-
-fn load_key(key: &DnsKey) -> Result<Key, KeyProblem> {
-    let algorithm = match key.algorithm {
-        KeyAlgorithm::HmacSha256 => Algorithm::Sha256,
-        KeyAlgorithm::HmacSha384 => Algorithm::Sha384,
-        KeyAlgorithm::HmacSha512 => Algorithm::Sha512,
-    };
-    let wire = name::parse(&key.name, Some(b"\0")).map_err(KeyProblem::Name)?;
-    let text = read(&key.secret_file).map_err(KeyProblem::Read)?;
-    let secret = rdata::base64(text.trim()).ok_or(KeyProblem::NotBase64)?;
-    if secret.len() < MIN_SECRET {
-        return Err(KeyProblem::Short { octets: secret.len() });
-    }
-    Ok(Key::new(&wire, algorithm, &secret))
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_SECRET).read_to_string(&mut text)?;
-    Ok(text)
-}
 
 /// What secondaries get of each zone of `config`; with what has changed since `before`.
 pub fn publish(config: &Config, zones: &[Arc<Zone>], before: Option<&Topology>) -> Vec<Option<Arc<Outgoing>>> {
     let Some(dns) = &config.dns else { return Vec::new() };
-    let one = |(said, zone): (&crate::config::ZoneFile, &Arc<Zone>)| {
+    let former =
+        |b: &'_ Topology| b.assets.outgoing.iter().flatten().map(|o| (o.zone.origin.clone(), Arc::clone(o))).collect();
+    let former: HashMap<WireName, Arc<Outgoing>> = before.map(former).unwrap_or_default();
+    let mut steered = stand_ins(config, dns, zones);
+    let one = |((said, zone), number): ((&ZoneFile, &Arc<Zone>), u32)| {
         said.transfer.as_ref()?;
-        let inside = |owner: &[u8]| zone_of(owner, zones).is_some_and(|z| z.origin == zone.origin);
-        let steered: BTreeMap<WireName, Vec<RrSet>> = dns
-            .steers
-            .iter()
-            .filter_map(|steer| Some((name::lower(&name::parse(&steer.name, None).ok()?), steer)))
-            .filter(|(owner, _)| inside(owner))
-            .map(|(owner, steer)| (owner, stand_in(steer, config)))
-            .collect();
+        let steered = steered.remove(&number).unwrap_or_default();
         let aliased = zone.names.iter().filter(|(_, sets)| sets.iter().any(|s| s.rtype == rtype::ALIAS));
         let aliases = aliased.map(|(owner, _)| owner.clone()).collect();
         let mut made = Outgoing { zone: Arc::clone(zone), steered, aliases, history: Vec::new() };
-        made.history = before.and_then(|b| former(b, zone)).map(|old| history(old, &made)).unwrap_or_default();
+        made.history = former.get(&zone.origin).map(|old| history(old, &made)).unwrap_or_default();
         Some(Arc::new(made))
     };
-    dns.zones.iter().zip(zones).map(one).collect()
+    dns.zones.iter().zip(zones).zip(0..).map(one).collect()
 }
 
-/// The same zone in the topology before.
-fn former<'t>(before: &'t Topology, zone: &Zone) -> Option<&'t Arc<Outgoing>> {
-    before.assets.outgoing.iter().flatten().find(|o| o.zone.origin == zone.origin)
-}
-
-/// The deepest of `zones` that `owner` lies in.
-fn zone_of<'z>(owner: &[u8], zones: &'z [Arc<Zone>]) -> Option<&'z Arc<Zone>> {
-    zones.iter().filter(|z| name::is_within(owner, &z.origin)).max_by_key(|z| z.origin.len())
+/// What is said for the steered names of each zone that may be taken, by the zone's number.
+fn stand_ins(config: &Config, dns: &Dns, zones: &[Arc<Zone>]) -> HashMap<u32, BTreeMap<WireName, Vec<RrSet>>> {
+    let apexes = apexes(zones.iter().map(AsRef::as_ref));
+    let mut all: HashMap<u32, BTreeMap<WireName, Vec<RrSet>>> = HashMap::new();
+    for steer in &dns.steers {
+        let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
+        let taken = |zone: &u32| dns.zones.get(*zone as usize).is_some_and(|z| z.transfer.is_some());
+        if let Some(zone) = zone_of(&owner, &apexes).filter(taken) {
+            all.entry(zone).or_default().insert(owner, stand_in(steer, config));
+        }
+    }
+    all
 }
 
 fn history(old: &Arc<Outgoing>, new: &Outgoing) -> Vec<Arc<crate::wire::zone::Change>> {

@@ -7,7 +7,7 @@ use hickory_proto::op::Message as Hickory;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Dns, Policy, ZoneFile};
+use crate::config::{Config, Dns, Policy, ZoneFile};
 use crate::dns::fixture::{self, ZONE, steer, zone};
 use crate::dns::transfer::outgoing::publish;
 use crate::snapshot::Topology;
@@ -22,7 +22,7 @@ fn key() -> Arc<Key> {
 }
 
 /// A snapshot in which `zone` may be taken by `rule`, after `before`.
-fn world(zone: Zone, rule: Option<crate::config::Transfer>, before: Option<&Snapshot>) -> Snapshot {
+pub(super) fn world(zone: Zone, rule: Option<crate::config::Transfer>, before: Option<&Snapshot>) -> Snapshot {
     let mut snapshot = fixture::snapshot(vec![zone], vec![steer("www.example.test.", &[Policy::Weighted])]);
     let mut config = Config::clone(&snapshot.topology.config);
     let file = ZoneFile { origin: "example.test.".into(), file: PathBuf::new(), transfer: rule, ..ZoneFile::default() };
@@ -33,7 +33,7 @@ fn world(zone: Zone, rule: Option<crate::config::Transfer>, before: Option<&Snap
     snapshot
 }
 
-fn open() -> crate::config::Transfer {
+pub(super) fn open() -> crate::config::Transfer {
     crate::config::Transfer { allow: vec!["192.0.2.0/24".parse().unwrap()], key: None }
 }
 
@@ -41,7 +41,7 @@ fn keyed() -> crate::config::Transfer {
     crate::config::Transfer { allow: Vec::new(), key: Some(0) }
 }
 
-fn ask(rtype: u8, serial: Option<u32>) -> Vec<u8> {
+pub(super) fn ask(rtype: u8, serial: Option<u32>) -> Vec<u8> {
     let mut query = vec![7, 7, 0, 0, 0, 1, 0, 0, 0, u8::from(serial.is_some()), 0, 0];
     query[9] = u8::from(serial.is_some());
     query.extend(name::parse("Example.test.", None).unwrap());
@@ -197,9 +197,56 @@ fn nobody_takes_what_he_may_not() {
 }
 
 #[test]
+fn a_signature_cut_short_is_refused_with_one_that_can_be_checked() {
+    let keyed = world(zone("example.test.", ZONE), Some(keyed()), None);
+    let mut query = ask(252, None);
+    let length = query.len();
+    query.resize(length + 200, 0);
+    let signed = Signer::asking(&key()).sign(&mut query, length, 1_000, None).unwrap();
+    query.truncate(signed);
+    // Half of the 32 octets, which RFC 8945 section 5.2.2.1 lets a peer send: id, error and other data stand behind them.
+    let mac = signed - 6 - 32;
+    query.drain(mac + 16..mac + 32);
+    query[mac - 1] = 16;
+    // The length of the data stands behind the key's name, type, class and TTL.
+    query[length + 5 + 9] -= 16;
+    let Begun::Answer(packet, rcode) = begin(&keyed, &query, from("192.0.2.9"), NOW) else { panic!("it was given") };
+    let tsig = Tsig::read(&packet, tsig::find(&packet).unwrap().unwrap()).unwrap();
+    assert_eq!((rcode, tsig.error()), (Rcode::NotAuth, 22));
+    assert_eq!(tsig.verify(&packet, &key(), &query[mac..mac + 16], 1_000), Ok(()));
+    // Its time is ours: only who is out of time gets his own back.
+    assert_eq!(tsig.time(), 1_000);
+}
+
+#[test]
+fn what_is_wrong_with_a_query_is_wrong_with_one_for_a_transfer() {
+    let open = world(zone("example.test.", ZONE), Some(open()), None);
+    let with_opt = |version: u8, options: &[u8]| {
+        let mut query = ask(252, None);
+        query[11] = 1;
+        query.extend([0, 0, 41, 4, 208, 0, version, 0, 0, 0, options.len() as u8]);
+        query.extend_from_slice(options);
+        query
+    };
+    let ask = |query: &[u8]| begin(&open, query, from("192.0.2.9"), NOW);
+    assert!(matches!(ask(&with_opt(0, &[])), Begun::Transfer(_)));
+    assert_eq!(refusal(&ask(&with_opt(1, &[]))), Rcode::BadVers);
+    assert_eq!(refusal(&ask(&with_opt(0, &[0, 8, 0, 1, 9]))), Rcode::FormErr, "a client subnet that is none");
+    assert_eq!(refusal(&ask(&with_opt(0, &[0, 10, 0, 1, 9]))), Rcode::FormErr, "a cookie that is none");
+}
+
+#[test]
 fn only_transfers_are_taken_for_transfers() {
     assert!(is_asked(&ask(252, None)) && is_asked(&ask(251, Some(1))));
     assert!(!is_asked(&ask(6, None)) && !is_asked(&[]) && !is_asked(&[0; 12]));
+    let flagged = |flags: u8| {
+        let mut query = ask(252, None);
+        query[2] = flags;
+        query
+    };
+    assert!(is_asked(&flagged(1)), "recursion may be desired");
+    // An answer, and a notice (RFC 1996): others judge them.
+    assert!(!is_asked(&flagged(0x80)) && !is_asked(&flagged(4 << 3)));
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! What makes a zone, and what is said of one that is none.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::time::Duration;
 

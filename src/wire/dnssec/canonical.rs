@@ -4,24 +4,6 @@ use std::cmp::Ordering;
 
 use super::super::name;
 
-/// Octets that the name at the front of `data` takes. `None` where it is cut, compressed or too long.
-pub fn name_octets(data: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let length = usize::from(*data.get(at)?);
-        if length > name::MAX_LABEL {
-            return None;
-        }
-        at += 1 + length;
-        if at > name::MAX {
-            return None;
-        }
-        if length == 0 {
-            return Some(at);
-        }
-    }
-}
-
 /// The canonical order of two names (RFC 4034 section 6.1): by labels from the right, each by its octets in lower case.
 pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let (mut left, mut right) = (labels(a), labels(b));
@@ -74,7 +56,7 @@ pub fn lower(rtype: u16, data: &mut [u8]) {
         at += 1 + usize::from(*length);
     }
     for _ in 0..names {
-        let Some(length) = data.get(at..).and_then(name_octets) else { return };
+        let Some(length) = data.get(at..).and_then(name::octets) else { return };
         if let Some(name) = data.get_mut(at..at + length) {
             // Length octets are below `A`.
             name.make_ascii_lowercase();

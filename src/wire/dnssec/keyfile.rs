@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 use super::super::zone::WireName;
 use super::super::{name, rdata, text};
 use super::{Algorithm, SEP, ZONE_KEY, dnskey, key_tag};
+use crate::base::civil;
 
 /// A private key's octets. Shown by nothing.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,8 +80,27 @@ impl Public {
 
     /// The name of its files without an ending.
     pub fn stem(&self) -> String {
-        format!("K{}+{:03}+{:05}", name::show(&self.owner), self.algorithm.number(), self.tag())
+        format!("{}{:03}+{:05}", prefix(&self.owner), self.algorithm.number(), self.tag())
     }
+}
+
+/// What the names of key files of the zone at `owner` begin with, as BIND has it: what is no letter, digit, `-` or `_` in a
+/// label stands as `%` and two digits, so that a zone of RFC 2317 (`0/25.2.0.192.in-addr.arpa.`) names no folder.
+pub fn prefix(owner: &[u8]) -> String {
+    let mut prefix = String::from("K");
+    for label in name::labels(owner) {
+        for octet in label {
+            match octet.to_ascii_lowercase() {
+                plain @ (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_') => prefix.push(plain.into()),
+                other => {
+                    let _ = write!(prefix, "%{other:02X}");
+                }
+            }
+        }
+        prefix.push('.');
+    }
+    prefix.push_str(if prefix.len() == 1 { ".+" } else { "+" });
+    prefix
 }
 
 /// The private half.
@@ -291,14 +311,7 @@ fn named(times: &Times) -> Vec<(&'static str, u32)> {
 /// Seconds since 1970 as `YYYYMMDDHHMMSS` in UTC.
 pub fn stamp(seconds: u32) -> String {
     let (days, rest) = (i64::from(seconds / 86_400), seconds % 86_400);
-    // Days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-    let z = days + 719_468;
-    let (era, doe) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    let year = yoe + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = civil::date(days);
     format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
@@ -309,11 +322,7 @@ pub fn seconds(stamp: &str) -> Option<u32> {
     };
     let (year, month, day) = (part(0, 4)?, part(4, 6)?, part(6, 8)?);
     let (hour, minute, second) = (part(8, 10)?, part(10, 12)?, part(12, 14)?);
-    let y = year - i64::from(month <= 2);
-    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
-    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
-    let total = u32::try_from(days * 86_400 + hour * 3_600 + minute * 60 + second).ok()?;
+    let total = u32::try_from(civil::days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second).ok()?;
     // A day or an hour that does not exist comes back as another.
     (stamp.len() == 14 && self::stamp(total) == stamp).then_some(total)
 }
@@ -381,6 +390,20 @@ mod tests {
             ["", "2026", "20261301000000", "20260100000000", "20260101240000", "2026010100000x", "21060207062816"]
         {
             assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+
+    /// As `dnssec-keygen` of BIND 9.18 names its files.
+    #[test]
+    fn files_are_named_as_bind_names_them() {
+        for (owner, named) in [
+            ("0/25.2.0.192.in-addr.arpa.", "K0%2F25.2.0.192.in-addr.arpa.+"),
+            ("A_b-c.Test.", "Ka_b-c.test.+"),
+            (r"x\.y*~+.test.", "Kx%2Ey%2A%7E%2B.test.+"),
+            (r"\255a.test.", "K%FFa.test.+"),
+            (".", "K.+"),
+        ] {
+            assert_eq!(prefix(&name::parse(owner, None).unwrap()), named);
         }
     }
 

@@ -130,7 +130,7 @@ impl RrsigHead {
         let (head, rest) = data.split_first_chunk::<RRSIG_HEAD>()?;
         let long = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let short = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        let (signer, signature) = rest.split_at_checked(canonical::name_octets(rest)?)?;
+        let (signer, signature) = rest.split_at_checked(name::octets(rest)?)?;
         let read = Self {
             covered: short(0),
             algorithm: head[2],

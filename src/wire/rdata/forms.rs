@@ -2,8 +2,11 @@
 //!
 //! Each form is read from text and shown as text; what is shown reads as the same octets, and `None` where it would not.
 
+use std::convert::Infallible;
+
+use super::super::dnssec::bitmap;
 use super::super::name;
-use super::super::text::{base64 as base64_text, name_length, push_hex};
+use super::super::text::{base64 as base64_text, push_hex};
 use super::{base64, hex, type_name};
 
 /// DNSSEC algorithms by the names that BIND and Knot write (the IANA's registry).
@@ -77,42 +80,20 @@ pub(super) fn locator(text: &str) -> Option<Vec<u8>> {
     Some(groups.iter().flat_map(|g| g.to_be_bytes()).collect())
 }
 
-/// A bitmap of types (RFC 4034 section 4.1.2): windows of 256, each as long as its last bit needs.
+/// A bitmap of types (RFC 4034 section 4.1.2).
 pub(in crate::wire) fn bitmap(mut types: Vec<u16>) -> Vec<u8> {
     types.sort_unstable();
-    types.dedup();
     let mut out = Vec::new();
-    for window in types.chunk_by(|a, b| a >> 8 == b >> 8) {
-        let (Some(first), Some(last)) = (window.first(), window.last()) else { continue };
-        let length = usize::from(last & 0xff) / 8 + 1;
-        let mut bits = [0u8; 32];
-        for rtype in window {
-            if let Some(octet) = bits.get_mut(usize::from(rtype & 0xff) / 8) {
-                *octet |= 0x80 >> (rtype & 7);
-            }
-        }
-        out.extend([(first >> 8) as u8, length as u8]);
-        out.extend(bits.iter().take(length));
-    }
+    let Ok(()) = bitmap::write(&types, |window| {
+        out.extend_from_slice(window);
+        Ok::<_, Infallible>(())
+    });
     out
 }
 
-/// The way back of [`bitmap`]; `None` where the octets are not in its only form.
+/// The way back of [`bitmap`](fn@bitmap); `None` where the octets are not in its only form.
 pub(in crate::wire) fn bitmap_text(octets: &[u8]) -> Option<Vec<String>> {
-    let (mut types, mut rest) = (Vec::new(), octets);
-    while let Some((&[window, length], tail)) = rest.split_first_chunk::<2>() {
-        let (bits, after) = tail.split_at_checked(length.into())?;
-        if bits.len() > 32 {
-            return None;
-        }
-        for (octet, at) in bits.iter().zip(0u16..) {
-            let set = (0..8).filter(|bit| octet & (0x80 >> bit) != 0);
-            types.extend(set.map(|bit| u16::from(window) << 8 | (at * 8 + bit)));
-        }
-        rest = after;
-    }
-    let shown = types.iter().map(|t| type_name(*t).into_owned()).collect();
-    (bitmap(types) == octets).then_some(shown)
+    Some(bitmap::read(octets)?.iter().map(|t| type_name(*t).into_owned()).collect())
 }
 
 /// The middle of the 32 bits: the equator, and the meridian of Greenwich.
@@ -262,7 +243,7 @@ pub(in crate::wire) fn hip_text(octets: &[u8]) -> Option<String> {
     shown.push(' ');
     shown += &base64_text(key);
     while !rest.is_empty() {
-        let (server, after) = rest.split_at_checked(name_length(rest)?)?;
+        let (server, after) = rest.split_at_checked(name::octets(rest)?)?;
         shown.push(' ');
         shown += &name::show(server);
         rest = after;

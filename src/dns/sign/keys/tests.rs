@@ -73,6 +73,18 @@ fn what_is_wrong_names_the_file_and_what_to_do() {
 }
 
 #[test]
+fn a_zone_with_a_slash_in_its_name_has_its_files_in_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let zone = name::parse("0/25.2.0.192.in-addr.arpa.", None).unwrap();
+    let key = generate(zone.clone().into(), ZONE_KEY | SEP, Algorithm::Ed25519, Times::default()).unwrap();
+    let path = store(&key, folder.path()).unwrap();
+    assert!(path.starts_with(folder.path().join(key.public.stem())) && key.public.stem().starts_with("K0%2F25."));
+    assert_eq!(load(&zone, folder.path()).unwrap().0, [key]);
+    let other = load(b"\x041/25\0", folder.path()).unwrap_err().to_string();
+    assert!(other.contains("no key of 1/25. (K1%2F25.+013+*.key) is here"), "{other}");
+}
+
+#[test]
 fn states_follow_the_times() {
     let times =
         Times { publish: Some(10), activate: Some(20), inactive: Some(30), delete: Some(40), ..Times::default() };
