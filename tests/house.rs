@@ -26,6 +26,9 @@ const FLOORS: &[(&str, u32)] = &[
 ];
 
 const MAX_CODE_LINES: usize = 600;
+const MAX_FUNCTION_LINES: usize = 60;
+/// Functions that are a table or a text, not a train of thought.
+const TABLES: &[&str] = &["src/proxy/reply.rs: words", "src/cli/demo/plan.rs: guide"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
@@ -110,6 +113,70 @@ fn files_say_what_they_do_and_stay_small() {
             breaches.push(format!("{}: {lines} code lines; split by idea", path.display()));
         }
     }
+    assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+}
+
+/// The functions of a file that opens none inside another: each with the lines from its head to the brace that ends it, in
+/// the same column as its head.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    // Its column, its name, its lines so far.
+    let mut open: Option<(String, String, usize)> = None;
+    for line in text.lines().take_while(|l| l.trim() != "#[cfg(test)]") {
+        let indent: String = line.chars().take_while(|c| *c == ' ').collect();
+        let is_code = !line.trim().is_empty() && !line.trim().starts_with("//");
+        match &mut open {
+            Some((column, _, lines)) => {
+                *lines += usize::from(is_code);
+                if line.strip_prefix(column.as_str()).is_some_and(|l| l == "}" || l.ends_with(';') && *lines == 1) {
+                    found.extend(open.take().map(|(_, name, lines)| (name, lines)));
+                }
+            }
+            None if is_code => {
+                let head = line.split_once("fn ").filter(|(before, _)| {
+                    before.split_whitespace().all(|w| {
+                        w.starts_with("pub")
+                            || w.starts_with("in")
+                            || w.ends_with(')')
+                            || ["const", "async", "unsafe", "extern"].contains(&w)
+                    })
+                });
+                let Some((_, rest)) = head else { continue };
+                let name = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if !line.ends_with(['}', ';']) {
+                    open = Some((indent, name, 1));
+                }
+            }
+            None => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_stay_small() {
+    let sources = sources();
+    // Modules for tests alone may tell a story of any length.
+    let told: Vec<String> = sources
+        .iter()
+        .flat_map(|(_, text)| text.split("#[cfg(test)]\n").skip(1))
+        .filter_map(|after| after.lines().next()?.split_once("mod ")?.1.strip_suffix(';').map(str::to_owned))
+        .collect();
+    let (mut breaches, mut seen) = (Vec::new(), 0);
+    for (path, text) in &sources {
+        let place = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+        if path.with_extension("").iter().any(|part| told.iter().any(|name| part == name.as_str())) {
+            continue;
+        }
+        for (name, lines) in functions(text) {
+            seen += 1;
+            let place = format!("{place}: {name}");
+            if lines > MAX_FUNCTION_LINES && !TABLES.contains(&place.as_str()) {
+                breaches.push(format!("{place} has {lines} lines; split by idea"));
+            }
+        }
+    }
+    assert!(seen > 1_000, "{seen} functions found: the search is broken");
     assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
 }
 

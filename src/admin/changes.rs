@@ -74,13 +74,7 @@ fn say(it: &Told, all: &[Told], before: &Snapshot, after: &Snapshot, now: Mono, 
             };
             Some(change("configuration", &size(before), &size(after), "reloaded"))
         }
-        Told::Intent { intent, in_force: true } => {
-            let lasting = intent.until.map(|until| format!(" for {}", show_duration(until.since(intent.since))));
-            let wish = format!("{}{}", intent.wish, lasting.unwrap_or_default());
-            let Intent { subject, by, reason, .. } = intent;
-            let said = if reason.is_empty() { format!("by {by}") } else { format!("by {by}: {reason}") };
-            Some(change(&subject.to_string(), "", &wish, &said))
-        }
+        Told::Intent { intent, in_force: true } => Some(wished(intent)),
         Told::Intent { intent, in_force: false } => {
             let replaces = |new: &Told| {
                 matches!(new, Told::Intent { intent: new, in_force: true }
@@ -121,6 +115,15 @@ fn say(it: &Told, all: &[Told], before: &Snapshot, after: &Snapshot, now: Mono, 
         // A verdict shows in the state of its backends.
         Told::Target { .. } => None,
     }
+}
+
+/// An intent that has come into force.
+fn wished(intent: &Intent) -> Change {
+    let lasting = intent.until.map(|until| format!(" for {}", show_duration(until.since(intent.since))));
+    let wish = format!("{}{}", intent.wish, lasting.unwrap_or_default());
+    let Intent { subject, by, reason, .. } = intent;
+    let said = if reason.is_empty() { format!("by {by}") } else { format!("by {by}: {reason}") };
+    change(&subject.to_string(), "", &wish, &said)
 }
 
 /// At most one intent of each kind is in force for a subject.

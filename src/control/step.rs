@@ -16,7 +16,7 @@ use crate::base::clock::{Mono, Wall};
 use crate::base::hash;
 use crate::base::ids::{BackendId, TargetId};
 use crate::decide::{eject, guard, standing, verdict};
-use crate::snapshot::health::{BackendState, DcState, DcWeight, ProbeOutcome, TargetHealth, Verdict};
+use crate::snapshot::health::{BackendHealth, BackendState, DcState, DcWeight, ProbeOutcome, TargetHealth, Verdict};
 use crate::snapshot::load::Sample;
 use crate::snapshot::topology::Target;
 use crate::snapshot::{Intents, Snapshot, Topology};
@@ -172,22 +172,7 @@ fn sampled(next: &mut Snapshot, samples: &[(BackendId, Sample)], now: Mono) -> L
     spill::count(next, samples);
     let mut suspects: Vec<TargetId> = Vec::new();
     let backends = Arc::make_mut(&mut next.backends);
-    let mut closed = Vec::new();
-    for (id, sample) in samples.iter().filter(known) {
-        let health = &mut backends[id.index()];
-        closed.extend(eject::absorb(&mut health.recent, sample, now).map(|slot| (*id, slot)));
-    }
-    for (id, (at, window)) in closed {
-        let backend = topology.backend(id);
-        let mut p90s: Vec<u64> = peers(&topology, id)
-            .filter_map(|peer| backends[peer.index()].recent.iter().find(|(slot, _)| *slot == at))
-            .filter(|(_, sample)| sample.total() >= eject::SLOW_REQUESTS)
-            .map(|(_, sample)| sample.p90_us)
-            .collect();
-        let slow = eject::slow(&window, &mut p90s, &topology.service(backend.service).passive);
-        let health = &mut backends[id.index()];
-        health.slow_windows = if slow { health.slow_windows.saturating_add(1) } else { 0 };
-    }
+    window(&topology, backends, samples.iter().filter(known), now);
     for (id, sample) in samples.iter().filter(known) {
         let backend = topology.backend(*id);
         let service = topology.service(backend.service);
@@ -226,6 +211,31 @@ fn sampled(next: &mut Snapshot, samples: &[(BackendId, Sample)], now: Mono) -> L
         }
     }
     Look::Again
+}
+
+/// Takes samples into the windows of their backends; each window that they close is held against those of its peers.
+fn window<'s>(
+    topology: &Topology,
+    backends: &mut [BackendHealth],
+    samples: impl Iterator<Item = &'s (BackendId, Sample)>,
+    now: Mono,
+) {
+    let mut closed = Vec::new();
+    for (id, sample) in samples {
+        let health = &mut backends[id.index()];
+        closed.extend(eject::absorb(&mut health.recent, sample, now).map(|slot| (*id, slot)));
+    }
+    for (id, (at, window)) in closed {
+        let backend = topology.backend(id);
+        let mut p90s: Vec<u64> = peers(topology, id)
+            .filter_map(|peer| backends[peer.index()].recent.iter().find(|(slot, _)| *slot == at))
+            .filter(|(_, sample)| sample.total() >= eject::SLOW_REQUESTS)
+            .map(|(_, sample)| sample.p90_us)
+            .collect();
+        let slow = eject::slow(&window, &mut p90s, &topology.service(backend.service).passive);
+        let health = &mut backends[id.index()];
+        health.slow_windows = if slow { health.slow_windows.saturating_add(1) } else { 0 };
+    }
 }
 
 /// The other backends of the same service and datacenter.

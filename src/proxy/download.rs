@@ -121,10 +121,13 @@ pub(super) enum Line {
     Own(Task),
 }
 
+/// What of a body has come with its head.
+type Early = SmallVec<[Frame<Bytes>; 2]>;
+
 /// A response that comes in pieces.
 pub(super) struct Streamed {
     /// What has come already.
-    early: SmallVec<[Frame<Bytes>; 2]>,
+    early: Early,
     body: Incoming,
     line: Option<Line>,
     pool: Arc<Pool>,
@@ -148,34 +151,13 @@ pub(super) async fn carry(
     attempt: Try,
     now: Mono,
 ) -> Result<Out, Try> {
-    let mut early: SmallVec<[Frame<Bytes>; 2]> = SmallVec::new();
-    let mut line = Some(line);
-    let (mut is_whole, mut is_broken, mut is_moved) = (false, false, false);
+    let (mut line, mut early) = (Some(line), Early::default());
     // Most responses are short and came in one piece with their head: look, but don't wait.
-    std::future::poll_fn(|cx| {
-        while !is_whole && !is_broken && early.len() < 2 {
-            if body.is_end_stream() {
-                is_whole = true;
-                break;
-            }
-            match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => early.push(frame),
-                Poll::Ready(Some(Err(_))) => is_broken = true,
-                Poll::Ready(None) => is_whole = true,
-                Poll::Pending => match &mut line {
-                    // What follows a chunk may be there already, behind a channel that holds one.
-                    Some(Line::H1(h1)) if !std::mem::replace(&mut is_moved, true) => drop(h1.poll_line(cx)),
-                    _ => break,
-                },
-            }
-        }
-        is_whole |= !is_broken && body.is_end_stream();
-        Poll::Ready(())
-    })
-    .await;
-    if is_broken {
-        return Err(attempt);
-    }
+    let seen = std::future::poll_fn(|cx| Poll::Ready(look(&mut body, &mut line, &mut early, cx))).await;
+    let is_whole = match seen {
+        Ok(is_whole) => is_whole,
+        Err(BrokeOff) => return Err(attempt),
+    };
     let data = match early.as_slice() {
         [] => Some(None),
         [frame] => frame.data_ref().cloned().map(Some),
@@ -201,6 +183,29 @@ pub(super) async fn carry(
         entry: None,
         is_armed: false,
     })))
+}
+
+/// Takes what is there of `body` already: at most two frames. Whether that is all of it.
+fn look(
+    body: &mut Incoming,
+    line: &mut Option<Line>,
+    early: &mut Early,
+    cx: &mut Context<'_>,
+) -> Result<bool, BrokeOff> {
+    let mut is_moved = false;
+    while early.len() < 2 && !body.is_end_stream() {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => early.push(frame),
+            Poll::Ready(Some(Err(_))) => return Err(BrokeOff),
+            Poll::Ready(None) => return Ok(true),
+            Poll::Pending => match line {
+                // What follows a chunk may be there already, behind a channel that holds one.
+                Some(Line::H1(h1)) if !std::mem::replace(&mut is_moved, true) => drop(h1.poll_line(cx)),
+                _ => break,
+            },
+        }
+    }
+    Ok(body.is_end_stream())
 }
 
 impl Streamed {

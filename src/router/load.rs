@@ -1,6 +1,5 @@
 //! From a file to a complete topology: the configuration, and every file that it names, each read and checked.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,8 +71,7 @@ pub fn load(file: &Path, before: Option<&Topology>) -> Result<Topology, LoadErro
 
 /// Reads everything that `config` names. All that is wrong is told at once.
 pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, LoadError> {
-    let mut errors = Vec::new();
-    let mut assets = Assets::default();
+    let (mut assets, mut errors) = (Assets::default(), Vec::new());
     for file in config.dns.iter().flat_map(|dns| &dns.zones) {
         match zone::load(file) {
             Ok(zone) => assets.zones.push(Arc::new(zone)),
@@ -101,6 +99,20 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     if errors.is_empty() {
         assets.outgoing = crate::dns::publish_zones(&config, &assets.zones, before);
     }
+    sign(&config, &mut assets, &mut errors);
+    secure(&config, &mut assets, &mut errors);
+    if errors.is_empty() {
+        let topology = Topology::build(Arc::new(config), assets, before);
+        // Here, off the data path: a million names take a while, and queries should not wait for them.
+        crate::dns::prepare(&topology, before);
+        Ok(topology)
+    } else {
+        Err(LoadError::Assets(errors))
+    }
+}
+
+/// Reads the keys of the zones that are signed here.
+fn sign(config: &Config, assets: &mut Assets, errors: &mut Vec<AssetError>) {
     for (file, rules) in config.dns.iter().flat_map(|d| &d.zones).filter_map(|z| Some((z, z.dnssec.as_ref()?))) {
         match keys::of(file, rules) {
             Ok((origin, keys, warnings)) => {
@@ -112,39 +124,33 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
             Err(e) => errors.push(e.into()),
         }
     }
+}
+
+/// Reads what TLS takes, towards clients and towards backends.
+fn secure(config: &Config, assets: &mut Assets, errors: &mut Vec<AssetError>) {
     for listener in &config.listeners {
-        if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, &mut errors) {
+        if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, errors) {
             assets.certificates.push(certificates);
         }
     }
     for (way, name) in SecureWay::ALL.into_iter().zip(["dns.tls", "dns.https", "dns.quic"]) {
         let secure = config.dns.as_ref().and_then(|dns| dns.secure(way));
-        if let Some(certificates) = certificates(secure.map(|s| &s.tls), name, &mut errors)
+        if let Some(certificates) = certificates(secure.map(|s| &s.tls), name, errors)
             && let Some(place) = assets.dns_certificates.get_mut(way as usize)
         {
             *place = certificates;
         }
     }
-    let mut clients = HashMap::new();
-    for wanted in upstream_tls(&config) {
-        if clients.contains_key(wanted) {
+    for wanted in upstream_tls(config) {
+        if assets.upstream_tls.contains_key(wanted) {
             continue;
         }
         match tls::client_config(wanted) {
             Ok(client) => {
-                clients.insert(wanted.clone(), client);
+                assets.upstream_tls.insert(wanted.clone(), client);
             }
             Err(e) => errors.push(e.into()),
         }
-    }
-    assets.upstream_tls = clients;
-    if errors.is_empty() {
-        let topology = Topology::build(Arc::new(config), assets, before);
-        // Here, off the data path: a million names take a while, and queries should not wait for them.
-        crate::dns::prepare(&topology, before);
-        Ok(topology)
-    } else {
-        Err(LoadError::Assets(errors))
     }
 }
 

@@ -305,16 +305,7 @@ fn gather<'a>(
             return Some(Gathered { tier: Tier::Fresh, candidates: fresh, trials });
         }
     }
-    // From here on health is ignored, so weights are the configured ones.
-    let whatever = |may: &dyn Fn(BackendId, BackendState) -> bool| -> Candidates<'a> {
-        let members = topology.members(service, dc).iter().filter(|&&id| may(id, snapshot.backend(id).state));
-        let candidates = members.map(|&id| {
-            let backend = topology.backend(id);
-            let (weight, failing) = (backend.spec.weight.saturating_mul(1_000).max(1), is_failing(backend, now));
-            Candidate { id, weight, backend, since: Mono::ZERO, failing }
-        });
-        candidates.collect()
-    };
+    let whatever = |may: &dyn Fn(BackendId, BackendState) -> bool| whatever(snapshot, service, dc, now, may);
     let is_left_in = |state| !matches!(state, BackendState::AdminDown | BackendState::Drained);
     let found = |tier, candidates: Candidates<'a>| {
         (!candidates.is_empty()).then_some(Gathered { tier, candidates, trials: SmallVec::new() })
@@ -332,6 +323,24 @@ fn gather<'a>(
         .or_else(|| found(Tier::FailOpen, untried()))
         .or_else(|| found(Tier::FailOpen, whatever(&|_, state| is_left_in(state))))
         .or_else(|| found(Tier::Drained, whatever(&|_, state| state == BackendState::Drained)))
+}
+
+/// The members that `may` be asked whatever their health; so their weights are the configured ones.
+fn whatever<'a>(
+    snapshot: &'a Snapshot,
+    service: ServiceId,
+    dc: DatacenterId,
+    now: Mono,
+    may: &dyn Fn(BackendId, BackendState) -> bool,
+) -> Candidates<'a> {
+    let topology = &*snapshot.topology;
+    let members = topology.members(service, dc).iter().filter(|&&id| may(id, snapshot.backend(id).state));
+    let candidates = members.map(|&id| {
+        let backend = topology.backend(id);
+        let (weight, failing) = (backend.spec.weight.saturating_mul(1_000).max(1), is_failing(backend, now));
+        Candidate { id, weight, backend, since: Mono::ZERO, failing }
+    });
+    candidates.collect()
 }
 
 /// Whether `backend` failed a moment ago, by the counters of this node.
