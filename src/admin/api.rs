@@ -1,6 +1,6 @@
 //! Routes and handlers. Every answer is JSON but `/metrics`, the health checks and the page; every error says what to do.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -174,11 +174,18 @@ impl Parameters {
     }
 
     fn client(&self, usage: &str) -> Result<IpAddr, Refusal> {
-        let Some(text) = self.one("client") else { return Ok(IpAddr::from([127, 0, 0, 1])) };
-        // A subnet stands for its first address: that is all that a resolver tells of a client.
-        let address = text.split_once('/').map_or(text, |(address, _)| address);
-        address.parse().map_err(|_| unreadable(&format!("`{text}` is neither an address nor a subnet"), usage))
+        let Some(text) = self.one("client") else { return Ok(NOBODY) };
+        client_of(text).ok_or_else(|| unreadable(&format!("`{text}` is neither an address nor a subnet"), usage))
     }
+}
+
+/// Who asks where nobody is named.
+pub const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The client that `text` names: an address, or a subnet, which stands for its first address, for that is all that a
+/// resolver tells of a client.
+pub fn client_of(text: &str) -> Option<IpAddr> {
+    text.split_once('/').map_or(text, |(address, _)| address).parse().ok()
 }
 
 async fn explain_dns(State(shared): Site, request: Request) -> Result<Json<Value>, Refusal> {

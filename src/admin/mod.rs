@@ -35,6 +35,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod world;
 
+pub use api::{NOBODY, client_of};
 pub use changes::{Change, Moment};
 pub use intents::{Applied, Order, Recall};
 pub use refusal::Problem;

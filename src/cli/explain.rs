@@ -3,6 +3,7 @@
 //! The edges tell as JSON what they saw and decided; here it is laid out, and the outcome is put at the end in a sentence.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -11,6 +12,9 @@ use serde_json::Value;
 use super::client::{Admin, Ask, Client, ClientError, encode};
 use super::table::{Paint, Tone, clean};
 use super::tree;
+use crate::admin;
+use crate::base::clock::{Clock as _, SystemClock};
+use crate::router::{Outage, RehearsalError, rehearse};
 
 /// Explains an answer to a DNS question, or the way of a request: the same code that serves, asked to show its reasons.
 #[derive(Debug, Args)]
@@ -31,12 +35,21 @@ enum What {
 struct DnsQuestion {
     /// The name.
     name: String,
-    /// The record type.
-    #[arg(long = "type", value_name = "TYPE", default_value = "A")]
-    rtype: String,
+    /// The record type [default: A].
+    #[arg(value_name = "TYPE", conflicts_with = "rtype")]
+    kind: Option<String>,
+    /// The record type, by name.
+    #[arg(long = "type", value_name = "TYPE")]
+    rtype: Option<String>,
     /// Who asks: an address, or a subnet as a resolver tells it.
-    #[arg(long, value_name = "IP|SUBNET", value_parser = client)]
+    #[arg(long, visible_alias = "subnet", value_name = "IP|SUBNET", value_parser = client)]
     client: Option<String>,
+    /// Explains what a node with this configuration would answer, without one; everything is well there.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// With --config: this service has failed in this datacenter; as often as wanted.
+    #[arg(long, value_name = "DC/SERVICE", value_parser = outage, requires = "config")]
+    down: Vec<Outage>,
     #[command(flatten)]
     way: Way,
 }
@@ -75,6 +88,11 @@ fn client(text: &str) -> Result<String, String> {
     if known { Ok(text.to_owned()) } else { Err("neither an address nor a subnet, such as 203.0.113.0/24".into()) }
 }
 
+fn outage(text: &str) -> Result<Outage, String> {
+    let (datacenter, service) = text.split_once('/').ok_or("what is down is written DATACENTER/SERVICE")?;
+    Ok(Outage { datacenter: datacenter.to_owned(), service: service.to_owned() })
+}
+
 fn header(text: &str) -> Result<String, String> {
     if text.contains(':') { Ok(text.to_owned()) } else { Err("a header is written `name: value`".into()) }
 }
@@ -82,22 +100,29 @@ fn header(text: &str) -> Result<String, String> {
 impl ExplainArgs {
     pub(super) fn run(self) -> ExitCode {
         super::finish(match &self.what {
-            What::Dns(question) => question.way.show(question.path(), answer),
+            What::Dns(question) => match &question.config {
+                Some(file) => return super::finish(question.rehearsed(file).map(|v| question.way.print(&v, answer))),
+                None => question.way.show(question.path(), answer),
+            },
             What::Http(question) => question.way.show(question.path(), outcome),
         })
     }
 }
 
 impl Way {
-    #[expect(clippy::print_stdout, reason = "the explanation is the output")]
     fn show(&self, path: String, verdict: impl Fn(&Value) -> Vec<String>) -> Result<ExitCode, ClientError> {
         let (_, value) = Client::new(&self.admin)?.ask::<Value>(&Ask::get(path))?;
+        Ok(self.print(&value, verdict))
+    }
+
+    #[expect(clippy::print_stdout, reason = "the explanation is the output")]
+    fn print(&self, value: &Value, verdict: impl Fn(&Value) -> Vec<String>) -> ExitCode {
         if self.json {
             println!("{value:#}");
         } else {
-            print!("{}", render(&value, verdict(&value), Paint::for_stdout()));
+            print!("{}", render(value, verdict(value), Paint::for_stdout()));
         }
-        Ok(ExitCode::SUCCESS)
+        ExitCode::SUCCESS
     }
 }
 
@@ -146,8 +171,19 @@ fn outcome(value: &Value) -> Vec<String> {
 }
 
 impl DnsQuestion {
+    /// What a node with the configuration in `file` would say: the same code is asked as on a node.
+    fn rehearsed(&self, file: &Path) -> Result<Value, RehearsalError> {
+        let world = rehearse(file, &self.down, SystemClock.mono(), SystemClock.wall())?;
+        let client = self.client.as_ref().and_then(|text| admin::client_of(text)).unwrap_or(admin::NOBODY);
+        Ok(crate::dns::explain(&world, &self.name, self.wanted().map_or("A", String::as_str), client))
+    }
+
+    fn wanted(&self) -> Option<&String> {
+        self.kind.as_ref().or(self.rtype.as_ref())
+    }
+
     fn path(&self) -> String {
-        let asked = [("name", Some(&self.name)), ("type", Some(&self.rtype)), ("client", self.client.as_ref())];
+        let asked = [("name", Some(&self.name)), ("type", self.wanted()), ("client", self.client.as_ref())];
         query("/v1/explain/dns", asked.into_iter().filter_map(|(key, value)| Some((key, value?.clone()))))
     }
 }
@@ -277,8 +313,87 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_explained_without_a_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gslb.toml");
+        let zone = "@ 60 IN SOA ns1 host 1 3600 900 604800 60\n@ 60 IN NS ns1\nns1 60 IN A 192.0.2.53\n";
+        std::fs::write(folder.path().join("z.zone"), zone).unwrap();
+        let text = r#"
+            datacenter = [
+                { name = "sz", weight = 40, addresses = ["192.0.2.1"], near = ["10.1.0.0/16"] },
+                { name = "tj", weight = 20, addresses = ["192.0.2.2", "2001:db8::2"], near = ["10.2.0.0/16"] },
+            ]
+            service = [
+                { name = "edge", probe = { http = "/" }, backends = { sz = ["127.0.0.1:1"], tj = ["127.0.0.2:1"] } },
+                { name = "idle", backends = { sz = ["127.0.0.1:1"] } },
+            ]
+            [dns]
+            listen = "127.0.0.1:0"
+            zone = [{ name = "example.test.", file = "z.zone" }]
+            steer = [{ name = "www.example.test.", services = ["edge"], policy = ["near", "failover"], answers = 1 }]
+        "#;
+        std::fs::write(&file, text).unwrap();
+        let path = file.display().to_string();
+        let said = |more: &[&str]| -> Result<String, String> {
+            let line =
+                [&["explain", "dns", "www.example.test", "A", "--subnet", "10.1.2.0/24", "--config", &path], more];
+            let What::Dns(question) = Line::parse_from(line.concat()).explain.what else { return Err("http".into()) };
+            let value = question.rehearsed(&file).map_err(|e| e.to_string())?;
+            Ok(render(&value, answer(&value), Paint(false)))
+        };
+        insta::assert_snapshot!(said(&[]).unwrap(), @r"
+        generation  1
+        name        www.example.test.
+        type        A
+        client      address 10.1.2.0, network 10.1.2.0, passed on by resolver yes
+        found       steered
+        answer
+          rcode          noerror
+          flags          aa
+          client subnet  scope 16, source 24
+          octets         72
+          answer
+            www.example.test. 20 IN A 192.0.2.1
+        steering
+          policy       near, failover
+          reason       near
+          near leaf    10.1.0.0/16
+          scope        16
+          answers      1
+          ttl          seconds 20, base 20, min 5, why calm
+          all down     no
+          on all down  serve-all
+          near
+            BY             COUNTS  NEAR TO  SAID
+            configuration  yes     sz       10.1.0.0/16
+          candidates
+            RANK  DATACENTER  NEAR  STATE    WEIGHT  EFFECTIVE  GROUP  CHOSEN  EXCLUDED               ADDRESSES               SHED
+            1     sz          yes   serving  40      40         first  yes                            192.0.2.1               0
+            2     tj                serving  20      20         rest           others rank before it  192.0.2.2, 2001:db8::2  0
+
+        => NOERROR (steered: near)
+           www.example.test. 20 IN A 192.0.2.1
+        ");
+        let down = said(&["--down", "sz/edge"]).unwrap();
+        assert!(down.contains("too little of it is healthy"), "{down}");
+        assert!(down.ends_with("=> NOERROR (steered: failover)\n   www.example.test. 20 IN A 192.0.2.2\n"), "{down}");
+        assert_eq!(
+            said(&["--down", "tj/idle"]).unwrap_err(),
+            "no service `idle` has a backend in a datacenter `tj`: there are sz/edge, sz/idle, tj/edge"
+        );
+        assert_eq!(said(&["--down", "sz/idle"]), said(&[]), "another service at the same address decides nothing");
+    }
+
+    #[test]
     fn what_makes_no_sense_is_not_sent() {
-        for line in [vec!["dns", "a", "--client", "b"], vec!["http", "a", "--header", "b"], vec!["http"]] {
+        for line in [
+            vec!["dns", "a", "--client", "b"],
+            vec!["dns", "a", "A", "--type", "A"],
+            vec!["dns", "a", "--down", "b/c"],
+            vec!["dns", "a", "--config", "b", "--down", "c"],
+            vec!["http", "a", "--header", "b"],
+            vec!["http"],
+        ] {
             assert!(Line::try_parse_from([vec!["explain"], line].concat()).is_err());
         }
     }

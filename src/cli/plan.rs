@@ -14,7 +14,7 @@ use super::table::{Cell, Paint, Table, Tone, cell};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::units;
 use crate::decide::movement::Movement;
-use crate::router::{LoadError, Outlook, Question, movement};
+use crate::router::{Outlook, Question, RehearsalError, movement, rehearse};
 
 /// Tells what share of the clients a configuration would move, by steered name: from the running node's, or from --old.
 /// Exits with 0 (within the limits), 1 (wrong) or 3 (moves more than --max-moved, or exceeds a capacity).
@@ -50,7 +50,7 @@ enum PlanError {
     #[error("{file}: {cause}")]
     File { file: String, cause: String },
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(#[from] RehearsalError),
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -92,7 +92,7 @@ impl PlanArgs {
             return Ok(outlook);
         };
         let (now, wall) = (SystemClock.mono(), SystemClock.wall());
-        let (before, after) = (movement::world(old, now, wall)?, movement::world(&self.new, now, wall)?);
+        let (before, after) = (rehearse(old, &[], now, wall)?, rehearse(&self.new, &[], now, wall)?);
         let wrong = |cause| PlanError::File {
             file: self.population.as_deref().map(|p| p.display().to_string()).unwrap_or_default(),
             cause,

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::prefix::runs::Runs;
 use crate::config::{Config, Datacenter, Locality, Steer};
 use crate::snapshot::atlas::{Atlas, Mark, Origin, Rank, Source, Stamp};
@@ -101,6 +103,9 @@ impl std::fmt::Display for Doubt {
     }
 }
 
+/// Makes of a file's bytes what is asked of them.
+type Reduce<'r> = &'r mut dyn FnMut(&[u8]) -> Result<Source, Vec<GeoError>>;
+
 /// Reads everything that `config` names in `[geo]`.
 ///
 /// # Errors
@@ -108,17 +113,20 @@ impl std::fmt::Display for Doubt {
 pub fn load(config: &Config) -> Result<(Atlas, Vec<Doubt>), Vec<GeoError>> {
     let asked = Asked::of(config);
     let (mut atlas, mut doubts, mut errors) = (Atlas::default(), Vec::new(), Vec::new());
-    for file in &config.geo.cidr {
-        match read(file).and_then(|(bytes, stamp)| Ok((list(file, &bytes, &asked, &mut doubts)?, stamp))) {
-            Ok((source, stamp)) => atlas.sources.push(Source { stamp, ..source }),
+    let mut each = |file: &Path, reduce: Reduce<'_>| {
+        let began = SystemClock.mono();
+        let source = read(file).and_then(|(bytes, stamp)| Ok(Source { stamp, ..reduce(&bytes)? }));
+        told::reading(file, source.is_ok());
+        match source {
+            Ok(source) => atlas.sources.push(Source { took: SystemClock.mono().since(began), ..source }),
             Err(wrong) => errors.extend(wrong),
         }
+    };
+    for file in &config.geo.cidr {
+        each(file, &mut |bytes| list(file, bytes, &asked, &mut doubts));
     }
     for file in &config.geo.databases {
-        match read(file).and_then(|(bytes, stamp)| Ok((database(file, &bytes, &asked)?, stamp))) {
-            Ok((source, stamp)) => atlas.sources.push(Source { stamp, ..source }),
-            Err(wrong) => errors.extend(wrong),
-        }
+        each(file, &mut |bytes| database(file, bytes, &asked));
     }
     if errors.is_empty() {
         unanswered(config, &atlas, &mut doubts, &mut errors);
@@ -257,6 +265,7 @@ fn list(file: &Path, bytes: &[u8], asked: &Asked, doubts: &mut Vec<Doubt>) -> Re
         marks: marks.list,
         networks,
         stamp: Stamp::default(),
+        took: Duration::ZERO,
     })
 }
 
@@ -285,7 +294,8 @@ fn database(file: &Path, bytes: &[u8], asked: &Asked) -> Result<Source, Vec<GeoE
         return Err(vec![GeoError::WrongKind { file: file.to_owned(), kind }]);
     }
     let origin = Origin::Database { kind, built: opened.built };
-    Ok(Source { file: file.to_owned(), origin, runs, marks: marks.list, networks, stamp: Stamp::default() })
+    let (stamp, took) = (Stamp::default(), Duration::ZERO);
+    Ok(Source { file: file.to_owned(), origin, runs, marks: marks.list, networks, stamp, took })
 }
 
 /// What is asked for and answered by no file.
@@ -321,6 +331,8 @@ fn unanswered(config: &Config, atlas: &Atlas, doubts: &mut Vec<Doubt>, errors: &
         }
     }
 }
+
+pub(super) mod told;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::alias::{self, Aliases, Target};
+use super::atlas::told;
 use super::guard::Rules;
 use super::index::Index;
 use super::sets::{Run, Set, Sets, record, records};
@@ -201,6 +202,7 @@ pub fn publish(before: Option<&Snapshot>, after: &Snapshot) {
     if after.topology.config.dns.is_some() {
         let known = before.and_then(|old| Some((old, old.views.peek::<Table>(Slot::Dns)?)));
         after.views.of(Slot::Dns, || timed("steered", || Table::follow(after, known)));
+        told::in_force(before.map(|b| &*b.topology), &after.topology);
     }
 }
 
@@ -233,6 +235,12 @@ impl Fixed {
     /// Who is near, for the steered name of this number.
     pub(super) fn near(&self, steer: usize) -> Option<&Arc<Near>> {
         self.near.get(steer)
+    }
+
+    /// How much memory the maps of who is near take, in bytes.
+    pub(super) fn near_bytes(&self) -> usize {
+        let maps: HashMap<_, usize> = self.near.iter().map(|near| (Arc::as_ptr(near), near.size().1)).collect();
+        maps.values().sum()
     }
 
     /// Makes ready to sign; a topology without signed zones costs nothing.
@@ -523,7 +531,7 @@ pub(super) fn localities<'c>(config: &'c Config, steer: &Steer) -> Vec<&'c [Loca
 fn surroundings(config: &Config, steers: &[Steer], atlas: &Atlas) -> (Vec<Arc<Near>>, Vec<Option<Arc<Fences>>>) {
     let mut known: HashMap<Vec<DatacenterId>, Arc<Near>> = HashMap::new();
     let near = |steer: &Steer| {
-        let build = || Arc::new(Near::build(&localities(config, steer), atlas));
+        let build = || Arc::new(timed("near", || Near::build(&localities(config, steer), atlas)));
         Arc::clone(known.entry(steer.datacenters.iter().map(|(dc, _)| *dc).collect()).or_insert_with(build))
     };
     let fences = |steer: &Steer| Fences::build(&steer.fences, atlas).map(Arc::new);

@@ -11,6 +11,7 @@
 
 mod load;
 pub mod movement;
+pub mod rehearsal;
 mod reload;
 mod watch;
 
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use load::{LoadError, load, prepare};
 pub use movement::{Outlook, Question};
+pub use rehearsal::{Outage, RehearsalError, rehearse};
 pub use reload::{ReloadError, Reloaded};
 
 use crate::base::clock::{Clock, SystemClock};

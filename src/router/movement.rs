@@ -5,7 +5,6 @@
 //! they were read for; no other file is.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -101,14 +100,6 @@ fn mapped(config: &Config) -> HashSet<&Locality> {
 /// Reads a population; by default every IPv4 /16.
 pub fn population(text: Option<&str>) -> Result<Population, String> {
     text.map_or_else(|| Ok(Population::sixteenths()), |text| Population::parse(text).map_err(|e| e.to_string()))
-}
-
-/// The world of a configuration by itself, all well.
-///
-/// # Errors
-/// The configuration, or a file that it names, is wrong.
-pub fn world(file: &Path, now: Mono, wall: Wall) -> Result<Snapshot, super::LoadError> {
-    Ok(step::first(super::load(file, None)?, None, now, wall))
 }
 
 /// What changes between `before` and `after` for `population`.

@@ -6,7 +6,7 @@
 use std::fs::Metadata;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::base::prefix::runs::Runs;
 use crate::config::Locality;
@@ -33,6 +33,8 @@ pub struct Source {
     pub networks: u64,
     /// By what a change of the file is noticed.
     pub stamp: Stamp,
+    /// How long it took to read it and to reduce it to this.
+    pub took: Duration,
 }
 
 /// By what a change of a file is noticed.
@@ -46,6 +48,11 @@ impl Stamp {
     /// That of a file with this metadata.
     pub fn of(metadata: &Metadata) -> Self {
         Self { modified: metadata.modified().ok(), bytes: metadata.len() }
+    }
+
+    /// How long the file is, in bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 
@@ -116,6 +123,14 @@ impl Mark {
 }
 
 impl Source {
+    /// When what it says was made, in seconds since 1970: by its own word, or when it was written. `None`: nobody knows.
+    pub fn made(&self) -> Option<u64> {
+        match &self.origin {
+            Origin::Database { built, .. } => Some(*built),
+            Origin::List => Some(self.stamp.modified?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()),
+        }
+    }
+
     /// What is said of `address`.
     pub fn at(&self, address: IpAddr) -> Option<&Mark> {
         self.marks.get(self.runs.at(address)? as usize)

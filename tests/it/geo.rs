@@ -78,10 +78,33 @@ fn files_decide_are_explained_and_followed() {
     assert_eq!(dig(&node, "10.129.0.0/24"), ("192.0.2.2".into(), "10".into()));
     assert_eq!(dig(&node, "10.200.0.0/24"), ("192.0.2.1".into(), "16".into()));
 
+    assert_eq!(dig(&node, "192.168.0.0/24").0, "192.0.2.1", "near to nobody: the first in order");
+
     let admin = node.admin().to_string();
+    let metric = |name: &str, labels: &[&str]| -> Option<f64> {
+        let all = client("curl", &["-sS", &format!("http://{admin}/metrics")]);
+        let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        all.lines().find(of)?.rsplit(' ').next()?.parse().ok()
+    };
+    assert_eq!(metric("springtide_dns_geo_networks", &["country.mmdb"]), Some(2.0), "two halves");
+    assert_eq!(metric("springtide_dns_geo_accepted", &["map.txt"]), Some(1.0));
+    assert!(metric("springtide_dns_geo_made_timestamp_seconds", &["map.txt"]).is_some_and(|at| at > 1.6e9));
+    assert!(metric("springtide_dns_geo_file_bytes", &["map.txt"]) == Some(21.0));
+    assert!(metric("springtide_dns_geo_read_seconds", &["country.mmdb"]).is_some_and(|s| s > 0.0 && s < 10.0));
+    assert!(metric("springtide_dns_geo_map_bytes", &[]).is_some_and(|bytes| bytes > 0.0));
     let explained =
         springtide(&["explain", "dns", "www.example.test", "--client", "10.200.0.1", "--admin", &admin, "--json"]);
     let explained: Value = serde_json::from_str(&said(&explained)).unwrap();
+    // Nobody probes here, and nothing is unwell: a file alone is explained in the same words.
+    let file = folder.path().join("node.toml").display().to_string();
+    let offline = ["explain", "dns", "www.example.test", "A", "--subnet", "10.200.0.1", "--config", &file, "--json"];
+    let offline: Value = serde_json::from_str(&said(&springtide(&offline))).unwrap();
+    let without_generation = |said: &Value| {
+        let mut said = said.clone();
+        said["generation"] = Value::Null;
+        said
+    };
+    assert_eq!(without_generation(&offline), without_generation(&explained));
     let near = &explained["steering"]["near"];
     assert_eq!((near[0]["said"].as_str(), near[0]["counts"].as_bool()), (Some("class:office"), Some(true)), "{near}");
     assert!(near[0]["by"].as_str().unwrap().ends_with("map.txt"), "{near}");
@@ -94,12 +117,15 @@ fn files_decide_are_explained_and_followed() {
     fs::write(&list, "10.200.0.0/16\toffice\n10.201.0.1/16\toffice\n").unwrap();
     eventually("the refusal is said with its line", SOON, || node.log().contains("map.txt:2:").then_some(()));
     assert_eq!(dig(&node, "10.200.0.0/24").0, "192.0.2.1", "the old list stays in force");
+    assert_eq!(metric("springtide_dns_geo_accepted", &["map.txt"]), Some(0.0));
+    assert_eq!(metric("springtide_dns_geo_readings_total", &["map.txt", "refused"]), Some(1.0));
     let refused = springtide(&["reload", "--admin", &admin]);
     assert!(!refused.status.success());
     assert!(said(&refused).contains("did you mean 10.201.0.0/16?"), "{}", said(&refused));
 
     fs::write(&list, "10.1.0.0/16\toffice\n").unwrap();
     eventually("the mended list decides", SOON, || (dig(&node, "10.1.2.0/24").0 == "192.0.2.1").then_some(()));
+    assert_eq!(metric("springtide_dns_geo_accepted", &["map.txt"]), Some(1.0));
     let reloaded = client("curl", &["-sS", "-X", "POST", &format!("http://{admin}/v1/reload")]);
     let reloaded: Value = serde_json::from_str(&reloaded).unwrap();
     assert!(reloaded["generation"].is_u64() && reloaded["shifts"].is_array(), "{reloaded}");

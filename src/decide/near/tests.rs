@@ -1,5 +1,7 @@
 //! Precedence, exact leaves, and what a change moves.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -32,7 +34,7 @@ fn source(origin: Origin, rules: &[(&str, &[&str])]) -> Source {
     });
     let runs = Runs::nested(nets.collect::<Vec<_>>(), 0);
     let networks = rules.len() as u64;
-    Source { file: "file".into(), origin, runs, marks, networks, stamp: Stamp::default() }
+    Source { file: "file".into(), origin, runs, marks, networks, stamp: Stamp::default(), took: Duration::ZERO }
 }
 
 fn database(rules: &[(&str, &[&str])]) -> Source {

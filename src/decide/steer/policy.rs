@@ -274,8 +274,26 @@ impl Tree {
         self.branches.get(first..first + usize::from(group.branches)).unwrap_or_default()
     }
 
+    /// Where the rotation begins for this client: at the member that a hash of its network names. Where that one cannot be
+    /// answered with, or others are nearer, its clients draw among those that can (rendezvous, so that a further loss moves
+    /// nobody else): a neighbour that took them all would have two shares.
+    fn turn(&self, group: &Group, view: &View, among: u64, shed: bool) -> u16 {
+        if group.order != Order::Spread {
+            return 0;
+        }
+        let usable = || self.branches(group).iter().filter(|b| b.set & among != 0);
+        let Some(best) = usable().map(|b| group.tier(b, view, shed)).min() else { return 0 };
+        let first = || usable().filter(|b| group.tier(b, view, shed) == best);
+        let named = (hash::join(group.salt, view.key) % u64::from(group.places)) as u16;
+        if first().any(|b| b.place == named) {
+            return named;
+        }
+        first().min_by_key(|b| hash::join(b.hash, view.key)).map_or(named, |b| b.place)
+    }
+
     fn walk<const N: usize>(&self, group: &Group, view: &View, among: u64, picks: &mut Picks) -> u8 {
-        let (turn, shed) = (group.turn(view), group.sheds(view));
+        let shed = group.sheds(view);
+        let turn = self.turn(group, view, among, shed);
         // Insertion into a short sorted list.
         let (mut keys, mut ways) = ([u64::MAX; N], [Way::default(); N]);
         let Some(last) = picks.room.min(N).checked_sub(1) else { return 0 };
@@ -308,7 +326,8 @@ impl Tree {
     }
 
     fn list(&self, group: &Group, view: &View, among: u64, into: &mut Vec<Rank>) {
-        let (turn, shed) = (group.turn(view), group.sheds(view));
+        let shed = group.sheds(view);
+        let turn = self.turn(group, view, among, shed);
         let mut ranked: Vec<(u64, Way)> = self
             .branches(group)
             .iter()
@@ -333,11 +352,6 @@ impl Tree {
 }
 
 impl Group {
-    /// Where the rotation begins for this client.
-    fn turn(&self, view: &View) -> u16 {
-        if self.order == Order::Spread { (hash::join(self.salt, view.key) % u64::from(self.places)) as u16 } else { 0 }
-    }
-
     /// Whether the client is among those that what is near can no longer carry. A share of clients by hash, so that each
     /// further loss moves further clients and none of them back. In a fixed order the first serves until it fails: a share
     /// of its clients would narrow every scope for little.
@@ -355,6 +369,16 @@ impl Group {
         left < whole && hash::unit(hash::join(view.key, seat)) > left as f64 / whole as f64
     }
 
+    /// How near the branch is, in the two highest bits.
+    #[inline]
+    fn tier(&self, branch: &Branch, view: &View, shed: bool) -> u64 {
+        match (self.near && view.near != 0, branch.set & view.near != 0) {
+            (false, _) => 0,
+            (true, false) => 1 << 62,
+            (true, true) => u64::from(shed) << 63,
+        }
+    }
+
     /// What ranks the branch, the lowest first: how near it is in the two highest bits, the policy's cost in the others.
     /// `None`: not below `limit`, for sure.
     ///
@@ -363,11 +387,7 @@ impl Group {
     /// logarithm.
     #[inline]
     fn key(&self, branch: &Branch, view: &View, turn: u16, shed: bool, limit: u64) -> Option<u64> {
-        let near = match (self.near && view.near != 0, branch.set & view.near != 0) {
-            (false, _) => 0,
-            (true, false) => 1 << 62,
-            (true, true) => u64::from(shed) << 63,
-        };
+        let near = self.tier(branch, view, shed);
         let drawn = || hash::join(branch.hash, view.key);
         let cost = match self.order {
             Order::Weighted => {

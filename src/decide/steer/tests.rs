@@ -175,6 +175,34 @@ fn spread_gives_everybody_the_same_share_whatever_the_weights() {
 }
 
 #[test]
+fn spread_gives_the_turns_of_what_failed_to_all_that_is_left() {
+    // What was 22 % and 44 % when the neighbour had them all.
+    let whole: Vec<(u64, u32)> = vec![(1_000, 1); 4];
+    let failed = |places: &[usize]| {
+        let weight = |(i, w): (usize, &(u64, u32))| if places.contains(&i) { (0, w.1) } else { *w };
+        shares(&plan(SPREAD, &whole.iter().enumerate().map(weight).collect::<Vec<_>>(), None), subnets())
+    };
+    for (places, share) in [(&[1usize][..], 1.0 / 3.0), (&[1, 2], 0.5), (&[0, 1, 3], 1.0)] {
+        for (place, got) in failed(places).into_iter().enumerate() {
+            let wanted = if places.contains(&place) { 0.0 } else { share };
+            assert!((got - wanted).abs() < 0.02, "{places:?}: {place} has {got}");
+        }
+    }
+}
+
+#[test]
+fn spread_is_even_among_those_who_are_near() {
+    let near: &[&[&str]] = &[&["10.0.0.0/8"], &["10.0.0.0/8"], &["11.0.0.0/8"], &["11.0.0.0/8"]];
+    let plan = plan(SPREAD, &[(1_000, 1); 4], Some(near));
+    let mut counts = [0u32; 4];
+    for i in 0..10_000u32 {
+        let choice = plan.choose(&Client::new(IpAddr::V4((10 << 24 | i << 8).into()), PREFIX));
+        counts[usize::from(choice.picks()[0])] += 1;
+    }
+    assert!(counts[0].abs_diff(5_000) < 200 && counts[1].abs_diff(5_000) < 200, "{counts:?}");
+}
+
+#[test]
 fn spread_behind_weights_turns_the_addresses_of_each_datacenter() {
     let plain = plan(WEIGHTED, &WHOLE, None);
     let turning = plan(&[Policy::Weighted, Policy::Spread], &WHOLE, None);
@@ -257,7 +285,7 @@ fn weights_over_groups_with_spread_inside_and_health_felt_outside() {
     let at = |weights: &[(u64, u32)]| percent(&tree(WEIGHTED, weights, members()));
     assert!(about(&at(&[(1_000, 1), (1_000, 1), (1_000, 1), (1_000, 1)]), &[25, 25, 25, 25]));
     // Two thirds of `a` are left: 50 beside 25. Whose turn it was at the one that failed goes on to the next.
-    assert!(about(&at(&[(1_000, 1), (0, 1), (1_000, 1), (1_000, 1)]), &[22, 0, 44, 33]));
+    assert!(about(&at(&[(1_000, 1), (0, 1), (1_000, 1), (1_000, 1)]), &[33, 0, 33, 33]));
     assert!(about(&at(&[(1_000, 1), (0, 1), (0, 1), (1_000, 1)]), &[0, 0, 0, 100]));
 }
 
@@ -398,6 +426,33 @@ fn by_the_book(plan: &Plan, key: u64) -> Vec<u16> {
 }
 
 proptest! {
+    /// A loss moves the clients of what is lost, evenly, and nobody else; and what comes back gets its own back.
+    #[test]
+    fn spread_moves_only_whom_a_loss_concerns(up in prop::collection::vec(any::<bool>(), 2..9), lost in any::<prop::sample::Index>()) {
+        let lost = lost.index(up.len());
+        let of = |up: &[bool]| plan(SPREAD, &up.iter().map(|up| (u64::from(*up) * 1_000, 1)).collect::<Vec<_>>(), None);
+        let fewer: Vec<bool> = up.iter().enumerate().map(|(i, up)| *up && i != lost).collect();
+        prop_assume!(up[lost] && fewer.contains(&true));
+        let (before, after) = (of(&up), of(&fewer));
+        let mut moved = vec![0u32; up.len()];
+        for client in subnets().step_by(5) {
+            let (old, new) = (before.choose(&client), after.choose(&client));
+            if usize::from(old.picks()[0]) == lost {
+                moved[usize::from(new.picks()[0])] += 1;
+            } else {
+                prop_assert_eq!(old.picks()[0], new.picks()[0]);
+            }
+            let all: Vec<u16> = after.ranking(&client).iter().map(|r| r.index).take(2).collect();
+            prop_assert_eq!(new.picks(), all);
+        }
+        let (whole, heirs) = (f64::from(moved.iter().sum::<u32>()), fewer.iter().filter(|up| **up).count() as f64);
+        for (moved, _) in moved.iter().zip(&fewer).filter(|(_, up)| **up) {
+            // Six standard deviations of a fair draw.
+            let (mean, deviation) = (whole / heirs, (whole / heirs).sqrt());
+            prop_assert!((f64::from(*moved) - mean).abs() < 6.0 * deviation + 1.0, "{} of {} to {} heirs", moved, whole, heirs);
+        }
+    }
+
     /// Nobody without weight, nobody twice, as many as there can be, and the head of the whole ranking.
     #[test]
     fn an_answer_is_the_head_of_the_ranking(policy in policies(), weights in weights(), answers in 1usize..=MAX_ANSWERS, near: bool, address: u32) {

@@ -14,6 +14,13 @@ table! {
     ZONES: Kind::Counter, "springtide_dns_zone_responses_total", ["zone", "rcode"], "Answers by the zone that speaks in them, and by how they end.";
     TYPES: Kind::Counter, "springtide_dns_types_total", ["type"], "Answers by the type that was asked for; `other` is every type without a counter of its own.";
     REASONS: Kind::Counter, "springtide_dns_steering_total", ["reason"], "Answers of steered names by why they are what they are; `explain` has the same words.";
+    GEO_READINGS: Kind::Counter, "springtide_dns_geo_readings_total", ["file", "outcome"], "Readings of a file of `[geo]`: `usable`, or `refused` (missing, broken, or of the wrong kind). All files come in force together or not at all.";
+    GEO_ACCEPTED: Kind::Gauge, "springtide_dns_geo_accepted", ["file"], "1 where the last reading of a file of `[geo]` was usable, 0 where it was refused and what it said before is still in force.";
+    GEO_MADE: Kind::Gauge, "springtide_dns_geo_made_timestamp_seconds", ["file"], "When what is in force of a file of `[geo]` was made, in Unix time: a database says so itself, of a list it is when it was written. NaN where the file is not read any more.";
+    GEO_NETWORKS: Kind::Gauge, "springtide_dns_geo_networks", ["file"], "Networks that a file of `[geo]` in force knows; NaN where it is not read any more.";
+    GEO_BYTES: Kind::Gauge, "springtide_dns_geo_file_bytes", ["file"], "Size of a file of `[geo]` in force; NaN where it is not read any more.";
+    GEO_READ_SECONDS: Kind::Gauge, "springtide_dns_geo_read_seconds", ["file"], "How long it took to read a file of `[geo]` in force and to reduce it to what is asked of it; NaN where it is not read any more.";
+    GEO_MAP_BYTES: Kind::Gauge, "springtide_dns_geo_map_bytes", [], "Memory of the maps that `near` is looked up in; steered names with the same datacenters share one.";
     STANDINGS: Kind::Counter, "springtide_dns_standing_total", ["standing"], "Answers by what the client has shown of itself: `unknown` (nothing: its address may be forged), `cookie` (it speaks cookies and has none of ours yet), `proven` (by a cookie of ours, or by a transport with a handshake).";
     LIMITED: Kind::Counter, "springtide_dns_limited_total", ["class", "fate"], "Answers over a limit of `rate_limit`, by limit and by what became of them: `dropped`, `truncated` or `badcookie` (sent without records), `counted` (a dry run). `springtide dns top` names the networks.";
     LOG_LINES: Kind::Counter, "springtide_dns_log_lines_total", ["outcome"], "Lines of the query log: `written`, or `lost` because the writer did not keep up or its file can't be written.";
@@ -26,5 +33,5 @@ table! {
     NOTIFIES: Kind::Counter, "springtide_dns_notifies_total", ["result"], "Secondaries told of a new serial: `heard`, `lost` (no answer after all tries).";
     SIGNATURES: Kind::Counter, "springtide_dns_signatures_total", ["how"], "Signatures of answers: `kept` (found in the cache), `made`, `refused` (the budget of this second is spent: the client comes by TCP, or gets SERVFAIL), `shared` (it is spent for sets that steered names choose for networks: the client got the addresses that many share).";
     KEYS_LEFT: Kind::Gauge, "springtide_dns_keys_left_seconds", ["zone", "keys"], "How long keys of a signed zone may still sign by their times, and those that follow them: `any`, and `zsk` (where zone-signing keys have ended, the key-signing key signs alone); +Inf where they have no end, 0 where it has come and signing goes on all the same.";
-    COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology, `steered` once a generation.";
+    COMPILE: Kind::Histogram(COMPILE_SECONDS), "springtide_dns_compile_seconds", ["part"], "Time to compile what is answered from: `static` once a topology (of which `near` is each map that `near` is looked up in), `steered` once a generation.";
 }
