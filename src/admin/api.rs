@@ -198,12 +198,16 @@ async fn explain_dns(State(shared): Site, request: Request) -> Result<Json<Value
 }
 
 async fn dns_top(State(shared): Site, request: Request) -> Result<Json<Value>, Refusal> {
-    const USAGE: &str = "/v1/dns/top?rows=20";
-    let asked = Parameters::read(&request, &["rows"], USAGE)?;
+    const USAGE: &str = "/v1/dns/top?rows=20&transport=tcp";
+    let asked = Parameters::read(&request, &["rows", "transport"], USAGE)?;
+    let transport = asked.one("transport");
     let rows = asked.one("rows").unwrap_or("20");
     let rows = rows.parse().map_err(|_| unreadable(&format!("`{rows}` is no number"), USAGE))?;
     match &shared.context.dns_top {
-        Some(top) => Ok(Json(top(rows))),
+        Some(top) => top(rows, transport).map(Json).ok_or_else(|| {
+            let problem = format!("`{}` is no transport: udp, tcp, tls, https, quic", transport.unwrap_or_default());
+            unreadable(&problem, USAGE)
+        }),
         None => Err(Refusal::new(StatusCode::NOT_FOUND, "this node has no name server", "ask a node with `[dns]`")),
     }
 }

@@ -43,8 +43,8 @@ pub use report::{Edge, RefusalReport};
 
 /// Explains the answer to a DNS question: name, type, client.
 pub type ExplainDns = Box<dyn Fn(&Snapshot, &str, &str, IpAddr) -> serde_json::Value + Send + Sync>;
-/// The busiest of the name server: so many rows of each kind.
-pub type DnsTop = Box<dyn Fn(usize) -> serde_json::Value + Send + Sync>;
+/// The busiest of the name server: so many rows of each kind, of one transport where one is named; `None`: there is no such.
+pub type DnsTop = Box<dyn Fn(usize, Option<&str>) -> Option<serde_json::Value> + Send + Sync>;
 /// Tells of the keys of signed zones, and what lapses with them.
 pub type DnsKeys = Box<dyn Fn(&Snapshot, Wall) -> serde_json::Value + Send + Sync>;
 /// Explains where a request would go.

@@ -169,7 +169,9 @@ async fn explain_hands_over_what_was_asked() {
     let http = get(&world, path).await.json();
     assert_eq!((&http["method"], &http["path"], &http["client"]), (&json!("POST"), &json!("/x?y"), &json!("::1")));
     assert_eq!(http["headers"], json!([["x-a", "b"], ["c", "d"]]));
-    assert_eq!(get(&world, "/v1/dns/top?rows=7").await.json(), json!({"rows": 7}));
+    let top = get(&world, "/v1/dns/top?rows=7&transport=tcp").await.json();
+    assert_eq!(top, json!({"rows": 7, "transport": "tcp"}));
+    assert_eq!(get(&world, "/v1/dns/top").await.json(), json!({"rows": 20, "transport": null}));
     assert!(get(&world, "/v1/dns/keys").await.json()["at"].is_u64());
     for bad in [
         "/v1/explain/dns",
@@ -180,6 +182,7 @@ async fn explain_hands_over_what_was_asked() {
         "/v1/explain/http?host=a&header=b",
         "/v1/health?only=sick",
         "/v1/dns/top?rows=many",
+        "/v1/dns/top?transport=pigeon",
     ] {
         let refused = get(&world, bad).await;
         assert_eq!(refused.status, 400, "{bad}");

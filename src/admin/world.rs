@@ -237,7 +237,9 @@ pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::S
         explain_dns: Box::new(
             |snapshot, name, rtype, client| json!({"generation": snapshot.generation, "name": name, "type": rtype, "client": client}),
         ),
-        dns_top: Some(Box::new(|rows| json!({ "rows": rows }))),
+        dns_top: Some(Box::new(|rows, only| {
+            (only != Some("pigeon")).then(|| json!({ "rows": rows, "transport": only }))
+        })),
         dns_keys: Box::new(|_, now| json!({ "at": now.0 })),
         explain_http: Box::new(|_, asked| {
             json!({"method": asked.method, "host": asked.host, "path": asked.path, "user": asked.user,

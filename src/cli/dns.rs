@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::client::{Admin, Ask, Client, ClientError};
+use super::client::{Admin, Ask, Client, ClientError, encode};
 use super::table::{Cell, Paint, Table, Tone, cell};
 
 /// Clears the screen and goes to its top (ECMA-48).
@@ -30,6 +30,9 @@ struct TopArgs {
     /// Rows of each kind.
     #[arg(long, value_name = "N", default_value_t = 10)]
     rows: usize,
+    /// What comes by this transport alone: udp, tcp, tls, https or quic.
+    #[arg(long, value_name = "TRANSPORT")]
+    transport: Option<String>,
     /// Prints once, for scripts.
     #[arg(long)]
     once: bool,
@@ -55,7 +58,8 @@ impl TopArgs {
     #[expect(clippy::print_stdout, reason = "the report is the output")]
     fn run(&self) -> Result<ExitCode, ClientError> {
         let client = Client::new(&self.admin)?;
-        let ask = Ask::get(format!("/v1/dns/top?rows={}", self.rows));
+        let only = self.transport.as_ref().map(|t| format!("&transport={}", encode(t))).unwrap_or_default();
+        let ask = Ask::get(format!("/v1/dns/top?rows={}{only}", self.rows));
         loop {
             let (address, report) = client.ask::<Value>(&ask)?;
             if self.json {
@@ -77,12 +81,15 @@ impl TopArgs {
 /// The report as a page.
 fn render(report: &Value, address: &str, paint: Paint) -> String {
     let number = |at: &str| report.get(at).and_then(Value::as_f64).unwrap_or_default();
+    let over = report.get("transport").and_then(Value::as_str).map(|t| format!(" over {t}")).unwrap_or_default();
     let heading = format!(
-        "{address}: {:.1} queries a second (of the last {:.0} s; at most, at least)",
+        "{address}: {:.1} queries a second{over} (of the last {:.0} s; at most, at least)",
         number("queries_per_second"),
         number("remembers_seconds")
     );
     let mut lines = vec![paint.paint(Tone::Strong, &heading)];
+    let by = transports(report, |rate| format!("{rate:.1}"));
+    lines.extend((!by.is_empty()).then(|| paint.paint(Tone::Soft, &format!("by transport: {by}"))));
     for (kind, title, key, tone) in [
         ("names", "NAME", "name", Tone::Plain),
         ("clients", "CLIENTS", "network", Tone::Plain),
@@ -102,12 +109,23 @@ fn render(report: &Value, address: &str, paint: Paint) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
+/// What `value` says of each transport that it tells apart, the largest first.
+fn transports(value: &Value, show: impl Fn(f64) -> String) -> String {
+    let said = value.get("transports").and_then(Value::as_object).into_iter().flatten();
+    let mut said: Vec<(&str, f64)> = said.filter_map(|(t, n)| Some((t.as_str(), n.as_f64()?))).collect();
+    said.sort_by(|a, b| b.1.total_cmp(&a.1));
+    said.into_iter().map(|(t, n)| format!("{t} {}", show(n))).collect::<Vec<_>>().join("  ")
+}
+
 fn table(rows: &[Value], title: &str, key: &str, tone: Tone) -> Table {
     let limited = rows.iter().any(|row| row.get("fate").is_some());
+    // Where everything comes by one transport, the heading has said so.
+    let mixed = rows.iter().any(|row| row.get("transports").and_then(Value::as_object).is_some_and(|t| t.len() > 1));
     let mut titles = vec!["PER SECOND", "AT LEAST", title];
     if limited {
         titles.extend(["LIMIT", "FATE"]);
     }
+    titles.extend(mixed.then_some("BY"));
     let mut table = Table::new(&titles);
     for row in rows {
         let rate = |at: &str| Cell::from(format!("{:.1}", row.get(at).and_then(Value::as_f64).unwrap_or_default()));
@@ -116,6 +134,7 @@ fn table(rows: &[Value], title: &str, key: &str, tone: Tone) -> Table {
         if limited {
             cells.extend([text("class").into(), text("fate").into()]);
         }
+        cells.extend(mixed.then(|| Cell::from(transports(row, |share| format!("{:.0}%", share * 100.0)))));
         table.row(cells);
     }
     table
@@ -131,17 +150,19 @@ mod tests {
     fn a_report_reads_from_the_busiest_down() {
         let report = json!({
             "queries_per_second": 1_234.5, "remembers_seconds": 16, "sampling": "one of each batch",
-            "names": [{"name": "www.hongbao.test.", "per_second": 1000.0, "at_least": 990.0}, {"name": "a\x1b[2J.test.", "per_second": 2.0, "at_least": 0.0}],
+            "transport": null, "transports": {"udp": 1_200.0, "tcp": 34.5},
+            "names": [{"name": "www.hongbao.test.", "per_second": 1000.0, "at_least": 990.0, "transports": {"tcp": 0.03, "udp": 0.97}}, {"name": "a\x1b[2J.test.", "per_second": 2.0, "at_least": 0.0, "transports": {"udp": 1.0}}],
             "clients": [{"network": "192.0.2.0", "per_second": 1234.5, "at_least": 1234.5}],
             "types": [],
             "limited": [{"network": "198.51.100.0", "class": "answers", "fate": "dropped", "per_second": 50.0, "at_least": 50.0}],
         });
         insta::assert_snapshot!(render(&report, "127.0.0.1:9900", Paint(false)), @r"
         127.0.0.1:9900: 1234.5 queries a second (of the last 16 s; at most, at least)
+        by transport: udp 1200.0  tcp 34.5
 
-        PER SECOND  AT LEAST  NAME
-        1000.0      990.0     www.hongbao.test.
-        2.0         0.0       a·[2J.test.
+        PER SECOND  AT LEAST  NAME               BY
+        1000.0      990.0     www.hongbao.test.  udp 97%  tcp 3%
+        2.0         0.0       a·[2J.test.        udp 100%
 
         PER SECOND  AT LEAST  CLIENTS
         1234.5      1234.5    192.0.2.0
@@ -151,5 +172,11 @@ mod tests {
 
         one of each batch
         ");
+        let over = json!({"queries_per_second": 34.5, "remembers_seconds": 16, "transport": "tcp"});
+        let page = render(&over, "a:1", Paint(false));
+        assert!(
+            page.starts_with("a:1: 34.5 queries a second over tcp (of the last 16 s; at most, at least)\n\n"),
+            "{page}"
+        );
     }
 }

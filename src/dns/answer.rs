@@ -65,6 +65,11 @@ impl Transport {
         }
     }
 
+    /// The transport of this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.as_str() == word)
+    }
+
     /// Whether an answer has to fit a datagram, and its sender's address proves nothing.
     pub const fn is_datagram(self) -> bool {
         matches!(self, Self::Udp)

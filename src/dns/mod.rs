@@ -105,10 +105,17 @@ impl Server {
         self.addresses.clone()
     }
 
-    /// The busiest names, clients' networks and types, and who is limited: `rows` of each, each count with its bounds.
-    pub fn top(&self) -> impl Fn(usize) -> Value + Send + Sync + use<> {
+    /// The busiest names, clients' networks and types, and who is limited: `rows` of each, each count with its bounds; of all
+    /// transports, or of one by its word. `None`: no transport has this word.
+    pub fn top(&self) -> impl Fn(usize, Option<&str>) -> Option<Value> + Send + Sync + use<> {
         let guard = Arc::clone(&self.guard);
-        move |rows| guard.board.report(rows)
+        move |rows, only| {
+            let only = match only {
+                Some(word) => Some(Transport::named(word)?),
+                None => None,
+            };
+            Some(guard.board.report(rows, only))
+        }
     }
 
     /// Waits until every thread has ended, which they do when told to by the token given to [`start`].

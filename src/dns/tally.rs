@@ -117,7 +117,7 @@ struct Watch {
 impl Tally {
     /// Nothing yet, of queries by `transport`.
     pub(super) fn new(transport: Transport, guard: &Guard) -> Self {
-        let (top, place) = guard.board.join();
+        let (top, place) = guard.board.join(transport);
         let watch = Watch {
             top,
             place,

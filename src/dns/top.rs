@@ -3,14 +3,15 @@
 //! Each thread looks at one query of every batch, which stands for the whole batch: at low load that is every query, at high
 //! load one in sixteen. It counts what it sees with space-saving (Metwally, Agrawal, El Abbadi, ICDT 2005) in sets of eight,
 //! lets old counts fade, and shows a copy once a second. Whoever asks gets the copies of all threads in one, each count with
-//! its bounds: what a summary cannot know, it says.
+//! its bounds: what a summary cannot know, it says. A thread counts for one transport, so telling them apart costs nothing.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::answer::Transport;
 use super::guard::{Class, Fate};
 use crate::base::hash;
 use crate::wire::{name, rdata};
@@ -155,6 +156,11 @@ impl Top {
         self.limited.fade(factor);
     }
 
+    /// Queries a second.
+    fn rate(&self) -> f64 {
+        if self.seconds > 0.0 { self.queries / self.seconds } else { 0.0 }
+    }
+
     fn copy_from(&mut self, other: &Self) {
         self.names.copy_from(&other.names);
         self.clients.copy_from(&other.clients);
@@ -168,7 +174,13 @@ impl Top {
 #[derive(Debug)]
 pub(super) struct Board {
     seed: u64,
-    shown: Mutex<Vec<Arc<Mutex<Top>>>>,
+    shown: Mutex<Vec<(Transport, Arc<Mutex<Top>>)>>,
+}
+
+/// What a thread has shown last.
+struct Shown {
+    transport: Transport,
+    top: Top,
 }
 
 /// A thread's place at the board.
@@ -190,20 +202,27 @@ impl Board {
         Self { seed, shown: Mutex::default() }
     }
 
-    /// A thread begins: its counts, and its place.
-    pub(super) fn join(&self) -> (Top, Place) {
+    /// A thread begins to count what comes by `transport`: its counts, and its place.
+    pub(super) fn join(&self, transport: Transport) -> (Top, Place) {
         let top = Top::new(self.seed);
         let shown = Arc::new(Mutex::new(top.clone()));
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shown));
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).push((transport, Arc::clone(&shown)));
         (top, Place(shown))
     }
 
-    /// The `rows` busiest of each kind, over all threads.
-    pub(super) fn report(&self, rows: usize) -> Value {
+    /// The `rows` busiest of each kind, over all threads, or over those of one transport.
+    pub(super) fn report(&self, rows: usize, only: Option<Transport>) -> Value {
         let places = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let tops: Vec<Top> = places.iter().map(|p| p.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect();
-        let rate = |count: f64, top: &Top| if top.seconds > 0.0 { count / top.seconds } else { 0.0 };
-        let queries: f64 = tops.iter().map(|t| rate(t.queries, t)).sum();
+        let copy = |(transport, place): &(Transport, Arc<Mutex<Top>>)| Shown {
+            transport: *transport,
+            top: place.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        let mut tops: Vec<Shown> = places.iter().map(copy).collect();
+        let by = Transport::ALL.map(|t| tops.iter().filter(|s| s.transport == t).map(|s| s.top.rate()).sum::<f64>());
+        let transports = Transport::ALL.iter().zip(by).filter(|(t, rate)| *rate > 0.0 || only == Some(**t));
+        let transports: Map<String, Value> = transports.map(|(t, r)| (t.as_str().into(), round(r).into())).collect();
+        tops.retain(|shown| only.is_none_or(|only| only == shown.transport));
+        let queries: f64 = tops.iter().map(|s| s.top.rate()).sum();
         let rows = rows.min(MAX_ROWS);
         let show_name = |n: &Name| name::show(n.octets.get(..n.length.into()).unwrap_or_default());
         let named = merge(&tops, |t| &t.names, rows);
@@ -211,6 +230,8 @@ impl Board {
         let types = merge(&tops, |t| &t.types, rows);
         let limited = merge(&tops, |t| &t.limited, rows);
         json!({
+            "transport": only.map(Transport::as_str),
+            "transports": transports,
             "queries_per_second": round(queries),
             "remembers_seconds": 16,
             "sampling": "one query of a batch or of several stands for all of them; limited answers are all counted",
@@ -231,6 +252,8 @@ struct Row<K> {
     key: K,
     least: f64,
     most: f64,
+    /// How many a second were counted, by transport: of these, shares can be told.
+    counted: [f64; Transport::ALL.len()],
 }
 
 impl<K> Row<K> {
@@ -238,25 +261,37 @@ impl<K> Row<K> {
         if let Some(object) = key.as_object_mut() {
             object.insert("per_second".into(), json!(round(self.most)));
             object.insert("at_least".into(), json!(round(self.least)));
+            object.insert("transports".into(), Value::Object(self.shares()));
         }
         key
+    }
+
+    /// What share each transport has, in hundredths.
+    fn shares(&self) -> Map<String, Value> {
+        let all: f64 = self.counted.iter().sum();
+        let some = Transport::ALL.iter().zip(self.counted).filter(|(_, rate)| *rate > 0.0);
+        some.map(|(t, rate)| (t.as_str().into(), json!((rate / all * 100.0).round() / 100.0))).collect()
     }
 }
 
 /// The busiest keys of all threads. A thread that has no slot for a key may have passed it over: that widens its bounds.
-fn merge<K: Copy>(tops: &[Top], of: impl Fn(&Top) -> &Summary<K>, rows: usize) -> Vec<Row<K>> {
+fn merge<K: Copy>(tops: &[Shown], of: impl Fn(&Top) -> &Summary<K>, rows: usize) -> Vec<Row<K>> {
     let mut found: HashMap<u64, Row<K>> = HashMap::new();
-    for slot in tops.iter().flat_map(|t| of(t).slots()) {
-        found.entry(slot.hash).or_insert(Row { key: slot.key, least: 0.0, most: 0.0 });
+    for slot in tops.iter().flat_map(|s| of(&s.top).slots()) {
+        let blank = Row { key: slot.key, least: 0.0, most: 0.0, counted: [0.0; Transport::ALL.len()] };
+        found.entry(slot.hash).or_insert(blank);
     }
     for (hash, row) in &mut found {
-        for top in tops.iter().filter(|t| t.seconds > 0.0) {
+        for Shown { transport, top } in tops.iter().filter(|s| s.top.seconds > 0.0) {
             let summary = of(top);
             let slot = summary.set(*hash).and_then(|s| s.iter().find(|s| s.hash == *hash && s.count > 0.0));
             let (count, error) =
                 slot.map_or_else(|| (summary.unseen(*hash), summary.unseen(*hash)), |s| (s.count, s.error));
             row.most += count / top.seconds;
             row.least += (count - error) / top.seconds;
+            if let (Some(slot), Some(counted)) = (slot, row.counted.get_mut(*transport as usize)) {
+                *counted += slot.count / top.seconds;
+            }
         }
     }
     let mut sorted: Vec<Row<K>> = found.into_values().filter(|r| r.most > 0.0).collect();
@@ -283,8 +318,8 @@ mod tests {
     #[test]
     fn the_busiest_come_first_with_their_bounds() {
         let board = Board::new(7);
-        let (mut one, first) = board.join();
-        let (mut two, second) = board.join();
+        let (mut one, first) = board.join(Transport::Udp);
+        let (mut two, second) = board.join(Transport::Tls);
         for i in 0..20_000u32 {
             let net = IpAddr::from([10, (i % 200) as u8, 0, 0]);
             one.count(&wire(&format!("n{i}.test.")), 28, net, 1.0);
@@ -298,7 +333,7 @@ mod tests {
         two.fade(1.0);
         first.show(&one);
         second.show(&two);
-        let report = board.report(3);
+        let report = board.report(3, None);
         let busy = &report["names"][0];
         assert_eq!(busy["name"], "busy.test.", "{report}");
         let (least, most) = (busy["at_least"].as_f64().unwrap(), busy["per_second"].as_f64().unwrap());
@@ -307,21 +342,32 @@ mod tests {
         assert_eq!(report["names"].as_array().map(Vec::len), Some(3));
         assert_eq!(report["queries_per_second"], 40_000.0);
         assert_eq!(report["types"].as_array().map(Vec::len), Some(2));
-        let limited = json!({"network": "198.51.100.0", "class": "answers", "fate": "dropped", "per_second": 1.0, "at_least": 1.0});
+        let limited = json!({"network": "198.51.100.0", "class": "answers", "fate": "dropped", "per_second": 1.0, "at_least": 1.0, "transports": {"tls": 1.0}});
         assert_eq!(report["limited"], json!([limited]));
+        assert_eq!(report["transports"], json!({"udp": 30_000.0, "tls": 10_000.0}));
+        assert_eq!(busy["transports"], json!({"udp": 0.5, "tls": 0.5}));
+        let tls = board.report(3, Some(Transport::Tls));
+        assert_eq!((&tls["queries_per_second"], &tls["transport"]), (&json!(10_000.0), &json!("tls")));
+        assert_eq!(
+            tls["names"],
+            json!([{"name": "busy.test.", "per_second": 10_000.0, "at_least": 10_000.0, "transports": {"tls": 1.0}}])
+        );
+        assert_eq!(tls["transports"], report["transports"], "how much comes by the others is told all the same");
+        let quic = board.report(3, Some(Transport::Quic));
+        assert_eq!((&quic["names"], &quic["transports"]["quic"]), (&json!([]), &json!(0.0)));
     }
 
     #[test]
     fn what_was_is_forgotten() {
         let board = Board::new(7);
-        let (mut top, place) = board.join();
+        let (mut top, place) = board.join(Transport::Udp);
         top.count(&wire("old.test."), 1, IpAddr::from([192, 0, 2, 0]), 1_000.0);
         for _ in 0..300 {
             top.fade(1.0);
         }
         top.count(&wire("new.test."), 1, IpAddr::from([192, 0, 2, 0]), 10.0);
         place.show(&top);
-        assert_eq!(board.report(1)["names"][0]["name"], "new.test.");
+        assert_eq!(board.report(1, None)["names"][0]["name"], "new.test.");
         assert!(top.seconds < 16.0 && top.queries < 11.0);
     }
 
