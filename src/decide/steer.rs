@@ -129,6 +129,31 @@ impl Reason {
     }
 }
 
+/// What the map of who is near had to say of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nearness {
+    /// It was not asked: `near` decides nothing here.
+    Unasked,
+    /// Nobody is near.
+    Nobody,
+    /// Somebody is near.
+    Somebody,
+}
+
+impl Nearness {
+    /// All of them, for tables of counters.
+    pub const ALL: [Self; 3] = [Self::Unasked, Self::Nobody, Self::Somebody];
+
+    /// The word for it, where it was asked.
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::Unasked => None,
+            Self::Nobody => Some("nobody"),
+            Self::Somebody => Some("somebody"),
+        }
+    }
+}
+
 /// Datacenters for one client, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -140,6 +165,8 @@ pub struct Choice {
     pub scope: u8,
     /// Where the addresses of each datacenter begin, where they rotate.
     pub turn: u16,
+    /// Whether anybody is near.
+    pub nearness: Nearness,
 }
 
 impl Choice {

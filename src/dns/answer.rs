@@ -13,7 +13,7 @@ use super::steered::Steered;
 use super::table::{Fixed, Found, Node, Referral, Table};
 use crate::base::clock::Wall;
 use crate::base::ids::SteerId;
-use crate::decide::steer::{Choice, Client, Reason};
+use crate::decide::steer::{Choice, Client, Nearness, Reason};
 use crate::wire::dns::{
     BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
 };
@@ -134,7 +134,7 @@ pub struct Sent {
     /// The steered name that it is of, and what was chosen.
     pub steered: Option<(SteerId, Choice)>,
     /// Why a steered name is answered as it is, also where that is without data.
-    pub reason: Option<Reason>,
+    pub reason: Option<(Reason, Nearness)>,
     /// What signing it took.
     pub signatures: Signatures,
 }
@@ -340,7 +340,7 @@ struct Work<'t, 'p> {
     authoritative: bool,
     zone: Option<u32>,
     steered: Option<(SteerId, Choice)>,
-    reason: Option<Reason>,
+    reason: Option<(Reason, Nearness)>,
     /// Whether signatures are wanted, and then whether the client has shown its address.
     dnssec: Option<bool>,
     /// What signs the answer.
@@ -537,7 +537,7 @@ impl<'t> Work<'t, '_> {
     fn steer(&mut self, id: SteerId, steered: &Steered, zone: u32, owner: usize, question: usize) -> Result<(), Full> {
         let client = Client::new(self.client, self.table.fixed.client_prefix);
         let Some(choice) = steered.choose(&client) else { return self.close(zone, question) };
-        self.reason = Some(choice.reason);
+        self.reason = Some((choice.reason, choice.nearness));
         if steered.frozen {
             self.why = Some(Ede::STALE);
         }

@@ -16,7 +16,7 @@ use super::top::{Place, Top};
 use crate::base::clock::Mono;
 use crate::base::entropy::Rng;
 use crate::base::prefix::truncate;
-use crate::decide::steer::Reason;
+use crate::decide::steer::{Nearness, Reason};
 use crate::observe::names::Metric;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Topology;
@@ -61,7 +61,9 @@ pub(super) struct Tally {
     standings: [Count; Standing::ALL.len()],
     types: [Count; TYPES.len()],
     limited: [[Count; Fate::ALL.len()]; Class::ALL.len()],
-    reasons: [Count; Reason::ALL.len()],
+    /// By reason, and by what the map of who is near said.
+    reasons: [[u64; Nearness::ALL.len()]; Reason::ALL.len()],
+    reasons_told: [Why; Reason::ALL.len()],
     /// By zone, in the order of the table. Places are good for one topology only, like ids.
     zones: Vec<[Late; Rcode::ALL.len()]>,
     fixed: Arc<Fixed>,
@@ -85,6 +87,29 @@ impl Count {
     fn flush(&mut self) {
         if self.0 > 0 {
             self.1.increment(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+/// What is told of a reason: all answers, and by [`Nearness`] those where the map was asked, made when there are any.
+struct Why(Counter, [Option<Counter>; Nearness::ALL.len()]);
+
+impl Why {
+    fn new(reason: Reason) -> Self {
+        Self(metric::REASONS.counter(&[reason.as_str()]), Default::default())
+    }
+
+    fn tell(&mut self, reason: Reason, counts: &mut [u64; Nearness::ALL.len()]) {
+        let Self(all, asked) = self;
+        for ((count, nearness), counter) in
+            counts.iter_mut().zip(Nearness::ALL).zip(asked).filter(|((c, _), _)| **c > 0)
+        {
+            let count = std::mem::take(count);
+            all.increment(count);
+            if let Some(near) = nearness.as_str() {
+                let made = || metric::GEO_ANSWERS.counter(&[reason.as_str(), near]);
+                counter.get_or_insert_with(made).increment(count);
+            }
         }
     }
 }
@@ -144,7 +169,8 @@ impl Tally {
             types: Count::of(&metric::TYPES, TYPES.map(|(_, name)| name)),
             limited: Class::ALL
                 .map(|class| Fate::ALL.map(|f| Count::new(metric::LIMITED.counter(&[class.as_str(), f.as_str()])))),
-            reasons: Count::of(&metric::REASONS, Reason::ALL.map(Reason::as_str)),
+            reasons: Default::default(),
+            reasons_told: Reason::ALL.map(Why::new),
             zones: Vec::new(),
             fixed: Arc::default(),
             steered: Vec::new(),
@@ -225,8 +251,8 @@ impl Tally {
         if let Some(zone) = sent.zone.and_then(|z| self.zones.get_mut(z as usize)) {
             zone[rank].0 += 1;
         }
-        if let Some(why) = sent.reason {
-            self.reasons[why as usize].0 += 1;
+        if let Some((why, nearness)) = sent.reason {
+            self.reasons[why as usize][nearness as usize] += 1;
         }
         if let Some((id, choice)) = &sent.steered
             && let Some(first) = choice.picks().first()
@@ -252,9 +278,12 @@ impl Tally {
         let plain =
             [&mut self.queries, &mut self.withheld, &mut self.unsent, &mut self.truncated, &mut self.watch.lost];
         let few = self.responses.iter_mut().chain(&mut self.dropped).chain(&mut self.standings).chain(&mut self.types);
-        let few = few.chain(&mut self.signatures).chain(&mut self.reasons);
+        let few = few.chain(&mut self.signatures);
         let many = self.limited.iter_mut().flatten().chain(self.steered.iter_mut().flatten());
         plain.into_iter().chain(few).chain(many).for_each(Count::flush);
+        for ((why, reason), counts) in self.reasons_told.iter_mut().zip(Reason::ALL).zip(&mut self.reasons) {
+            why.tell(reason, counts);
+        }
         for (place, zone) in self.zones.iter_mut().enumerate() {
             for (Late(count, counter), rcode) in zone.iter_mut().zip(Rcode::ALL).filter(|(l, _)| l.0 > 0) {
                 let made = || metric::ZONES.counter(&[&self.fixed.zone_name(place), rcode.as_str()]);
@@ -378,5 +407,6 @@ mod tests {
         for (place, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!((reason as usize, serde_json::json!(reason)), (place, reason.as_str().into()));
         }
+        assert!(Nearness::ALL.into_iter().enumerate().all(|(place, nearness)| nearness as usize == place));
     }
 }

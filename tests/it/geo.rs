@@ -86,6 +86,13 @@ fn files_decide_are_explained_and_followed() {
         let of = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
         all.lines().find(of)?.rsplit(' ').next()?.parse().ok()
     };
+    let answers = |reason: &str, near: &str| {
+        let labels = [format!("reason=\"{reason}\""), format!("near=\"{near}\"")];
+        metric("springtide_dns_geo_answers_total", &labels.each_ref().map(String::as_str))
+    };
+    eventually("answers are counted by what the map said", SOON, || {
+        (answers("near", "somebody") == Some(3.0) && answers("failover", "nobody") == Some(1.0)).then_some(())
+    });
     assert_eq!(metric("springtide_dns_geo_networks", &["country.mmdb"]), Some(2.0), "two halves");
     assert_eq!(metric("springtide_dns_geo_accepted", &["map.txt"]), Some(1.0));
     assert!(metric("springtide_dns_geo_made_timestamp_seconds", &["map.txt"]).is_some_and(|at| at > 1.6e9));

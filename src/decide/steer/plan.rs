@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::policy::{Order, Picks, Rank, Soil, Tree, View};
-use super::{Choice, Client, Fences, MAX_ANSWERS, MAX_CANDIDATES, Reason};
+use super::{Choice, Client, Fences, MAX_ANSWERS, MAX_CANDIDATES, Nearness, Reason};
 use crate::base::hash;
 use crate::base::ids::SteerId;
 use crate::base::prefix::truncate;
@@ -158,7 +158,12 @@ impl Plan {
             },
         };
         let turn = if self.turns { (hash::join(self.salt ^ TURN, client.key) >> 48) as u16 } else { 0 };
-        Choice { picks: picks.list, len: picks.len as u8, reason, scope, turn }
+        let nearness = match (&self.near, view.near) {
+            (None, _) => Nearness::Unasked,
+            (Some(_), 0) => Nearness::Nobody,
+            (Some(_), _) => Nearness::Somebody,
+        };
+        Choice { picks: picks.list, len: picks.len as u8, reason, scope, turn, nearness }
     }
 
     /// Every candidate that can be answered with, best first: what [`Plan::choose`] takes the head of.

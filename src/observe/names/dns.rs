@@ -14,6 +14,7 @@ table! {
     ZONES: Kind::Counter, "springtide_dns_zone_responses_total", ["zone", "rcode"], "Answers by the zone that speaks in them, and by how they end.";
     TYPES: Kind::Counter, "springtide_dns_types_total", ["type"], "Answers by the type that was asked for; `other` is every type without a counter of its own.";
     REASONS: Kind::Counter, "springtide_dns_steering_total", ["reason"], "Answers of steered names by why they are what they are; `explain` has the same words.";
+    GEO_ANSWERS: Kind::Counter, "springtide_dns_geo_answers_total", ["reason", "near"], "Answers of names that steer by `near`, by why they are what they are and by whether the map knows the client: `somebody` is near to it, or `nobody` (it is in no prefix and no place that a datacenter names). Names without `near` are not counted here.";
     GEO_READINGS: Kind::Counter, "springtide_dns_geo_readings_total", ["file", "outcome"], "Readings of a file of `[geo]`: `usable`, or `refused` (missing, broken, or of the wrong kind). All files come in force together or not at all.";
     GEO_ACCEPTED: Kind::Gauge, "springtide_dns_geo_accepted", ["file"], "1 where the last reading of a file of `[geo]` was usable, 0 where it was refused and what it said before is still in force.";
     GEO_MADE: Kind::Gauge, "springtide_dns_geo_made_timestamp_seconds", ["file"], "When what is in force of a file of `[geo]` was made, in Unix time: a database says so itself, of a list it is when it was written. NaN where the file is not read any more.";
