@@ -203,6 +203,7 @@ pub(crate) fn snapshot() -> Snapshot {
         steers: Arc::new(vec![steer]),
         spill: Arc::default(),
         intents: Arc::new(Intents::default()),
+        steered_from: Arc::default(),
         isolated_since: None,
         views: Arc::new(Views::default()),
     }

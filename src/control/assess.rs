@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::basis::Basis;
 use crate::base::clock::{Mono, Wall};
 use crate::base::ids::{DatacenterId, ServiceId};
 use crate::config::Steer;
 use crate::decide::orders::Orders;
-use crate::decide::schedule;
 use crate::decide::standing::{self, Standing};
 use crate::decide::ttl;
 use crate::decide::weight::{self, Ground, Member};
@@ -109,44 +109,44 @@ fn weights(next: &mut Snapshot, topology: &Topology, orders: &Orders, look: Look
     }
 }
 
-fn steers(next: &mut Snapshot, topology: &Topology, orders: &Orders, now: Mono, wall: Wall) {
+/// Derives what DNS answers from, for the names of which anything has changed that they are derived from. In the calm that
+/// is none of them: ten thousand names cost what their services and datacenters cost.
+pub(super) fn steers(next: &mut Snapshot, topology: &Topology, orders: &Orders, now: Mono, wall: Wall) {
     let Some(dns) = &topology.config.dns else {
         if !next.steers.is_empty() {
             next.steers = Arc::default();
         }
         return;
     };
-    let one = |steer: &Steer| {
-        let (candidates, all_down) =
-            weight::candidates(steer, &topology.config, orders, |service, dc| next.weight(service, dc));
-        let soonest = if all_down || next.isolated_since.is_some() {
-            Some(Duration::ZERO)
-        } else {
-            soonest_change(next, topology, steer, now, wall)
-        };
-        SteerHealth { candidates, all_down, ttl: ttl::choose(steer.ttl_base, steer.ttl_min, soonest) }
-    };
-    let steers: Vec<SteerHealth> = dns.steers.iter().map(one).collect();
-    if steers != *next.steers {
-        next.steers = Arc::new(steers);
+    if next.steers.len() != dns.steers.len() {
+        (next.steers, next.steered_from) = (Arc::default(), Arc::default());
     }
+    let basis = Basis::of(next, topology, orders, now, wall);
+    if basis.packed == *next.steered_from {
+        return;
+    }
+    let fresh: Vec<(usize, SteerHealth)> = dns
+        .steers
+        .iter()
+        .enumerate()
+        .filter(|(_, steer)| basis.differs(&next.steered_from, steer))
+        .map(|(place, steer)| (place, health(next, steer, orders, &basis)))
+        .filter(|(place, health)| next.steers.get(*place) != Some(health))
+        .collect();
+    if next.steers.is_empty() {
+        next.steers = Arc::new(fresh.into_iter().map(|(_, health)| health).collect());
+    } else if !fresh.is_empty() {
+        let steers = Arc::make_mut(&mut next.steers);
+        for (place, health) in fresh {
+            steers[place] = health;
+        }
+    }
+    next.steered_from = Arc::new(basis.packed);
 }
 
-/// When an answer for `steer` could change at the soonest; `None`: nothing points to a change.
-fn soonest_change(next: &Snapshot, topology: &Topology, steer: &Steer, now: Mono, wall: Wall) -> Option<Duration> {
-    let ramp = topology.config.health.ramp;
-    let deciding = weight::deciding(steer, &topology.config);
-    let places = steer.datacenters.iter().flat_map(|(dc, _)| deciding.iter().map(|service| (*service, *dc)));
-    let here = |(service, dc)| {
-        let members = topology.members(service, dc).iter().filter_map(|&id| {
-            let target = topology.backend(id).target;
-            let verdict = target.and_then(|t| ttl::until_verdict(next.target(t), &topology.targets[t.index()].probe));
-            let ejection = next.backend(id).ejected.map(|(_, until)| until.since(now));
-            verdict.into_iter().chain(ejection).min()
-        });
-        members.chain(ttl::until_weight(next.weight(service, dc), ramp, now)).min()
-    };
-    let planned = topology.config.dns.as_ref().map(|d| d.schedules.as_slice()).unwrap_or_default();
-    let planned = schedule::until_next(planned, &steer.datacenters, wall);
-    places.filter_map(here).chain(ttl::until_intent(&next.intents, wall)).chain(planned).min()
+fn health(next: &Snapshot, steer: &Steer, orders: &Orders, basis: &Basis<'_>) -> SteerHealth {
+    let config = &next.topology.config;
+    let (candidates, all_down) = weight::candidates(steer, config, orders, |service, dc| next.weight(service, dc));
+    let soonest = if all_down { Some(Duration::ZERO) } else { basis.soonest(steer) };
+    SteerHealth { candidates, all_down, ttl: ttl::choose(steer.ttl_base, steer.ttl_min, soonest) }
 }

@@ -1,6 +1,7 @@
 //! Floor 5: the one writer. Events come in over one bounded channel; `step` makes of each the next snapshot.
 
 pub mod assess;
+mod basis;
 pub mod carry;
 pub mod event;
 pub mod intent;

@@ -35,6 +35,7 @@ pub fn first(topology: Topology, known: Option<&Memory>, now: Mono, wall: Wall) 
         steers: Arc::default(),
         spill: Arc::new(spill::fresh(&topology, now)),
         intents: Arc::new(Intents::default()),
+        steered_from: Arc::default(),
         isolated_since: None,
         views: Arc::default(),
         topology,

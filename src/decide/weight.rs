@@ -160,7 +160,7 @@ pub fn candidates<'a>(
     orders: &Orders,
     weight: impl Fn(ServiceId, DatacenterId) -> &'a DcWeight,
 ) -> (Vec<Candidate>, bool) {
-    let deciding = deciding(steer, config);
+    let deciding: Vec<ServiceId> = deciding(steer, config).collect();
     let candidates: Vec<Candidate> = steer
         .datacenters
         .iter()
@@ -192,10 +192,10 @@ pub fn candidates<'a>(
 }
 
 /// The services that decide about a name.
-pub fn deciding(steer: &Steer, config: &Config) -> Vec<ServiceId> {
-    let critical = |s: &&ServiceId| config.services.get(s.index()).is_some_and(|s| s.class == Class::Critical);
-    let deciding: Vec<ServiceId> = steer.services.iter().filter(critical).copied().collect();
-    if deciding.is_empty() { steer.services.clone() } else { deciding }
+pub fn deciding<'s>(steer: &'s Steer, config: &'s Config) -> impl Iterator<Item = ServiceId> + 's {
+    let critical = |s: &ServiceId| config.services.get(s.index()).is_some_and(|s| s.class == Class::Critical);
+    let any = steer.services.iter().any(critical);
+    steer.services.iter().copied().filter(move |s| !any || critical(s))
 }
 
 /// A service's factor in thousandths, lowered by a weight that was wished for it alone.

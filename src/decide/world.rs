@@ -77,6 +77,7 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
         steers: Arc::default(),
         spill: Arc::default(),
         intents: Arc::new(Intents::default()),
+        steered_from: Arc::default(),
         isolated_since: None,
         views: Arc::new(Views::default()),
         topology,

@@ -147,6 +147,7 @@ pub(crate) fn snapshot(zones: Vec<Zone>, steers: Vec<Steer>) -> Snapshot {
         steers: Arc::new(steers),
         spill: Arc::default(),
         intents: Arc::default(),
+        steered_from: Arc::default(),
         isolated_since: None,
         views: Arc::default(),
     }

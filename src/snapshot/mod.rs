@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub weights: Arc<Vec<DcWeight>>,
     /// The same by steered name: what DNS answers from.
     pub steers: Arc<Vec<SteerHealth>>,
+    /// What `steers` was derived from, packed: a name is looked at again where its part of it has changed. Nobody else reads it.
+    pub steered_from: Arc<Vec<u128>>,
     /// What each datacenter has to carry, by [`DatacenterId`], and what leaves it. Empty where no capacity is configured.
     pub spill: Arc<Vec<Spill>>,
     /// What operators want.

@@ -387,7 +387,45 @@ mod moments {
         assert_eq!(world.snapshot.generation, before + 1);
     }
 
+    /// What happens to a world of six targets in three datacenters.
+    fn happen(world: &mut World, what: u8, which: usize) {
+        let subject = Subject::Datacenter(format!("dc{}", which % 3));
+        let soon = Some(Wall(wall(world.now).0 + 700 * which as u64));
+        match what {
+            0..4 => world.probe(which, ProbeOutcome::Ok),
+            4..8 => world.probe(which, REFUSED),
+            8 => world.wish(subject, Wish::Drain, soon),
+            9 => world.wish(subject, Wish::Weight(which as u32), None),
+            10 => world.event(Event::Revoke { subject, by: "test".into() }),
+            11 => {
+                let part = Subject::Service { service: "gifts".into(), datacenter: format!("dc{}", which % 3) };
+                world.wish(part, if which < 3 { Wish::Weight(which as u32) } else { Wish::Drain }, soon);
+            }
+            _ => world.pass(400),
+        }
+    }
+
     proptest! {
+        /// Names that are looked at only where their basis has changed are what they would be if all were looked at.
+        #[test]
+        fn what_is_left_alone_is_what_it_would_be_anew(script in proptest::collection::vec((0u8..15, 0usize..6), 1..60)) {
+            let mut config = config(3, 2);
+            let dns = config.dns.as_mut().unwrap();
+            let alone = |dc| Steer { name: format!("dc{dc}.test."), datacenters: vec![(DatacenterId::new(dc), 7)], ..dns.steers[0].clone() };
+            let more: Vec<Steer> = (0..3).map(alone).collect();
+            dns.steers.extend(more);
+            let mut world = World::up(config);
+            for (what, which) in script {
+                happen(&mut world, what, which);
+                world.pass(200);
+                let mut anew = Snapshot { steers: Arc::default(), steered_from: Arc::default(), ..world.snapshot.clone() };
+                let topology = Arc::clone(&anew.topology);
+                let orders = crate::decide::orders::Orders::of(&anew.intents, &topology, wall(world.now));
+                assess::steers(&mut anew, &topology, &orders, world.now, wall(world.now));
+                prop_assert_eq!(&anew.steers, &world.snapshot.steers);
+            }
+        }
+
         /// A moment and its events one by one agree on all evidence, and on everything that follows where nothing in
         /// between was acted on: a flicker within one moment counts for nothing.
         #[test]
