@@ -17,7 +17,7 @@ use springtide::dns::zone;
 use springtide::snapshot::topology::Assets;
 use springtide::snapshot::{Snapshot, Topology};
 use springtide::wire::dns::cookie::{self, Cookie, Secrets};
-use springtide::wire::dns::{Ede, MAX_UDP, Opt, Query, Rcode};
+use springtide::wire::dns::{Ede, Fault, MAX_UDP, Opt, Query, Rcode};
 use springtide::wire::ecs::{self, Subnet};
 use springtide::wire::tsig::{self, Algorithm, Key, Signer, Tsig};
 use springtide::wire::zone::Zone;
@@ -27,7 +27,14 @@ use super::dnssec;
 
 /// A query as it comes in: what is read of it lies inside it.
 pub fn dns_query(data: &[u8]) {
-    let Ok(query) = Query::parse(data) else { return };
+    let query = match Query::parse(data) {
+        Ok(query) => query,
+        Err(Fault::Unasked(edns)) => {
+            assert!(data[4..6] == [0, 0] && edns.cookie.is_some(), "who asks nothing has a cookie");
+            return;
+        }
+        Err(_) => return,
+    };
     assert!(query.question_end <= data.len());
     assert!((512..=MAX_UDP).contains(&query.udp_limit(MAX_UDP)));
     let mut lowered = [0; name::MAX];
@@ -72,6 +79,11 @@ fn answered(table: &Table, query: &[u8], meta: &Meta, choice: u8) -> Option<(Vec
     assert_eq!(out[..2], query[..2], "the id is kept");
     let message = text::message(&out[..sent.length]);
     assert_eq!(message.map(|m| m.rcode), Some(sent.rcode as u16), "an answer of ours is a message");
+    if let Err(Fault::Unasked(edns)) = Query::parse(query) {
+        let echoed = out[..sent.length].windows(2).filter(|w| *w == [0, 10]).count() > 0;
+        assert!(edns.flaw.is_some() || edns.version > 0 || echoed, "a cookie for a cookie");
+        assert_eq!((&out[4..6], sent.rtype, sent.steered), (&[0, 0][..], 0, None), "and nothing else");
+    }
     // Shortened, it is a message still.
     let mut short = sent;
     if short.rtype != 0 {
@@ -225,7 +237,7 @@ pub fn zone(data: &[u8]) {
 
 /// An answer to a query of our own: what is read of it has the size of an address.
 pub fn lookup(data: &[u8]) {
-    let query = lookup::query(b"\x01a\x01t\0", 28, 7, 9);
+    let query = lookup::query(b"\x01a\x01t\0", 28, 7, 9, &[]);
     let mut packet = query[..query.len() - 11].to_vec();
     packet[2] = 0x81;
     // The header's counts and whatever follows the question are the fuzzer's.
@@ -321,7 +333,8 @@ pub fn parse_zone(origin: &str, text: &str) -> Result<Zone, Vec<zone::Finding>> 
 
 fn table(config: &str, zones: Vec<Zone>) -> Table {
     let config = check::parse(config, Path::new("fuzz.toml")).unwrap_or_else(|findings| panic!("{findings}"));
-    let assets = Assets { zones: zones.into_iter().map(Arc::new).collect(), ..Assets::default() };
+    let zones = zones.into_iter().map(Arc::new).collect();
+    let assets = Assets { zones, cookies: Secrets::one([7; 16]), ..Assets::default() };
     let topology = Topology::build(Arc::new(config), assets, None);
     Table::compile(&step::first(topology, None, Mono::from_millis(1_000), Wall(1_000)))
 }

@@ -18,6 +18,7 @@ use springtide::dns::sign::ds_of;
 use springtide::dns::table::Table;
 use springtide::snapshot::Topology;
 use springtide::snapshot::topology::Assets;
+use springtide::wire::dns::cookie::Secrets;
 use springtide::wire::dnssec::keyfile::{self, Key, Public, Times};
 use springtide::wire::dnssec::{Algorithm, RrsigHead, SEP, SIGNATURE, ZONE_KEY, bitmap, canonical, successor};
 use springtide::wire::name;
@@ -198,7 +199,7 @@ pub static SIGNED: LazyLock<Table> = LazyLock::new(|| {
     let zone = zone.unwrap_or_else(|findings| panic!("{findings:?}"));
     let keys: Arc<[Key]> = [Key { public, private }].into();
     let signing = [(APEX.into(), keys)].into();
-    let assets = Assets { zones: vec![Arc::new(zone)], signing, ..Assets::default() };
+    let assets = Assets { zones: vec![Arc::new(zone)], signing, cookies: Secrets::one([7; 16]), ..Assets::default() };
     let topology = Topology::build(Arc::new(config), assets, None);
     Table::compile(&step::first(topology, None, Mono::from_millis(1_000), SIGNED_AT))
 });

@@ -47,6 +47,11 @@ impl Config {
         let fences = self.dns.iter().flat_map(|d| &d.steers).flat_map(|s| &s.fences).flat_map(|f| &f.clients);
         self.datacenters.iter().flat_map(|d| &d.near).chain(fences)
     }
+
+    /// The datacenters that `steer` may answer with, in its order.
+    pub fn candidates<'c>(&'c self, steer: &'c Steer) -> impl Iterator<Item = &'c Datacenter> {
+        steer.datacenters.iter().filter_map(|(dc, _)| self.datacenters.get(dc.index()))
+    }
 }
 
 /// Who this node is.
@@ -642,6 +647,17 @@ pub struct Steer {
     pub on_all_down: OnAllDown,
     /// ALPN ids of the HTTPS record. Default `h2`, `http/1.1`; empty: no HTTPS record.
     pub alpn: Vec<String>,
+}
+
+impl Steer {
+    /// Whether it matters anywhere, in a group too, who is near.
+    pub fn is_by_near(&self) -> bool {
+        fn any(policy: &[Policy], members: &[Member]) -> bool {
+            policy.contains(&Policy::Near)
+                || members.iter().any(|m| matches!(&m.who, Who::Pool(pool) if any(&pool.policy, &pool.members)))
+        }
+        any(&self.policy, &self.members)
+    }
 }
 
 /// What a policy chooses among: a datacenter, or a group of further members.

@@ -83,11 +83,6 @@ impl Near {
         (self.classes.get(leaf.value as usize).map(AsRef::as_ref).filter(|_| leaf.value > 0), leaf.depth)
     }
 
-    /// How many classes there are, and how much memory the map takes, in bytes.
-    pub fn size(&self) -> (usize, usize) {
-        (self.classes.len(), self.map.bytes())
-    }
-
     /// What moves when `after`, of as many candidates, takes the place of this map.
     pub fn shift(&self, after: &Self) -> Shift {
         let count = self.classes.first().map_or(0, |c| c.len());

@@ -14,8 +14,9 @@ use super::table::{Fixed, Found, Node, Referral, Table};
 use crate::base::clock::Wall;
 use crate::base::ids::SteerId;
 use crate::decide::steer::{Choice, Client, Nearness, Reason};
+use crate::wire::dns::cookie::Cookie;
 use crate::wire::dns::{
-    BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
+    BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, MAX_UDP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
 };
 use crate::wire::{ecs, name};
 
@@ -51,7 +52,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// All of them, for tables of counters and for tests.
+    /// All of them.
     pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
 
     /// The word for it.
@@ -226,6 +227,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         Err(Fault::Response) => return Outcome::Drop(Dropped::Response),
         Err(Fault::Opcode) => return bare(packet, Rcode::NotImp),
         Err(Fault::Malformed) => return bare(packet, Rcode::FormErr),
+        Err(Fault::Unasked(edns)) => return greet(table, packet, edns, meta),
     };
     let fixed = &*table.fixed;
     let limit = if meta.transport.is_datagram() { query.udp_limit(fixed.udp_size.into()) } else { MAX_TCP };
@@ -269,16 +271,43 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     };
     work.finish(truncated, opt, standing)
 }
+
 pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
     Outcome::Send(Sent::bare(refuse(packet, rcode), rcode))
+}
+
+/// Answers a client that asks for nothing but a cookie (RFC 7873 section 5.4): with a cookie, and no records.
+fn greet(table: &Table, packet: &mut [u8], edns: Edns, meta: &Meta) -> Outcome {
+    let fixed = &*table.fixed;
+    if fixed.secrets.is_empty() {
+        return bare(packet, Rcode::FormErr);
+    }
+    let (opt, standing) = offer(&edns, fixed, meta);
+    let rcode = match (edns.version, edns.flaw, edns.cookie) {
+        (1.., ..) => Rcode::BadVers,
+        (_, Some(_), _) => Rcode::FormErr,
+        // It wants to know whether the cookie that it has is good still.
+        (.., Some(cookie)) if cookie.is_shown() && !is_good(&cookie, fixed, meta) => Rcode::BadCookie,
+        _ => Rcode::NoError,
+    };
+    let length = Reply::begin(packet, &Query::unasked(edns), MAX_UDP, 0).finish(rcode, false, false, Some(&opt));
+    Outcome::Send(Sent { question_end: HEADER, opt: HEADER, standing, ..Sent::bare(length, rcode) })
+}
+
+/// Whether `cookie` is one of ours, and `client`'s.
+fn is_good(cookie: &Cookie, fixed: &Fixed, meta: &Meta) -> bool {
+    fixed.secrets.answer(cookie, meta.client, seconds(meta)).is_some_and(|(good, _)| good)
+}
+
+/// RFC 9018 section 4.3 counts seconds in 32 bits.
+const fn seconds(meta: &Meta) -> u32 {
+    (meta.now.0 / 1_000) as u32
 }
 
 /// What the answer's OPT will say, as far as that does not depend on the answer; and what the client has shown of itself.
 fn offer<'t>(edns: &Edns, fixed: &'t Fixed, meta: &Meta) -> (Opt<'t>, Standing) {
     let known = edns.version == 0 && edns.flaw.is_none();
-    // RFC 9018 section 4.3 counts seconds in 32 bits.
-    let seconds = (meta.now.0 / 1_000) as u32;
-    let cookie = edns.cookie.filter(|_| known).and_then(|c| fixed.secrets.answer(&c, meta.client, seconds));
+    let cookie = edns.cookie.filter(|_| known).and_then(|c| fixed.secrets.answer(&c, meta.client, seconds(meta)));
     let standing = match cookie {
         _ if !meta.transport.is_datagram() => Standing::Proven,
         Some((true, _)) => Standing::Proven,

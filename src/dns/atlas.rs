@@ -1,4 +1,5 @@
-//! Reads the files of `[geo]`: lists of prefixes and databases, each reduced to what the `near` of any datacenter asks for.
+//! Reads the files of `[geo]`: lists of prefixes and databases, each reduced to what is asked of it by the `near` of any
+//! datacenter and by any fence.
 //!
 //! All of them or none: where anything is wrong, everything that is wrong is told, and what was in force stays. Runs at
 //! start and at a reload, on a thread that serves nobody.
@@ -145,7 +146,7 @@ fn read(file: &Path) -> Result<(Vec<u8>, Stamp), Vec<GeoError>> {
     Ok((bytes, Stamp::of(&metadata)))
 }
 
-/// All that any datacenter is near to, to be found by what a file has.
+/// All that any datacenter is near to and any fence is around, to be found by what a file has.
 #[derive(Default)]
 struct Asked {
     numbers: HashMap<(Rank, u64), Locality>,

@@ -13,12 +13,12 @@ use super::table::{Found, Table, localities};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::SteerId;
 use crate::base::prefix::embedded;
-use crate::config::{Member, OnAllDown, Steer, Who};
+use crate::config::{Datacenter, Member, OnAllDown, Steer, Who};
 use crate::decide::near;
 use crate::decide::steer::{Client, Plan, Rank, Seat};
 use crate::snapshot::{DcState, Snapshot};
-use crate::wire::dns::{MAX_TCP, rtype};
-use crate::wire::{ecs, name, rdata, text};
+use crate::wire::dns::MAX_TCP;
+use crate::wire::{ecs, lookup, name, rdata, text};
 
 /// Explains what `client` gets when it asks for `rtype` of `name`; a relative name is taken as ending with a dot. What can't
 /// be asked is said in the member `error`.
@@ -72,10 +72,8 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
         OnAllDown::Refused => json!("refused"),
     };
     let fence = plan.fence(client).and_then(|place| steer.fences.get(place)).map(|fence| {
-        let config = &snapshot.topology.config;
-        let sites = fence.only.iter().filter_map(|i| steer.datacenters.get(*i));
-        let names = sites.filter_map(|(dc, _)| config.datacenters.get(dc.index())).map(|d| d.name.as_str());
-        json!({ "only": names.collect::<Vec<_>>(), "on_empty": steer.on_empty })
+        let names: Vec<&str> = snapshot.topology.config.candidates(steer).map(|dc| dc.name.as_str()).collect();
+        json!({ "only": fence.only.iter().filter_map(|i| names.get(*i)).collect::<Vec<_>>(), "on_empty": steer.on_empty })
     });
     json!({
         "policy": steer.policy,
@@ -101,16 +99,13 @@ fn steering(snapshot: &Snapshot, steer: &Steer, id: SteerId, steered: &Steered, 
 /// All that is said of where the client is, the most exact first, and to whom it makes it near.
 fn nearness(snapshot: &Snapshot, steer: &Steer, client: &Client) -> Vec<Value> {
     let config = &snapshot.topology.config;
-    let name = |place: &usize| {
-        let (dc, _) = steer.datacenters.get(*place)?;
-        config.datacenters.get(dc.index()).map(|dc| dc.name.as_str())
-    };
+    let names: Vec<&str> = config.candidates(steer).map(|dc| dc.name.as_str()).collect();
     let hits = near::hits(&localities(config, steer), &snapshot.topology.assets.atlas, client.network);
     let hit = |hit: near::Hit| {
         json!({
             "said": hit.locality.to_string(),
             "by": hit.file.map_or_else(|| "configuration".into(), |file| file.display().to_string()),
-            "near_to": hit.candidates.iter().filter_map(name).collect::<Vec<_>>(),
+            "near_to": hit.candidates.iter().filter_map(|place| names.get(*place)).collect::<Vec<_>>(),
             "counts": hit.counts,
         })
     };
@@ -149,7 +144,7 @@ fn candidates(snapshot: &Snapshot, steer: &Steer, id: SteerId, plan: &Plan, clie
     let config = &snapshot.topology.config;
     let ranking = plan.ranking(client);
     let picks = plan.choose(client);
-    let one = |(index, (seat, (dc, _))): (usize, (&Seat, &(crate::base::ids::DatacenterId, u32)))| {
+    let one = |(index, (seat, dc)): (usize, (&Seat, &Datacenter))| {
         let place_in_rank = ranking.iter().position(|r| usize::from(r.index) == index);
         let rank = place_in_rank.and_then(|r| ranking.get(r));
         let chosen = picks.picks().iter().any(|p| usize::from(*p) == index);
@@ -157,10 +152,10 @@ fn candidates(snapshot: &Snapshot, steer: &Steer, id: SteerId, plan: &Plan, clie
         let held_by = candidate.and_then(|c| c.held_by).and_then(|s| config.services.get(s.index()));
         let (path, standby) = place(&steer.members, index).unwrap_or_default();
         json!({
-            "datacenter": config.datacenters.get(dc.index()).map(|d| &d.name),
+            "datacenter": dc.name,
             "pool": path,
             "standby": standby,
-            "addresses": config.datacenters.get(dc.index()).map(|d| &d.addresses),
+            "addresses": dc.addresses,
             "weight": seat.configured,
             "effective": seat.effective as f64 / 1_000.0,
             "state": seat.state,
@@ -180,7 +175,7 @@ fn candidates(snapshot: &Snapshot, steer: &Steer, id: SteerId, plan: &Plan, clie
             "excluded": if chosen { None } else { Some(excluded(seat, plan.lets(index, client), standby, rank)) },
         })
     };
-    plan.seats().iter().zip(&steer.datacenters).enumerate().map(one).collect()
+    plan.seats().iter().zip(config.candidates(steer)).enumerate().map(one).collect()
 }
 
 /// Why a candidate is not in the answer: the first that applies, in the order of evaluation.
@@ -204,15 +199,10 @@ const fn excluded(seat: &Seat, fenced_in: bool, standby: bool, rank: Option<&Ran
 }
 
 fn answered(table: &Table, name: &[u8], wanted: u16, client: IpAddr, ecs: bool, prefix: (u8, u8)) -> Value {
-    let mut query = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(ecs)];
-    query.extend(name);
-    query.extend(wanted.to_be_bytes());
-    query.extend([0, 1]);
-    if ecs {
-        let option = subnet(client, prefix);
-        query.extend([0, 0, rtype::OPT as u8, 0x04, 0xd0, 0, 0, 0, 0, 0, option.len() as u8]);
-        query.extend(option);
-    }
+    let options = if ecs { subnet(client, prefix) } else { Vec::new() };
+    let mut query = lookup::query(name, wanted, 0, 0, &options);
+    // A resolver does not ask an authority to recurse.
+    query[2] = 0;
     let mut out = vec![0; MAX_TCP];
     let meta = Meta { client, transport: Transport::Tcp, now: SystemClock.wall() };
     let Outcome::Send(sent) = answer(table, &query, &meta, &mut out) else { return Value::Null };
@@ -237,13 +227,12 @@ fn stands_for(client: IpAddr) -> Option<IpAddr> {
 
 /// The client subnet option of a resolver that passes on as much as we use.
 fn subnet(client: IpAddr, prefix: (u8, u8)) -> Vec<u8> {
-    let (family, length, octets) = match Client::new(client, prefix).network {
-        IpAddr::V4(a) => (1, prefix.0.min(32), a.octets().to_vec()),
-        IpAddr::V6(a) => (2, prefix.1.min(128), a.octets().to_vec()),
-    };
-    let address = octets.get(..usize::from(length).div_ceil(8)).unwrap_or_default();
-    let head = [0, ecs::CODE as u8, 0, 4 + address.len() as u8, 0, family, length, 0];
-    [&head, address].concat()
+    let network = Client::new(client, prefix).network;
+    let source = if network.is_ipv4() { prefix.0 } else { prefix.1 };
+    let mut option = vec![0; ecs::MAX_WRITTEN];
+    let length = ecs::Subnet::of(network, source).write(0, &mut option);
+    option.truncate(length);
+    option
 }
 
 #[cfg(test)]

@@ -329,6 +329,15 @@ impl Ask {
     }
 }
 
+/// A message that asks for nothing but a cookie (RFC 7873 section 5.4).
+pub(crate) fn for_a_cookie(cookie: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0xab, 0xcd, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 41, 4, 208, 0, 0, 0, 0];
+    packet.extend((4 + cookie.len() as u16).to_be_bytes());
+    packet.extend([0, 10, 0, cookie.len() as u8]);
+    packet.extend(cookie);
+    packet
+}
+
 /// An answer in short, as hickory-proto reads it: `RCODE flags | answers | authorities | additionals | options`.
 pub(crate) fn show(message: &[u8]) -> String {
     use hickory_proto::op::Message;

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use tokio::time::sleep;
@@ -15,7 +14,7 @@ use super::answer::{Meta, Outcome, Sent, Transport, answer};
 use super::guard::Guard;
 use super::guests::{Guests, Room};
 use super::table::Table;
-use super::tally::{Tally, Told};
+use super::tally::{FLUSH, Tally, Told};
 use super::transfer::Gate;
 use crate::base::clock::{Clock as _, SystemClock, Wall};
 use crate::config::Connections;
@@ -24,8 +23,6 @@ use crate::snapshot::Published;
 use crate::snapshot::views::Slot;
 use crate::wire::dns::MAX_TCP;
 
-/// How often counters go to the metrics.
-const FLUSH: Duration = Duration::from_secs(1);
 /// What is read from a stream at once: some hundred queries.
 const PAGE: usize = 8 * 1_024;
 /// Who is still at a PROXY header or a handshake counts apart, a quarter of all connections: strangers who never finish

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http::{Method, Request, Response, StatusCode, request};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use metrics::Counter;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -26,9 +26,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::draft::{Budget, Draft, Excess};
 use super::guests::Guest;
 use super::house::{End, House};
 use crate::config::Connections;
+use crate::net::http::{self as serving, Limits, Parting};
 use crate::observe::names::dns as metric;
 use crate::wire::dns::MAX_TCP;
 use crate::wire::doh;
@@ -39,10 +41,11 @@ const MESSAGE: &str = "application/dns-message";
 const HEAD_BYTES: usize = 16 * 1_024;
 /// Streams of one HTTP/2 connection at a time. RFC 9113 section 6.5.2 wants at least 100.
 const STREAMS: u32 = 100;
-/// Octets of one HTTP/2 stream, and of one connection, on their way to us unread: the largest query, and two of them.
+/// Octets of one HTTP/2 stream, and of one connection, on their way to us: the largest query, and two of them. Flow control
+/// bounds by it what is unread, the budget what has been read of queries that are not whole.
 const WINDOW: (u32, u32) = (MAX_TCP as u32, 2 * MAX_TCP as u32);
-/// Octets of one HTTP/2 stream on their way to the client unsent.
-const SEND_BUFFER: usize = MAX_TCP;
+/// What an HTTP/2 connection may take; of one stream, an answer is on its way to the client unsent.
+const LIMITS: Limits = Limits { head: HEAD_BYTES as u32, streams: STREAMS, window: WINDOW, send_buffer: MAX_TCP };
 
 /// Speaks HTTP with clients, within limits.
 pub(super) struct Speaker {
@@ -53,16 +56,10 @@ pub(super) struct Speaker {
 
 impl Default for Speaker {
     fn default() -> Self {
-        let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+        let mut http1 = http1::Builder::new();
         // Time is kept here, not there: without a whole request for so long, the connection is over.
         http1.max_buf_size(HEAD_BYTES).header_read_timeout(None::<Duration>).pipeline_flush(true);
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
-            .initial_stream_window_size(WINDOW.0)
-            .initial_connection_window_size(WINDOW.1)
-            .max_send_buf_size(SEND_BUFFER);
+        let http2 = serving::http2(LIMITS);
         let refusals = Refusal::ALL.map(|r| metric::HTTPS_REFUSED.counter(&[r.status().as_str()]));
         Self { http1, http2, refusals }
     }
@@ -88,6 +85,7 @@ impl Speaker {
             patience: limits.idle,
             guest,
             asked: Notify::new(),
+            unfinished: Budget::new(WINDOW.1 as usize),
         });
         let (io, service) = (TokioIo::new(tls), Waiter(Arc::clone(&visit)));
         if is_http2 {
@@ -120,25 +118,6 @@ async fn attend(connection: impl Parting, visit: &Visit, leave: &CancellationTok
     }
 }
 
-/// A connection that can be told to finish what runs and to begin nothing new.
-trait Parting: Future<Output = hyper::Result<()>> {
-    fn part(self: Pin<&mut Self>);
-}
-
-type Stream = TokioIo<Box<TlsStream<TcpStream>>>;
-
-impl Parting for http1::Connection<Stream, Waiter> {
-    fn part(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl Parting for http2::Connection<Stream, Waiter, TokioExecutor> {
-    fn part(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 /// One connection, as its requests see it.
 struct Visit {
     house: Arc<House>,
@@ -148,6 +127,8 @@ struct Visit {
     patience: Duration,
     guest: Guest,
     asked: Notify,
+    /// What its streams have sent of queries that are not whole.
+    unfinished: Budget,
 }
 
 /// What hyper calls with each request.
@@ -177,30 +158,17 @@ impl Service<Request<Incoming>> for Waiter {
 impl Visit {
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Refusal> {
         let (head, body) = request.into_parts();
+        // The head takes far more room than what it says, and the body may be long in coming.
+        let asked = self.asked_by(&head);
+        drop(head);
         // Read in any case: clients take a refusal that comes before the end of their request for a broken stream.
         let body = self.body(body).await?;
-        if head.uri.path() != &*self.path {
-            return Err(Refusal::Path);
-        }
-        let query = match head.method {
-            Method::GET => {
-                let text = head.uri.query().and_then(doh::parameter).ok_or(Refusal::Query)?;
-                Bytes::from(doh::decode(text).filter(|query| query.len() <= MAX_TCP).ok_or(Refusal::Query)?)
-            }
-            Method::POST => {
-                let said = head.headers.get(CONTENT_TYPE);
-                if !said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes())) {
-                    return Err(Refusal::Type);
-                }
-                body
-            }
-            _ => return Err(Refusal::Method),
-        };
+        let query = asked?.unwrap_or(body);
         // Whole and well-formed as HTTP: now it counts as asking.
         self.asked.notify_one();
         self.guest.active();
         let answered = self.house.at_desk(|desk, table| {
-            let (message, sent) = desk.answer(table, &query, self.client)?;
+            let (message, sent) = desk.answer(table, query.octets(), self.client)?;
             Some((Bytes::copy_from_slice(message), doh::freshness(message), sent.reason.is_some()))
         });
         // Less than a header, or itself an answer.
@@ -211,17 +179,49 @@ impl Visit {
         Ok(response)
     }
 
-    async fn body(&self, body: Incoming) -> Result<Bytes, Refusal> {
+    /// The query that stands in the head; `None` where it is the body.
+    fn asked_by(&self, head: &request::Parts) -> Result<Option<Draft>, Refusal> {
+        if head.uri.path() != &*self.path {
+            return Err(Refusal::Path);
+        }
+        match head.method {
+            Method::GET => {
+                let text = head.uri.query().and_then(doh::parameter).ok_or(Refusal::Query)?;
+                let mut query = self.unfinished.draft(MAX_TCP);
+                query.push(&doh::decode(text).ok_or(Refusal::Query)?).map_err(|excess| match excess {
+                    Excess::Query => Refusal::Query,
+                    Excess::Budget => Refusal::Load,
+                })?;
+                Ok(Some(query))
+            }
+            Method::POST => {
+                let said = head.headers.get(CONTENT_TYPE);
+                let fits = said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(MESSAGE.as_bytes()));
+                if fits { Ok(None) } else { Err(Refusal::Type) }
+            }
+            _ => Err(Refusal::Method),
+        }
+    }
+
+    async fn body(&self, mut body: Incoming) -> Result<Draft, Refusal> {
         if body.size_hint().lower() > MAX_TCP as u64 {
             return Err(Refusal::Size);
         }
-        match timeout(self.patience, Limited::new(body, MAX_TCP).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::Size),
-            // The client broke off: nobody will read this.
-            Ok(Err(_)) => Err(Refusal::Query),
-            Err(_) => Err(Refusal::Time),
-        }
+        let mut draft = self.unfinished.draft(MAX_TCP);
+        let read = async {
+            while let Some(frame) = body.frame().await {
+                // The client broke off: nobody will read this.
+                let frame = frame.map_err(|_| Refusal::Query)?;
+                let piece = frame.data_ref().map_or(&[][..], |data| data);
+                draft.push(piece).map_err(|excess| match excess {
+                    Excess::Query => Refusal::Size,
+                    Excess::Budget => Refusal::Load,
+                })?;
+            }
+            Ok(())
+        };
+        timeout(self.patience, read).await.unwrap_or(Err(Refusal::Time))?;
+        Ok(draft)
     }
 }
 
@@ -250,10 +250,12 @@ enum Refusal {
     Size,
     /// A body that is no message.
     Type,
+    /// With what other streams of the connection have begun, it is too much at a time.
+    Load,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] = [Self::Query, Self::Path, Self::Method, Self::Time, Self::Size, Self::Type];
+    const ALL: [Self; 7] = [Self::Query, Self::Path, Self::Method, Self::Time, Self::Size, Self::Type, Self::Load];
 
     const fn status(self) -> StatusCode {
         match self {
@@ -263,6 +265,7 @@ impl Refusal {
             Self::Time => StatusCode::REQUEST_TIMEOUT,
             Self::Size => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Type => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Load => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -274,6 +277,7 @@ impl Refusal {
             Self::Time => "the body did not come in time\n",
             Self::Size => "a DNS message has at most 65535 octets\n",
             Self::Type => "the body has to be application/dns-message (RFC 8484)\n",
+            Self::Load => "the connection has begun more queries than it ends\n",
         }
     }
 

@@ -4,14 +4,17 @@
 //! writer can't take in time is lost, and counted.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use metrics::Counter;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Meta, Sent, Standing};
@@ -98,32 +101,55 @@ pub(super) fn channel() -> (SyncSender<Line>, Receiver<Line>) {
 }
 
 /// Writes what comes, to where the published configuration says, until `shutdown`; then what is left.
-pub(super) fn serve(lines: &Receiver<Line>, published: &Published, shutdown: &CancellationToken) {
-    let mut writer = Writer::default();
+pub(super) async fn serve(lines: Receiver<Line>, published: Arc<Published>, shutdown: CancellationToken) {
+    let (mut writer, mut generations) = (Writer::default(), published.subscribe());
     loop {
         let last = shutdown.is_cancelled();
-        let config = &published.load().topology.config;
-        let path = config.dns.as_ref().and_then(|d| d.guard.log.as_ref()).map(|l| l.file.clone());
-        writer.turn(path.as_deref(), lines, SystemClock.mono());
+        let path = {
+            let config = &published.load().topology.config;
+            config.dns.as_ref().and_then(|d| d.guard.log.as_ref()).map(|l| l.file.clone())
+        };
+        writer.turn(path.as_deref(), &lines, SystemClock.mono());
         if last {
             return;
         }
-        // A pause, not a wait for a line: waking this thread would cost those that answer a syscall.
-        std::thread::park_timeout(TURN);
+        // A pause, not a wait for a line: waking this thread would cost those that answer a syscall. Without a file there is
+        // no line, and nothing to do until there is another configuration.
+        tokio::select! {
+            () = sleep(TURN), if path.is_some() => {}
+            Ok(()) = generations.changed(), if path.is_none() => {}
+            () = shutdown.cancelled() => {}
+        }
     }
 }
 
-#[derive(Default)]
 struct Writer {
     open: Option<Open>,
     looked: Mono,
     /// What went wrong last, told once.
     told: Option<io::ErrorKind>,
+    /// The lines of a turn.
+    sheet: Vec<u8>,
+    written: Counter,
+    lost: Counter,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self {
+            open: None,
+            looked: Mono::default(),
+            told: None,
+            sheet: Vec::new(),
+            written: metric::LOG_LINES.counter(&["written"]),
+            lost: metric::LOG_LINES.counter(&["lost"]),
+        }
+    }
 }
 
 struct Open {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
     /// Device and number of the file.
     id: (u64, u64),
 }
@@ -132,7 +158,7 @@ impl Open {
     fn new(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
         let meta = file.metadata()?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::new(file), id: (meta.dev(), meta.ino()) })
+        Ok(Self { path: path.to_owned(), file, id: (meta.dev(), meta.ino()) })
     }
 
     fn is_there(&self) -> bool {
@@ -148,37 +174,39 @@ impl Writer {
             self.open = self.open.take().filter(Open::is_there);
         }
         self.open = self.open.take().filter(|open| Some(&*open.path) == path);
-        let (mut written, mut lost) = (0, 0);
-        let result = lines.try_iter().take(WAITING).try_for_each(|line| {
-            lost += 1;
-            if let Some(file) = self.file(path)? {
-                line.write(file)?;
-                (lost, written) = (lost - 1, written + 1);
-            }
-            Ok(())
-        });
-        let result = result.and_then(|()| self.open.as_mut().map_or(Ok(()), |open| open.file.flush()));
-        if let Err(error) = &result {
-            self.open = None;
-            // What waits was sampled for a file that is not to be had; the next turn tries again.
-            lost += lines.try_iter().take(WAITING).count() as u64;
-            if self.told != Some(error.kind()) {
-                self.told = Some(error.kind());
-                tracing::warn!(%error, path = ?path, "the query log can't be written: lines are lost until it can");
-            }
-        } else if written > 0 {
-            self.told = None;
+        self.sheet.clear();
+        let sheet = &mut self.sheet;
+        // Into memory: this cannot fail.
+        let count = lines.try_iter().take(WAITING).filter(|line| line.write(sheet).is_ok()).count() as u64;
+        if count == 0 {
+            return;
         }
-        metric::LOG_LINES.counter(&["written"]).increment(written);
-        metric::LOG_LINES.counter(&["lost"]).increment(lost);
+        match self.put(path) {
+            Ok(()) => {
+                self.told = None;
+                self.written.increment(count);
+            }
+            // Some of them may have come to stand in the file; which, nobody can say.
+            Err(error) => {
+                self.open = None;
+                self.lost.increment(count);
+                if self.told != Some(error.kind()) {
+                    self.told = Some(error.kind());
+                    tracing::warn!(%error, path = ?path, "the query log can't be written: lines are lost until it can");
+                }
+            }
+        }
     }
 
-    fn file(&mut self, path: Option<&Path>) -> io::Result<Option<&mut BufWriter<File>>> {
-        let Some(path) = path else { return Ok(None) };
-        if self.open.is_none() {
-            self.open = Some(Open::new(path)?);
-        }
-        Ok(self.open.as_mut().map(|open| &mut open.file))
+    /// Writes the sheet.
+    fn put(&mut self, path: Option<&Path>) -> io::Result<()> {
+        // Lines that were sampled for a file which is not wanted any more.
+        let path = path.ok_or(io::ErrorKind::NotFound)?;
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => Open::new(path)?,
+        };
+        self.open.insert(open).file.write_all(&self.sheet)
     }
 }
 
@@ -191,6 +219,8 @@ impl Sent {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
     use crate::dns::fixture::{Ask, world};
     use crate::dns::table::Table;
@@ -231,5 +261,23 @@ mod tests {
         assert_eq!(fits, WAITING);
         writer.turn(Some(&path), &lines, second(14));
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1 + WAITING);
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_does_not_take_are_lost_not_written() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let metrics = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let (sender, lines) = channel();
+            let mut writer = Writer::default();
+            for turn in 1..=3 {
+                (0..100).for_each(|_| sender.try_send(line("host.example.test.")).unwrap());
+                writer.turn(Some(Path::new("/dev/full")), &lines, Mono::from_millis(turn));
+                assert!(lines.try_recv().is_err(), "nothing waits");
+            }
+            let text = metrics.render();
+            assert!(text.contains("log_lines_total{outcome=\"lost\"} 300"), "{text}");
+            assert!(text.contains("log_lines_total{outcome=\"written\"} 0"), "{text}");
+        });
     }
 }

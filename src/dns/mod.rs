@@ -23,6 +23,7 @@ mod alias;
 pub mod answer;
 pub mod atlas;
 mod door;
+mod draft;
 mod explain;
 #[cfg(test)]
 mod fixture;
@@ -142,22 +143,13 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
     let (lines, inbox) = log::channel();
     let staff = Staff { published, guard: Arc::new(Guard::new(lines)), shutdown: token, alive };
     if !sockets.is_empty() {
-        let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
-        spawn("dns-log".into(), move || {
-            log::serve(&inbox, &published, &shutdown);
-            drop(alive);
-        })?;
+        let (published, shutdown) = (Arc::clone(&staff.published), staff.shutdown.clone());
+        staff.runtime("dns-log".into(), move || log::serve(inbox, published, shutdown))?;
     }
     for (i, socket) in sockets.datagrams.into_iter().enumerate() {
-        udp::prepare(&socket).map_err(StartError::Thread)?;
-        let (published, shutdown, alive) = (Arc::clone(&staff.published), staff.shutdown.clone(), staff.alive.clone());
+        let (published, shutdown) = (Arc::clone(&staff.published), staff.shutdown.clone());
         let guard = Arc::clone(&staff.guard);
-        spawn(format!("dns-udp-{i}"), move || {
-            udp::serve(&socket, &published, &guard, &shutdown);
-            // Whoever hears that all have ended may open the address again.
-            drop(socket);
-            drop(alive);
-        })?;
+        staff.thread(format!("dns-udp-{i}"), move || udp::serve(&socket, &published, &guard, &shutdown))?;
     }
     if snapshot.topology.config.dns.is_some() {
         staff.errands()?;
@@ -173,15 +165,6 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
         let config = quic::config(tls(SecureWay::Quic)?).map_err(|source| TlsError::Setup { source })?;
         staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house))?;
     }
-    if snapshot.topology.config.dns.is_some() {
-        let (published, shutdown, alive) = (staff.published, staff.shutdown, staff.alive);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(StartError::Thread)?;
-        spawn("dns-keys".into(), move || {
-            runtime.block_on(sign::watch::watch(published, shutdown));
-            drop(alive);
-        })?;
-    }
     stop.disarm();
     Ok(Server { addresses, guard: staff.guard, running })
 }
@@ -196,15 +179,12 @@ struct Staff {
 
 impl Staff {
     /// Starts what the name server does unasked: it looks up what ALIAS names stand for, and tells secondaries of new
-    /// versions. On a thread of its own, so that no query waits for it.
+    /// versions, and operators of keys that run out. On a thread of its own, so that no query waits for it.
     fn errands(&self) -> Result<(), StartError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let aliases = alias::refresh(Arc::clone(&self.published), self.shutdown.clone());
-        let notifies = notify::tell(Arc::clone(&self.published), self.shutdown.clone());
-        let alive = self.alive.clone();
-        spawn("dns-errands".into(), move || {
-            runtime.block_on(async { tokio::join!(aliases, notifies) });
-            drop(alive);
+        let given = || (Arc::clone(&self.published), self.shutdown.clone());
+        let ((a, aliases), (n, notifies), (k, keys)) = (given(), given(), given());
+        self.runtime("dns-errands".into(), move || async move {
+            tokio::join!(alias::refresh(a, aliases), notify::tell(n, notifies), sign::watch::watch(k, keys));
         })
     }
 
@@ -226,7 +206,7 @@ impl Staff {
         })
     }
 
-    /// Starts a thread with a runtime of its own.
+    /// Starts the thread of a transport that has a house.
     fn run<F>(
         &self,
         transport: Transport,
@@ -235,20 +215,32 @@ impl Staff {
     where
         F: Future<Output = std::io::Result<()>>,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         let house = Arc::new(House::new(transport, Arc::clone(&self.published), &self.guard, self.shutdown.clone()));
-        let alive = self.alive.clone();
-        spawn(format!("dns-{}", transport.as_str()), move || {
-            if let Err(error) = runtime.block_on(async move { serve(house).await }) {
+        self.runtime(format!("dns-{}", transport.as_str()), move || async move {
+            if let Err(error) = serve(house).await {
                 tracing::error!(%error, transport = transport.as_str(), "the name server could not begin");
             }
-            drop(alive);
         })
     }
-}
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
-    thread::Builder::new().name(name).spawn(run).map(drop).map_err(StartError::Thread)
+    /// Starts a thread with a runtime of its own.
+    fn runtime<F>(&self, name: String, work: impl FnOnce() -> F + Send + 'static) -> Result<(), StartError>
+    where
+        F: Future<Output = ()>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+        self.thread(name, move || runtime.block_on(async move { work().await }))
+    }
+
+    /// Starts a thread. Whoever hears that all have ended may open their addresses again: what `work` holds goes first.
+    fn thread(&self, name: String, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let alive = self.alive.clone();
+        let run = move || {
+            work();
+            drop(alive);
+        };
+        thread::Builder::new().name(name).spawn(run).map(drop).map_err(StartError::Thread)
+    }
 }
 
 /// What the name server listens on.
@@ -287,8 +279,7 @@ impl Sockets {
         }
         for &address in listen(SecureWay::Quic) {
             let socket = listen::udp(address, Share::Alone)?;
-            let bound = socket.local_addr();
-            addresses.quic.push(bound.map_err(|source| ListenError::Other { transport: "UDP", address, source })?);
+            addresses.quic.push(socket.local_addr().map_err(|source| other("UDP", address, source))?);
             sockets.quic.push(socket);
         }
         Ok((addresses, sockets))
@@ -296,7 +287,7 @@ impl Sockets {
 }
 
 fn local(address: SocketAddr, listener: &TcpListener) -> Result<SocketAddr, ListenError> {
-    listener.local_addr().map_err(|source| other(address, source))
+    listener.local_addr().map_err(|source| other("TCP", address, source))
 }
 
 /// Opens `address` for TCP and, by `threads` sockets, for UDP: on the same port, also where that is ours to choose.
@@ -310,15 +301,19 @@ fn open(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSock
         let stream = listen::tcp(address, Share::Alone)?;
         let bound = local(address, &stream)?;
         match (0..threads).map(|_| listen::udp(bound, share)).collect() {
-            Ok(sockets) => return Ok((stream, sockets)),
+            Ok(sockets) => {
+                let sockets: Vec<UdpSocket> = sockets;
+                sockets.iter().try_for_each(udp::prepare).map_err(|source| other("UDP", bound, source))?;
+                return Ok((stream, sockets));
+            }
             Err(ListenError::InUse { .. }) if tries > 0 => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-const fn other(address: SocketAddr, source: std::io::Error) -> ListenError {
-    ListenError::Other { transport: "TCP", address, source }
+const fn other(transport: &'static str, address: SocketAddr, source: std::io::Error) -> ListenError {
+    ListenError::Other { transport, address, source }
 }
 
 #[cfg(test)]

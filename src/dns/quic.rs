@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ReadToEndError, RecvStream, SendStream, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::draft::{Budget, Draft, Excess};
 use super::guests::Guest;
 use super::house::{End, House, lobby, room};
 use crate::base::task;
@@ -31,12 +32,14 @@ use crate::wire::dns::{HEADER, MAX_TCP, Query};
 const STREAMS: u32 = 100;
 /// A whole query with its length before it.
 const WHOLE_QUERY: usize = 2 + MAX_TCP;
-/// Octets of one connection on their way to us unread: two queries of the largest size.
+/// Octets of one connection on their way to us: two queries of the largest size. Flow control bounds by it what is unread,
+/// the budget what has been read of queries that are not whole.
 const RECEIVE_WINDOW: u32 = 2 * WHOLE_QUERY as u32;
 /// Octets of one connection on their way to the client that it has not acknowledged.
 const SEND_WINDOW: u64 = 256 * 1_024;
-/// After so long without a packet the peer is gone. Above any idle limit of ours, which counts queries, not packets.
-const SILENCE: Duration = Duration::from_mins(2);
+/// After so long without a packet the peer is gone. Above any idle limit that can be configured (an hour), which counts
+/// queries, not packets, and ends the connection with a word.
+const SILENCE: Duration = Duration::from_mins(61);
 /// Handshakes that nobody has taken up yet, and octets that came ahead for them.
 const WAITING: (usize, u64) = (256, 1 << 20);
 
@@ -160,6 +163,7 @@ async fn converse(
     house: &Arc<House>,
 ) -> End {
     let mut streams = JoinSet::new();
+    let unfinished = Budget::new(RECEIVE_WINDOW as usize);
     let end = loop {
         // Streams that stay open ask nothing: the timer runs until a query is answered.
         let mut idle = pin!(sleep(limits.idle));
@@ -175,7 +179,8 @@ async fn converse(
                 () = leave.cancelled() => break Some(house.why_leave()),
                 stream = connection.accept_bi() => match stream {
                     Ok((send, receive)) => {
-                        streams.spawn(answer(send, receive, client, *limits, Arc::clone(house)));
+                        let draft = unfinished.draft(WHOLE_QUERY);
+                        streams.spawn(answer(send, receive, draft, client, *limits, Arc::clone(house)));
                     }
                     Err(_) => break Some(End::Client),
                 },
@@ -197,26 +202,30 @@ async fn converse(
 async fn answer(
     mut send: SendStream,
     mut receive: RecvStream,
+    mut draft: Draft,
     client: IpAddr,
     limits: Connections,
     house: Arc<House>,
 ) -> Stream {
     // RFC 9250 section 4.2: a query is whole when its stream has ended.
-    let read = match timeout(limits.idle, receive.read_to_end(WHOLE_QUERY)).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(ReadToEndError::TooLong)) => return Stream::Broken,
-        Ok(Err(ReadToEndError::Read(_))) => return Stream::Cancelled,
-        Err(_) => {
-            let _ = receive.stop(code::REQUEST_CANCELLED);
-            let _ = send.reset(code::REQUEST_CANCELLED);
-            return Stream::Cancelled;
-        }
+    let given_up = match timeout(limits.idle, read(&mut receive, &mut draft)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(Unread::TooLong)) => return Stream::Broken,
+        Ok(Err(Unread::Broken)) => return Stream::Cancelled,
+        Ok(Err(Unread::Excessive)) => Some(code::EXCESSIVE_LOAD),
+        Err(_) => Some(code::REQUEST_CANCELLED),
     };
-    let Some(query) = query(&read) else { return Stream::Broken };
+    if let Some(code) = given_up {
+        let _ = receive.stop(code);
+        let _ = send.reset(code);
+        return Stream::Cancelled;
+    }
+    let Some(query) = query(draft.octets()) else { return Stream::Broken };
     let framed = house.at_desk(|desk, table| {
         let (message, _) = desk.answer(table, query, client)?;
         Some([&(message.len() as u16).to_be_bytes(), message].concat())
     });
+    drop(draft);
     // Itself an answer, or nobody there to answer.
     let Some(framed) = framed.flatten() else { return Stream::Broken };
     let taken = async {
@@ -227,6 +236,27 @@ async fn answer(
         Ok(false) => Stream::Cancelled,
         Err(_) => Stream::Slow,
     }
+}
+
+/// Why a query does not become whole.
+enum Unread {
+    /// It is longer than any query.
+    TooLong,
+    /// With what other streams have begun, it is too much.
+    Excessive,
+    /// The client gave it up, or the connection broke.
+    Broken,
+}
+
+/// Reads `receive` to its end. In order: what comes ahead of a gap stays with QUIC, on its account.
+async fn read(receive: &mut RecvStream, draft: &mut Draft) -> Result<(), Unread> {
+    while let Some(chunk) = receive.read_chunk(WHOLE_QUERY, true).await.map_err(|_| Unread::Broken)? {
+        draft.push(&chunk.bytes).map_err(|excess| match excess {
+            Excess::Query => Unread::TooLong,
+            Excess::Budget => Unread::Excessive,
+        })?;
+    }
+    Ok(())
 }
 
 /// The one query of a stream: its length, then the message, under the id 0, and nothing behind it (RFC 9250 sections 4.2
@@ -243,12 +273,13 @@ fn query(read: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::path::Path;
 
     use metrics_exporter_prometheus::PrometheusBuilder;
     use quinn::crypto::rustls::QuicClientConfig;
 
     use super::*;
-    use crate::config::SecureWay;
+    use crate::config::{SecureWay, check};
     use crate::dns::answer::Transport;
     use crate::dns::fixture::{SERVER, everywhere, speaking};
     use crate::net::tls;
@@ -269,6 +300,16 @@ mod tests {
         assert_eq!(query(&framed(28, &plain)), Some(&plain[..]));
         let kept = [&plain[..27], &[4, 0, 11, 0, 0]].concat();
         assert_eq!(query(&framed(32, &kept)), None, "TCP's idle time means nothing here");
+    }
+
+    #[test]
+    fn no_idle_limit_that_can_be_configured_is_longer_than_the_silence() {
+        let read = |idle: &str| {
+            let text = format!("[node]\nname = \"n\"\n[dns]\nlisten = \"127.0.0.1:0\"\n[dns.tcp]\nidle = \"{idle}\"\n");
+            Some(check::parse(&text, Path::new("x")).ok()?.dns?.connections.idle)
+        };
+        assert!(read("1h").unwrap() < SILENCE);
+        assert_eq!(read("61m"), None, "an hour is the most");
     }
 
     #[test]

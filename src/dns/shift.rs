@@ -3,12 +3,13 @@
 //! Compares what is in force with what takes its place, name by name, before anybody is answered by it. Reports, and decides
 //! nothing: that `springtide reload` and the log show it is what keeps a swapped database from moving a continent unseen.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::table::Fixed;
-use crate::config::Policy;
+use crate::config::Steer;
 use crate::decide::near::Near;
 use crate::snapshot::Topology;
 
@@ -38,14 +39,17 @@ pub struct Reach {
 /// nothing moves.
 pub fn shifts(before: &Topology, after: &Topology) -> Vec<Shifted> {
     let (old, new) = (Fixed::of(before), Fixed::of(after));
+    let had: HashMap<&str, (usize, &Steer)> =
+        steers(before).enumerate().map(|(id, steer)| (steer.name.as_str(), (id, steer))).collect();
     let mut pairs: Vec<(&Arc<Near>, &Arc<Near>, Shifted)> = Vec::new();
-    for (id, steer) in after.config.dns.iter().flat_map(|dns| dns.steers.iter().enumerate()) {
-        let was =
-            before.config.dns.iter().flat_map(|dns| dns.steers.iter().enumerate()).find(|(_, s)| s.name == steer.name);
-        let Some((old_id, was)) = was.filter(|_| steer.policy.contains(&Policy::Near)) else { continue };
-        let names = candidates(after, steer);
+    for (id, steer) in steers(after).enumerate() {
+        let Some(&(old_id, was)) = had.get(steer.name.as_str()) else { continue };
+        if !steer.is_by_near() || !was.is_by_near() {
+            continue;
+        }
+        let names: Vec<&str> = candidates(after, steer).collect();
         let (Some(then), Some(now)) = (old.near(old_id), new.near(id)) else { continue };
-        if candidates(before, was) != names {
+        if !candidates(before, was).eq(names.iter().copied()) {
             continue;
         }
         if let Some((.., known)) = pairs.iter_mut().find(|(a, b, _)| Arc::ptr_eq(a, then) && Arc::ptr_eq(b, now)) {
@@ -60,7 +64,47 @@ pub fn shifts(before: &Topology, after: &Topology) -> Vec<Shifted> {
     pairs.into_iter().map(|(.., shifted)| shifted).filter(|shifted| shifted.moved > 0.0).collect()
 }
 
-fn candidates<'t>(topology: &'t Topology, steer: &crate::config::Steer) -> Vec<&'t str> {
-    let datacenters = &topology.config.datacenters;
-    steer.datacenters.iter().filter_map(|(dc, _)| datacenters.get(dc.index()).map(|dc| dc.name.as_str())).collect()
+fn steers(topology: &Topology) -> impl Iterator<Item = &Steer> {
+    topology.config.dns.iter().flat_map(|dns| &dns.steers)
+}
+
+fn candidates<'t>(topology: &'t Topology, steer: &'t Steer) -> impl Iterator<Item = &'t str> {
+    topology.config.candidates(steer).map(|dc| dc.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Datacenter, Member, Policy, Pool, Who};
+    use crate::dns::fixture;
+
+    /// The topology of three names, where Shenzhen is near to `near`: one by `near`, one whose pool is, one that is not.
+    fn world(near: &str) -> Arc<Topology> {
+        let dc = |place| Member { who: Who::Datacenter(place), weight: 0, standby: false };
+        let south =
+            Pool { name: "south".into(), policy: vec![Policy::Near], members: vec![dc(0), dc(1)], fail_below: 0.5 };
+        let pooled = Steer {
+            members: vec![Member { who: Who::Pool(south), weight: 80, standby: false }, dc(2)],
+            ..fixture::steer("pooled.example.test.", &[Policy::Failover])
+        };
+        let steers = vec![
+            fixture::steer("plain.example.test.", &[Policy::Near]),
+            pooled,
+            fixture::steer("weighted.example.test.", &[Policy::Weighted]),
+        ];
+        let topology = fixture::snapshot(Vec::new(), steers).topology;
+        let mut config = (*topology.config).clone();
+        let Datacenter { near: said, .. } = &mut config.datacenters[0];
+        *said = vec![crate::config::Locality::Net(near.parse().unwrap())];
+        Arc::new(Topology::build(Arc::new(config), topology.assets.clone(), None))
+    }
+
+    #[test]
+    fn a_name_whose_pool_steers_by_near_moves_with_the_files() {
+        let moved = shifts(&world("10.64.0.0/10"), &world("10.128.0.0/10"));
+        let names: Vec<&str> = moved.iter().flat_map(|s| &s.names).map(String::as_str).collect();
+        assert_eq!(names, ["plain.example.test.", "pooled.example.test."]);
+        assert!(moved.iter().all(|s| (s.moved - 2.0 / 1_024.0).abs() < 1e-9), "{moved:?}");
+        assert_eq!(shifts(&world("10.64.0.0/10"), &world("10.64.0.0/10")), []);
+    }
 }

@@ -40,8 +40,6 @@ const NONE: u32 = u32::MAX;
 pub struct Table {
     pub(super) fixed: Arc<Fixed>,
     pub(super) steered: Vec<Arc<Steered>>,
-    /// Generation of the snapshot that it was compiled from.
-    pub generation: u64,
 }
 
 /// What does not change while the topology stands.
@@ -154,7 +152,7 @@ impl Table {
             kept.unwrap_or_else(|| Arc::new(Steered::compile(snapshot, id, near, fences, &mut sites)))
         };
         let steered = fixed.near.iter().enumerate().map(one).collect();
-        Self { steered, generation: snapshot.generation, fixed: Arc::clone(&fixed) }
+        Self { steered, fixed: Arc::clone(&fixed) }
     }
 
     /// Where `name`, in lower case, leads.
@@ -522,9 +520,8 @@ pub(super) fn zone_of(owner: &[u8], apexes: &HashMap<&[u8], u32>) -> Option<u32>
 }
 
 /// What each candidate of `steer` says is near to it.
-pub(super) fn localities<'c>(config: &'c Config, steer: &Steer) -> Vec<&'c [Locality]> {
-    let candidates = steer.datacenters.iter();
-    candidates.map(|(dc, _)| config.datacenters.get(dc.index()).map_or(&[][..], |dc| &dc.near)).collect()
+pub(super) fn localities<'c>(config: &'c Config, steer: &'c Steer) -> Vec<&'c [Locality]> {
+    config.candidates(steer).map(|dc| dc.near.as_slice()).collect()
 }
 
 /// Who is near, and who is fenced, by steered name. Names with the same candidates share the first.

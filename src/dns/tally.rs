@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use metrics::Counter;
 
@@ -16,6 +17,7 @@ use super::top::{Place, Top};
 use crate::base::clock::Mono;
 use crate::base::entropy::Rng;
 use crate::base::prefix::truncate;
+use crate::config::Datacenter;
 use crate::decide::steer::{Nearness, Reason};
 use crate::observe::names::Metric;
 use crate::observe::names::dns as metric;
@@ -193,8 +195,8 @@ impl Tally {
         self.steered = steers
             .iter()
             .map(|steer| {
-                let dcs = steer.datacenters.iter().filter_map(|(dc, _)| config.datacenters.get(dc.index()));
-                dcs.map(|dc| Count::new(metric::STEERED.counter(&[&steer.name, &dc.name]))).collect()
+                let count = |dc: &Datacenter| Count::new(metric::STEERED.counter(&[&steer.name, &dc.name]));
+                config.candidates(steer).map(count).collect()
             })
             .collect();
         if let Some(dns) = &config.dns {
@@ -333,6 +335,9 @@ impl Drop for Tally {
         self.flush();
     }
 }
+
+/// How often a thread tells what it has counted.
+pub(super) const FLUSH: Duration = Duration::from_secs(1);
 
 /// When a thread last told what it has counted.
 pub(super) struct Told(pub(super) Mono);

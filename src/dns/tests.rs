@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpStream};
 use std::time::Duration;
 
-use super::fixture::{Ask, published, show, with_health, world};
+use super::fixture::{Ask, for_a_cookie, published, show, with_health, world};
 use super::*;
 use crate::base::ids::SteerId;
 use crate::snapshot::DcState;
+use crate::wire::dns::cookie::Secrets;
 
 mod everywhere;
 
@@ -117,5 +118,26 @@ fn a_generation_recompiles_the_names_that_have_moved_and_shares_the_rest() {
     let (old, new) = (table::Table::of(&before).unwrap(), table::Table::of(&after).unwrap());
     let shared: Vec<bool> = old.steered.iter().zip(&new.steered).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
     assert_eq!(shared, [true, true, false, true]);
-    assert_eq!((old.generation, new.generation), (1, 2));
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_but_a_cookie_gets_one_over_udp() {
+    let mut snapshot = world();
+    Arc::get_mut(&mut snapshot.topology).unwrap().assets.cookies = Secrets::one([7; 16]);
+    let server = start(published(snapshot), CancellationToken::new()).unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(server.addresses().plain[0]).unwrap();
+    let ask = |cookie: &[u8]| {
+        socket.send(&for_a_cookie(cookie)).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        // The code in both halves, no question, no records but the OPT, and what it holds.
+        (buffer[3] & 15, buffer[17], buffer[4..12].to_vec(), buffer[27..length].to_vec())
+    };
+    let alone = vec![0, 0, 0, 0, 0, 0, 0, 1];
+    let (low, high, counts, cookie) = ask(&[9; 8]);
+    assert_eq!((low, high, &counts, cookie.len()), (0, 0, &alone, 24));
+    assert_eq!(ask(&cookie), (0, 0, alone.clone(), cookie.clone()), "it is good");
+    assert_eq!(ask(&[9; 24]), (7, 1, alone, cookie), "BADCOOKIE, and a good one");
 }

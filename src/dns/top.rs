@@ -1,7 +1,7 @@
 //! Who and what is busiest, in bounded memory: names, networks, types, and networks that are limited.
 //!
 //! Each thread looks at one query of every batch, which stands for the whole batch: at low load that is every query, at high
-//! load one in sixteen. It counts what it sees with space-saving (Metwally, Agrawal, El Abbadi, ICDT 2005) in sets of eight,
+//! load one in 128. It counts what it sees with space-saving (Metwally, Agrawal, El Abbadi, ICDT 2005) in sets of eight,
 //! lets old counts fade, and shows a copy once a second. Whoever asks gets the copies of all threads in one, each count with
 //! its bounds: what a summary cannot know, it says. A thread counts for one transport, so telling them apart costs nothing.
 

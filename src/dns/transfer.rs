@@ -13,7 +13,7 @@ use super::answer::flawed;
 use super::table::Table;
 use crate::base::clock::Wall;
 use crate::snapshot::Snapshot;
-use crate::wire::dns::{Ede, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Reply, rtype};
+use crate::wire::dns::{Ede, HEADER, IN, MAX_TCP, Opt, Query, Rcode, Record, Reply, rtype};
 use crate::wire::name;
 use crate::wire::tsig::{self, Bad, Key, Signer, Tsig};
 use crate::wire::zone::{Change, Entry, Outgoing, RrSet, WireName, is_later, serial};
@@ -114,10 +114,8 @@ fn judge<'s>(
 fn old_serial(query: &[u8], asked: &Query) -> Option<u32> {
     let authority = u16::from_be_bytes(*query.get(8..10)?.first_chunk()?);
     // The owner is the question's name, spelled out or pointed to.
-    let at = name::skip(query, asked.question_end).filter(|_| authority == 1)?;
-    let (head, data) = query.get(at..)?.split_first_chunk::<10>()?;
-    let data = data.get(..usize::from(u16::from_be_bytes([head[8], head[9]])))?;
-    if u16::from_be_bytes([head[0], head[1]]) == rtype::SOA { serial(data) } else { None }
+    let soa = Record::read(query, asked.question_end).filter(|r| authority == 1 && r.rtype == rtype::SOA)?;
+    serial(soa.data)
 }
 
 /// What stands for the zone's ALIAS names now; `None` while that is not known: a secondary comes again.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Meta, Outcome, Transport, answer_in_place};
 use super::guard::{Fate, Guard};
 use super::table::Table;
-use super::tally::{Tally, Told};
+use super::tally::{FLUSH, Tally, Told};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::entropy::Rng;
 use crate::net::sys::{Batch, omit_path_mtu};
@@ -22,8 +22,6 @@ use crate::snapshot::views::Slot;
 
 /// How long a thread waits for a query before it looks whether it is to stop.
 const LOOK_UP: Duration = Duration::from_millis(200);
-/// How often counters go to the metrics.
-const FLUSH: Duration = Duration::from_secs(1);
 /// How many batches pass before the clock is read.
 const BATCHES: u32 = 64;
 /// How many errors in a row, without a query or an idle moment between them, mean that the socket is lost.
@@ -50,14 +48,14 @@ pub(super) fn serve(socket: &UdpSocket, published: &Published, guard: &Guard, sh
             return;
         }
     };
-    let mut desk = Desk { guard, tally: Tally::new(Transport::Udp, guard), rng: Rng::from_os() };
+    let mut seat = Seat { guard, tally: Tally::new(Transport::Udp, guard), rng: Rng::from_os() };
     let (mut told, mut batches, mut strikes) = (Told(SystemClock.mono()), 0, 0);
     while !shutdown.is_cancelled() {
         match batch.receive(socket) {
             Ok(received) => {
-                answer_batch(&mut batch, received, published, &mut desk);
+                answer_batch(&mut batch, received, published, &mut seat);
                 let unsent = batch.send(socket);
-                desk.tally.unsent(unsent);
+                seat.tally.unsent(unsent);
                 (batches, strikes) = (batches + 1, 0);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -73,20 +71,20 @@ pub(super) fn serve(socket: &UdpSocket, published: &Published, guard: &Guard, sh
             batches = 0;
             let now = SystemClock.mono();
             if now.since(told.0) >= FLUSH {
-                told.again(&mut desk.tally, now);
+                told.again(&mut seat.tally, now);
             }
         }
     }
 }
 
 /// What a thread works with.
-struct Desk<'g> {
+struct Seat<'g> {
     guard: &'g Guard,
     tally: Tally,
     rng: Rng,
 }
 
-fn answer_batch(batch: &mut Batch, received: usize, published: &Published, desk: &mut Desk<'_>) {
+fn answer_batch(batch: &mut Batch, received: usize, published: &Published, seat: &mut Seat<'_>) {
     let snapshot = published.look(Slot::Dns);
     let made;
     let table = match snapshot.views.peek::<Table>(Slot::Dns) {
@@ -99,7 +97,7 @@ fn answer_batch(batch: &mut Batch, received: usize, published: &Published, desk:
             None => return,
         },
     };
-    let Desk { guard, tally, rng } = desk;
+    let Seat { guard, tally, rng } = seat;
     tally.follow(&snapshot.topology);
     tally.batch(received);
     let (now, mono) = (SystemClock.wall(), SystemClock.mono());

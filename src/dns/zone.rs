@@ -12,7 +12,7 @@ use super::table::{apexes, cut_above, dname_above, is_cut, zone_of};
 use crate::base::file;
 use crate::config::{Dns, ZoneFile};
 use crate::wire::dns::rtype;
-use crate::wire::master::{self, Place, Record};
+use crate::wire::master::{self, MAX_FINDINGS, Place, Record};
 use crate::wire::name::{self, NameError};
 use crate::wire::rdata::type_name;
 use crate::wire::zone::{RrSet, WireName, Zone};
@@ -25,7 +25,7 @@ const MAX_FILE: u64 = 1 << 30;
 pub struct ZoneError {
     /// The zone's apex.
     pub origin: String,
-    /// What is wrong, in the order of the file; at least one.
+    /// What is wrong, in the order of the file; at least one, and of each kind the first fifty.
     pub findings: Vec<Finding>,
 }
 
@@ -207,6 +207,7 @@ fn keys_told_twice(zone: &Zone, text: &str, file: &Path) -> Vec<Finding> {
     let said = master::parse(text, file, &zone.origin, &mut read).records;
     said.into_iter()
         .filter(|r| r.owner == zone.origin && is_key(r.rtype))
+        .take(MAX_FINDINGS)
         .map(|r| Finding {
             place: r.place,
             problem: Problem::Unserved {
@@ -233,6 +234,9 @@ pub fn parse(
     let mut zone = Zone { origin, origin_text, names: BTreeMap::new() };
     for record in contents.records {
         if !name::is_within(&record.owner, &zone.origin) {
+            if findings.len() >= MAX_FINDINGS {
+                continue;
+            }
             let problem = Problem::OutOfZone { owner: name::show(&record.owner), origin: zone.origin_text.clone() };
             findings.push(Finding { place: record.place, problem });
             continue;
@@ -246,6 +250,7 @@ pub fn parse(
         .flat_map(|(owner, sets)| {
             judge(owner, sets, &zone).into_iter().map(move |(rtype, problem)| (owner, rtype, problem))
         })
+        .take(MAX_FINDINGS)
         .collect();
     // Where a record stood is not kept, for a million of them are right; where one is wrong the file is read again.
     let again = if judged.is_empty() { Vec::new() } else { master::parse(text, file, &zone.origin, read).records };

@@ -1,6 +1,7 @@
 //! Floor 4: sockets, TLS and the trait that requests pass through. IO, but no decisions.
 
 pub mod connect;
+pub mod http;
 pub mod listen;
 pub mod stage;
 pub mod sys;

@@ -18,7 +18,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -34,6 +34,7 @@ use super::worker::Worker;
 use super::{Stages, stages};
 use crate::base::ids::ListenerId;
 use crate::base::task::{self, Task};
+use crate::net::http::{self as serving, Limits, Parting};
 use crate::net::listen::{self, ListenError, Share};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
@@ -45,12 +46,9 @@ pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 const HEAD_BYTES: usize = 32 * 1024;
 /// Most that is read from, or buffered for, one HTTP/1 connection.
 const BUFFER_BYTES: usize = 128 * 1024;
-/// Streams of one HTTP/2 connection at a time (nginx's).
-const STREAMS: u32 = 128;
-/// Bytes of one HTTP/2 stream, and of one connection, on their way to us unread.
-const WINDOW: (u32, u32) = (256 * 1024, 1024 * 1024);
-/// Bytes of one HTTP/2 stream on their way to the client unsent.
-const SEND_BUFFER: usize = 256 * 1024;
+/// What an HTTP/2 connection may take (128 streams: nginx's).
+const LIMITS: Limits =
+    Limits { head: HEAD_BYTES as u32, streams: 128, window: (256 * 1024, 1024 * 1024), send_buffer: 256 * 1024 };
 /// How often an HTTP/2 client is asked whether it lives, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -351,18 +349,10 @@ struct Speaker {
 
 impl Default for Speaker {
     fn default() -> Self {
-        let (mut http1, mut http2) = (http1::Builder::new(), http2::Builder::new(TokioExecutor::new()));
+        let (mut http1, mut http2) = (http1::Builder::new(), serving::http2(LIMITS));
         // Heads, idleness and writes are timed by the sweep, without a timer a connection.
         http1.max_header_size(HEAD_BYTES).max_buf_size(BUFFER_BYTES).header_read_timeout(None);
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
-            .initial_stream_window_size(WINDOW.0)
-            .initial_connection_window_size(WINDOW.1)
-            .max_send_buf_size(SEND_BUFFER)
-            .keep_alive_interval(PING.0)
-            .keep_alive_timeout(PING.1);
+        http2.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
         Self { http1, http2 }
     }
 }
@@ -400,32 +390,8 @@ impl Service<Request<Incoming>> for Pipeline {
     }
 }
 
-/// A connection that can be told to finish.
-trait Draining: Future<Output = hyper::Result<()>> {
-    /// Finish what runs, begin nothing new.
-    fn drain(self: Pin<&mut Self>);
-}
-
-impl<T> Draining for http1::UpgradeableConnection<T, Pipeline>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<T> Draining for http2::Connection<T, Pipeline, TokioExecutor>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 /// Runs a connection to its end, or to the one that it is told.
-async fn drive(client: &Client, connection: impl Draining) {
+async fn drive(client: &Client, connection: impl Parting) {
     let mut connection = std::pin::pin!(connection);
     let mut is_draining = false;
     client.pulse.listen(&std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
@@ -435,7 +401,7 @@ async fn drive(client: &Client, connection: impl Draining) {
             Order::Drain if is_draining => {}
             Order::Drain => {
                 is_draining = true;
-                connection.as_mut().drain();
+                connection.as_mut().part();
             }
             Order::Close => return Poll::Ready(()),
         }

@@ -4,7 +4,7 @@
 //! its evidence is what a reload would keep. The node's maps are read again where they are asked for something else than
 //! they were read for; no other file is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -132,22 +132,24 @@ struct Sides<'a> {
     plans: Vec<Option<Plan>>,
     /// Names, each with the names of its candidates.
     names: Vec<(&'a str, Vec<&'a str>)>,
+    /// Where each stands among them.
+    places: HashMap<&'a str, usize>,
     prefix: (u8, u8),
 }
 
 impl<'a> Sides<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let config = &snapshot.topology.config;
-        let dc =
-            |id: crate::base::ids::DatacenterId| config.datacenters.get(id.index()).map_or("", |d| d.name.as_str());
         let steers = config.dns.iter().flat_map(|d| &d.steers);
-        let names = steers.map(|s| (s.name.as_str(), s.datacenters.iter().map(|(id, _)| dc(*id)).collect()));
+        let names = steers.map(|s| (s.name.as_str(), config.candidates(s).map(|dc| dc.name.as_str()).collect()));
+        let names: Vec<(&str, Vec<&str>)> = names.collect();
+        let places = names.iter().enumerate().map(|(place, (name, _))| (*name, place)).collect();
         let prefix = config.dns.as_ref().map_or((24, 56), |d| d.client_prefix);
-        Self { plans: crate::dns::plans(snapshot), names: names.collect(), prefix }
+        Self { plans: crate::dns::plans(snapshot), names, places, prefix }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|(known, _)| *known == name)
+        self.places.get(name).copied()
     }
 
     fn side(&self, name: &str) -> Option<Side<'_>> {

@@ -34,6 +34,11 @@ pub enum ReloadError {
     /// The router was not started from a file.
     #[error("this router was not started from a file: use `replace`")]
     NoFile,
+    /// The files could not be judged: a fault of ours, which the log has.
+    #[error(
+        "a fault of the router's own broke off the reading of the new configuration: please report what the log says"
+    )]
+    Fault,
     /// The health core did not answer.
     #[error("the health core did not take the new configuration within {} s", APPLY_WITHIN.as_secs())]
     Stuck,
@@ -132,7 +137,7 @@ impl Reloader {
             let shifts = dns::shifts(&old, &topology);
             Ok((topology, shifts))
         });
-        let made: Result<_, LoadError> = made.await.map_err(|_| ReloadError::Stuck)?;
+        let made: Result<_, LoadError> = made.await.map_err(|_| ReloadError::Fault)?;
         let (topology, shifts) = made.inspect_err(|e| {
             error!(target: "reload", "the new configuration is refused, the old one stays in force:\n{e}");
             self.refuse(Refused { at: SystemClock.mono(), what, findings: e.to_string() });
@@ -204,4 +209,25 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ),
     ];
     checks.into_iter().filter(|(_, changed)| *changed).map(|(what, _)| what.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::base::clock::{Mono, Wall};
+    use crate::control::step;
+    use crate::snapshot::Published;
+    use crate::snapshot::topology::Assets;
+
+    #[tokio::test]
+    async fn a_panic_while_files_are_read_is_not_put_down_to_the_health_core() {
+        let topology = Topology::build(Arc::default(), Assets::default(), None);
+        let published = Published::new(step::first(topology, None, Mono::from_millis(1_000), Wall(1_000)));
+        let (events, _inbox) = mpsc::channel(1);
+        let reloader = Reloader::new(control::Handle { published: Arc::new(published), events }, None);
+        let failed = reloader.apply(Files::All, |_| panic!("as a fault of ours would")).await;
+        assert!(matches!(failed, Err(ReloadError::Fault)), "{failed:?}");
+    }
 }

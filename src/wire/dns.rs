@@ -9,7 +9,7 @@ use super::name;
 pub mod cookie;
 mod edns;
 
-pub use edns::{BLOCK, EDE, Ede, Edns, Flaw, KEEPALIVE, NSID, Opt, PADDING};
+pub use edns::{BLOCK, Ede, Edns, Flaw, NSID, Opt};
 
 /// Octets of the header.
 pub const HEADER: usize = 12;
@@ -149,6 +149,8 @@ pub enum Fault {
     Opcode,
     /// Not exactly one question, or what follows is broken.
     Malformed,
+    /// No question, but a cookie: the client asks for ours (RFC 7873 section 5.4).
+    Unasked(Edns),
 }
 
 impl Query {
@@ -164,10 +166,16 @@ impl Query {
         if header[2] & 0x78 != 0 {
             return Err(Fault::Opcode);
         }
-        if header[4..6] != [0, 1] {
-            return Err(Fault::Malformed);
+        match [header[4], header[5]] {
+            [0, 1] => Self::read(packet, header).ok_or(Fault::Malformed),
+            [0, 0] => Err(unasked(packet).map_or(Fault::Malformed, Fault::Unasked)),
+            _ => Err(Fault::Malformed),
         }
-        Self::read(packet, header).ok_or(Fault::Malformed)
+    }
+
+    /// What stands for the query of a client that asks nothing, for a [`Reply`].
+    pub const fn unasked(edns: Edns) -> Self {
+        Self { question_end: HEADER, rtype: 0, class: IN, edns: Some(edns), signature: None }
     }
 
     fn read(packet: &[u8], header: &[u8; HEADER]) -> Option<Self> {
@@ -224,6 +232,57 @@ impl Query {
     /// The most that an answer over UDP may take, where we send no more than `ceiling`.
     pub fn udp_limit(&self, ceiling: usize) -> usize {
         self.edns.map_or(PLAIN_UDP, |e| usize::from(e.size).clamp(PLAIN_UDP, ceiling.max(PLAIN_UDP)))
+    }
+}
+
+/// The EDNS of a message without a question, where its OPT is all that it has, and has a cookie.
+fn unasked(packet: &[u8]) -> Option<Edns> {
+    let (start, [0, 0, 1]) = sections(packet)? else { return None };
+    let record = Record::read(packet, start).filter(|r| r.rtype == rtype::OPT && r.at == start + 1 + 10)?;
+    let edns = Edns::read(packet.get(start + 1..)?.first_chunk()?, record.data)?;
+    edns.cookie.is_some().then_some(edns)
+}
+
+/// Where the records of `message` begin, and how many its answer, authority and additional sections have.
+pub fn sections(message: &[u8]) -> Option<(usize, [u16; 3])> {
+    let header = message.first_chunk::<HEADER>()?;
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let mut at = HEADER;
+    for _ in 0..count(4) {
+        at = name::skip(message, at)? + 4;
+    }
+    Some((at, [count(6), count(8), count(10)]))
+}
+
+/// A record of a message behind its owner (RFC 1035 section 4.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'m> {
+    /// Type.
+    pub rtype: u16,
+    /// Class; the size of an OPT.
+    pub class: u16,
+    /// TTL in seconds; flags of an OPT.
+    pub ttl: u32,
+    /// Where its data begins.
+    pub at: usize,
+    /// Its data. Names in it may point elsewhere into the message.
+    pub data: &'m [u8],
+}
+
+impl<'m> Record<'m> {
+    /// The record that begins at `start`. `None`: it breaks off, or its owner is none.
+    pub fn read(message: &'m [u8], start: usize) -> Option<Self> {
+        let at = name::skip(message, start)?;
+        let [t0, t1, c0, c1, a, b, c, d, l0, l1] = *message.get(at..)?.first_chunk()?;
+        let at = at + 10;
+        let data = message.get(at..at + usize::from(u16::from_be_bytes([l0, l1])))?;
+        let (rtype, class) = (u16::from_be_bytes([t0, t1]), u16::from_be_bytes([c0, c1]));
+        Some(Self { rtype, class, ttl: u32::from_be_bytes([a, b, c, d]), at, data })
+    }
+
+    /// Where it ends.
+    pub const fn end(&self) -> usize {
+        self.at + self.data.len()
     }
 }
 
@@ -385,7 +444,7 @@ impl<'a> Reply<'a> {
             // RD and CD are copied (RFC 1035 section 4.1.1, RFC 4035 section 3.1.6).
             header[2] = 0x80 | u8::from(authoritative) << 2 | u8::from(truncated) << 1 | header[2] & 1;
             header[3] = header[3] & 0x10 | rcode as u8 & 0x0f;
-            [header[4], header[5]] = [0, 1];
+            // QDCOUNT is the query's: one, or none.
             [header[6], header[7]] = answers.to_be_bytes();
             [header[8], header[9]] = authority.to_be_bytes();
             [header[10], header[11]] = additional.to_be_bytes();

@@ -2,8 +2,7 @@
 //!
 //! Pure. Refuses what is not to the letter: one spelling of a query is one entry in every cache on the way.
 
-use super::dns::{HEADER, rtype};
-use super::name;
+use super::dns::{Record, rtype, sections};
 
 /// Octets of SOA data behind its two names: five numbers of 32 bits.
 const SOA_NUMBERS: usize = 20;
@@ -53,18 +52,12 @@ fn bits(characters: &[u8]) -> Option<u32> {
 /// For how many seconds a cache may keep `message`: the least TTL of what answers, and without an answer what the SOA in
 /// the authority section allows (RFC 8484 section 5.1, RFC 2308 section 5). `None`: not at all.
 pub fn freshness(message: &[u8]) -> Option<u32> {
-    let header = message.first_chunk::<HEADER>()?;
-    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let mut at = HEADER;
-    for _ in 0..count(4) {
-        at = name::skip(message, at)? + 4;
-    }
-    let (answers, authority) = (count(6), count(8));
+    let (mut at, [answers, authority, _]) = sections(message)?;
     let mut least = None;
     for _ in 0..answers {
         let record = Record::read(message, at)?;
         least = Some(least.map_or(record.ttl, |least: u32| least.min(record.ttl)));
-        at = record.end;
+        at = record.end();
     }
     if least.is_some() {
         return least;
@@ -72,32 +65,13 @@ pub fn freshness(message: &[u8]) -> Option<u32> {
     for _ in 0..authority {
         let record = Record::read(message, at)?;
         if record.rtype == rtype::SOA {
-            let numbers = record.end.checked_sub(4).filter(|minimum| minimum + 4 >= record.data + SOA_NUMBERS)?;
-            let minimum = u32::from_be_bytes(*message.get(numbers..)?.first_chunk()?);
-            return Some(record.ttl.min(minimum));
+            // MINIMUM is the last of them.
+            let minimum = record.data.last_chunk().filter(|_| record.data.len() >= SOA_NUMBERS)?;
+            return Some(record.ttl.min(u32::from_be_bytes(*minimum)));
         }
-        at = record.end;
+        at = record.end();
     }
     None
-}
-
-/// A record's place and what is of interest in it.
-struct Record {
-    rtype: u16,
-    ttl: u32,
-    data: usize,
-    end: usize,
-}
-
-impl Record {
-    fn read(message: &[u8], at: usize) -> Option<Self> {
-        let fixed = name::skip(message, at)?;
-        let [t0, t1, _, _, a, b, c, d, l0, l1] = *message.get(fixed..)?.first_chunk()?;
-        let data = fixed + 10;
-        let end = data + usize::from(u16::from_be_bytes([l0, l1]));
-        message.get(data..end)?;
-        Some(Self { rtype: u16::from_be_bytes([t0, t1]), ttl: u32::from_be_bytes([a, b, c, d]), data, end })
-    }
 }
 
 #[cfg(test)]

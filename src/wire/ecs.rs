@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::base::prefix::truncate;
+
 /// Option code.
 pub const CODE: u16 = 8;
 /// The most octets that [`Subnet::write`] takes.
@@ -74,6 +76,22 @@ impl Subnet {
         Ok(Self { family, source, octets })
     }
 
+    /// The option that asks for `address`, of which the first `source` bits are told.
+    pub fn of(address: IpAddr, source: u8) -> Self {
+        let mut octets = [0; 16];
+        let (family, width) = match truncate(address, source) {
+            IpAddr::V4(a) => {
+                octets[..4].copy_from_slice(&a.octets());
+                (1, 32)
+            }
+            IpAddr::V6(a) => {
+                octets = a.octets();
+                (2, 128)
+            }
+        };
+        Self { family, source: source.min(width), octets }
+    }
+
     /// The client's network address; `None` where SOURCE is 0, which means: use the resolver's.
     pub fn address(&self) -> Option<IpAddr> {
         match (self.source, self.family) {
@@ -138,6 +156,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_asked_for_an_address_reads_as_its_network(v4: [u8; 4], v6: [u8; 16], source: u8) {
+            for address in [IpAddr::from(v4), IpAddr::from(v6)] {
+                let asked = Subnet::of(address, source);
+                let mut out = [0; MAX_WRITTEN];
+                let length = asked.write(0, &mut out);
+                prop_assert_eq!(Subnet::parse(&out[4..length]), Ok(asked));
+                let network = (asked.source() > 0).then(|| truncate(address, asked.source()));
+                prop_assert_eq!(asked.address(), network);
+            }
+        }
+
         #[test]
         fn an_answer_echoes_what_was_asked(data in prop::collection::vec(any::<u8>(), 0..24), scope: u8) {
             if let Ok(subnet) = Subnet::parse(&data) {

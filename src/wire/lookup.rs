@@ -3,7 +3,7 @@
 //! Follows CNAMEs and DNAME's CNAMEs within the answer; believes nothing that does not give back id, question and the case
 //! of its letters. Reads any octets without panicking, and no more records than an answer has room for.
 
-use super::dns::{HEADER, IN, MAX_UDP, rtype};
+use super::dns::{HEADER, IN, MAX_UDP, Record, rtype};
 use super::name;
 
 /// How many CNAMEs are followed.
@@ -34,8 +34,9 @@ pub enum Found {
     Failed,
 }
 
-/// A query for `rtype` of `name` (wire format), with recursion; `id` gives its id, `case` the case of its letters.
-pub fn query(name: &[u8], rtype: u16, id: u64, case: u64) -> Vec<u8> {
+/// A query for `rtype` of `name` (wire format), with recursion; `id` gives its id, `case` the case of its letters, and
+/// `options` what its OPT holds.
+pub fn query(name: &[u8], rtype: u16, id: u64, case: u64, options: &[u8]) -> Vec<u8> {
     let [i0, i1, ..] = id.to_be_bytes();
     let mut packet = vec![i0, i1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     let mut bits = case;
@@ -47,14 +48,15 @@ pub fn query(name: &[u8], rtype: u16, id: u64, case: u64) -> Vec<u8> {
     }
     packet.extend(rtype.to_be_bytes());
     packet.extend(IN.to_be_bytes());
-    let [s0, s1] = (MAX_UDP as u16).to_be_bytes();
-    packet.extend([0, 0, rtype::OPT as u8, s0, s1, 0, 0, 0, 0, 0, 0]);
+    let ([s0, s1], [l0, l1]) = ((MAX_UDP as u16).to_be_bytes(), (options.len() as u16).to_be_bytes());
+    packet.extend([0, 0, rtype::OPT as u8, s0, s1, 0, 0, 0, 0, l0, l1]);
+    packet.extend(options);
     packet
 }
 
 /// What `packet` answers to `query`; `None` where it is no answer to it.
 pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
-    let question = query.get(HEADER..query.len().checked_sub(11)?)?;
+    let question = query.get(HEADER..name::skip(query, HEADER)? + 4)?;
     let header = packet.first_chunk::<HEADER>()?;
     let count = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
     let same = header[..2] == query[..2] && header[2] & 0xf8 == 0x80 && count(4) == 1;
@@ -72,7 +74,7 @@ pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
     let mut wanted = name::lower(question.get(..question.len().checked_sub(4)?)?);
     let mut ttl = u32::MAX;
     for _ in 0..=MAX_CHAIN {
-        let here = || answers.iter().filter(|r| r.owner == wanted);
+        let here = || answers.iter().filter(|o| o.owner == wanted).map(|o| &o.record);
         let found: Vec<&Record> = here().filter(|r| r.rtype == rtype).take(MAX_RECORDS).collect();
         if !found.is_empty() {
             let ttl = found.iter().map(|r| r.ttl).min().unwrap_or(0).min(ttl);
@@ -81,39 +83,32 @@ pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
             return Some(if whole { Found::Records { ttl, rdatas } } else { Found::Failed });
         }
         let Some(alias) = here().find(|r| r.rtype == rtype::CNAME) else {
-            let soa = authority.iter().find(|r| r.rtype == rtype::SOA);
+            let soa = authority.iter().map(|o| &o.record).find(|r| r.rtype == rtype::SOA);
             // MINIMUM is the last field, whatever names stand before it.
             let minimum = soa.and_then(|s| Some(u32::from_be_bytes(*s.data.last_chunk()?).min(s.ttl)));
             return Some(Found::Nothing { ttl: minimum.unwrap_or(NEGATIVE_TTL).min(ttl) });
         };
         ttl = ttl.min(alias.ttl);
-        wanted = name::lower(&name::expand(packet, alias.data_at)?.0);
+        wanted = name::lower(&name::expand(packet, alias.at)?.0);
     }
     Some(Found::Failed)
 }
 
-struct Record<'p> {
+struct Owned<'p> {
     owner: Box<[u8]>,
-    rtype: u16,
-    ttl: u32,
-    data: &'p [u8],
-    data_at: usize,
+    record: Record<'p>,
 }
 
-fn section<'p>(packet: &'p [u8], at: &mut usize, count: u16) -> Option<Vec<Record<'p>>> {
+fn section<'p>(packet: &'p [u8], at: &mut usize, count: u16) -> Option<Vec<Owned<'p>>> {
     let mut records = Vec::new();
     for _ in 0..count {
-        let (owner, fixed) = name::expand(packet, *at)?;
-        let owner = name::lower(&owner);
-        let head = packet.get(fixed..)?.first_chunk::<10>()?;
-        let data_at = fixed + 10;
-        *at = data_at + usize::from(u16::from_be_bytes([head[8], head[9]]));
-        let data = packet.get(data_at..*at)?;
-        let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let owner = name::lower(&name::expand(packet, *at)?.0);
+        let mut record = Record::read(packet, *at)?;
+        *at = record.end();
         // RFC 2181 section 8: with its highest bit set it is nought.
-        let ttl = if i32::try_from(ttl).is_ok() { ttl } else { 0 };
-        if head[2..4] == IN.to_be_bytes() {
-            records.push(Record { owner, rtype: u16::from_be_bytes([head[0], head[1]]), ttl, data, data_at });
+        record.ttl = if i32::try_from(record.ttl).is_ok() { record.ttl } else { 0 };
+        if record.class == IN {
+            records.push(Owned { owner, record });
         }
     }
     Some(records)
@@ -142,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_followed_to_its_end() {
-        let query = query(b"\x01a\x01z\0", rtype::A, 7 << 48, 0);
+        let query = query(b"\x01a\x01z\0", rtype::A, 7 << 48, 0, &[]);
         let found = |flags, answers: &[&[u8]], authority: &[&[u8]]| {
             read(&query, &answer(&query, flags, answers, authority), rtype::A)
         };
@@ -159,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_does_not_give_everything_back_is_no_answer() {
-        let mixed = query(b"\x01a\x01z\0", rtype::A, 7 << 48, u64::MAX);
+        let mixed = query(b"\x01a\x01z\0", rtype::A, 7 << 48, u64::MAX, &[]);
         assert_eq!(&mixed[HEADER..HEADER + 5], b"\x01A\x01Z\0");
         let right = answer(&mixed, [0x81, 0x80], &[ADDRESS], &[]);
         assert!(read(&mixed, &right, rtype::A).is_some());
@@ -173,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_octets_panic(rest in prop::collection::vec(prop_oneof![Just(0xc0u8), 0u8..20, any::<u8>()], 0..80)) {
-            let query = query(b"\x01a\0", rtype::AAAA, 1, 2);
+            let query = query(b"\x01a\0", rtype::AAAA, 1, 2, &[]);
             let mut packet = query[..query.len() - 11].to_vec();
             packet[2] = 0x80;
             packet[7] = 2;

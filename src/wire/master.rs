@@ -23,7 +23,7 @@ const MAX_DEPTH: usize = 8;
 /// How many files one zone may be spread over.
 const MAX_FILES: usize = 1_000;
 /// How many findings are kept.
-const MAX_FINDINGS: usize = 50;
+pub const MAX_FINDINGS: usize = 50;
 /// How many records `$GENERATE` may make in one zone.
 const MAX_GENERATED: usize = 1_000_000;
 

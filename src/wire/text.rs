@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::dns::{HEADER, rtype};
+use super::dns::{self, HEADER, rtype, sections};
 use super::name;
 use super::rdata::{self, Field, fields, type_name};
 use super::svcb;
@@ -45,36 +45,27 @@ impl std::fmt::Display for Record {
 /// Reads a message with one question.
 pub fn message(packet: &[u8]) -> Option<Message> {
     let header = packet.first_chunk::<HEADER>()?;
-    let count = |i: usize| u16::from_be_bytes([header[i], header[i + 1]]);
-    let mut at = HEADER;
-    for _ in 0..count(4) {
-        at = name::expand(packet, at)?.1 + 4;
-    }
+    let (mut at, counts) = sections(packet)?;
     let flags = [(header[2] & 4, "aa"), (header[2] & 2, "tc"), (header[2] & 1, "rd")];
     let mut message = Message {
         rcode: u16::from(header[3] & 0x0f),
         flags: flags.into_iter().filter(|(bit, _)| *bit != 0).map(|(_, flag)| flag).collect(),
         ..Message::default()
     };
-    for (section, field) in [(0, 6), (1, 8), (2, 10)] {
-        for _ in 0..count(field) {
-            let (owner, fixed) = name::expand(packet, at)?;
-            let head = packet.get(fixed..)?.first_chunk::<10>()?;
-            let rtype = u16::from_be_bytes([head[0], head[1]]);
-            let start = fixed + 10;
-            at = start + usize::from(u16::from_be_bytes([head[8], head[9]]));
-            let data = packet.get(start..at)?;
-            if rtype == rtype::OPT {
-                message.rcode |= u16::from(head[4]) << 4;
-                message.subnet = subnet(data);
+    for (section, count) in message.sections.iter_mut().zip(counts) {
+        for _ in 0..count {
+            let (owner, _) = name::expand(packet, at)?;
+            let record = dns::Record::read(packet, at)?;
+            at = record.end();
+            if record.rtype == rtype::OPT {
+                message.rcode |= (record.ttl >> 24 << 4) as u16;
+                message.subnet = subnet(record.data);
             } else {
-                let ttl = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-                let data = show(rtype, data);
-                message.sections[section].push(Record {
+                section.push(Record {
                     name: name::show(&owner),
-                    ttl,
-                    rtype: type_name(rtype).into_owned(),
-                    data,
+                    ttl: record.ttl,
+                    rtype: type_name(record.rtype).into_owned(),
+                    data: show(record.rtype, record.data),
                 });
             }
         }

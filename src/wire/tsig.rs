@@ -5,7 +5,7 @@
 
 use aws_lc_rs::{constant_time, hmac};
 
-use super::dns::{HEADER, rtype};
+use super::dns::{HEADER, Record, rtype, sections};
 use super::name;
 
 /// How far clocks may lie apart, in seconds (RFC 8945 section 10).
@@ -134,11 +134,10 @@ impl<'p> Tsig<'p> {
     /// is malformed then.
     pub fn read(packet: &'p [u8], start: usize) -> Option<Self> {
         let key = name_at(packet, start)?;
-        let rest = packet.get(start + key.len()..)?;
-        let (head, data) = rest.split_first_chunk::<10>()?;
+        let record = Record::read(packet, start)?;
+        let data = record.data;
         // Class ANY and TTL 0 (section 4.2); nothing follows.
-        let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
-        if head[..2] != rtype::TSIG.to_be_bytes() || head[2..8] != [0, 255, 0, 0, 0, 0] || data.len() != length {
+        if (record.rtype, record.class, record.ttl) != (rtype::TSIG, ANY, 0) || record.end() != packet.len() {
             return None;
         }
         let algorithm = name_at(data, 0)?;
@@ -221,20 +220,14 @@ pub struct Malformed;
 /// # Errors
 /// There is one, but not there, or more than one.
 pub fn find(packet: &[u8]) -> Result<Option<usize>, Malformed> {
-    let header = packet.first_chunk::<HEADER>().ok_or(Malformed)?;
-    let count = |i: usize| usize::from(u16::from_be_bytes([header[i], header[i + 1]]));
-    let mut at = HEADER;
-    for _ in 0..count(4) {
-        at = name::skip(packet, at).ok_or(Malformed)? + 4;
-    }
-    let records = count(6) + count(8) + count(10);
-    for i in 0..records {
+    let (mut at, counts) = sections(packet).ok_or(Malformed)?;
+    let records = counts.into_iter().map(usize::from).sum();
+    for left in (0..records).rev() {
         let start = at;
-        at = name::skip(packet, at).ok_or(Malformed)?;
-        let fixed = packet.get(at..).and_then(|rest| rest.first_chunk::<10>()).ok_or(Malformed)?;
-        at += 10 + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-        if fixed[..2] == rtype::TSIG.to_be_bytes() {
-            let last = i + 1 == records && count(10) > 0 && at == packet.len();
+        let record = Record::read(packet, start).ok_or(Malformed)?;
+        at = record.end();
+        if record.rtype == rtype::TSIG {
+            let last = left == 0 && counts[2] > 0 && at == packet.len();
             return if last { Ok(Some(start)) } else { Err(Malformed) };
         }
     }

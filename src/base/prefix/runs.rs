@@ -23,12 +23,6 @@ pub struct Runs<V> {
 }
 
 impl<V: Copy + Eq> Runs<V> {
-    /// The same everywhere.
-    pub fn uniform(value: V) -> Self {
-        let run = vec![Run { first: 0, value }];
-        Self { v4: run.clone(), v6: run }
-    }
-
     /// The longest rule wins, of equal prefixes the last one; what no rule matches has the value `otherwise`.
     pub fn nested(rules: impl IntoIterator<Item = (IpNet, V)>, otherwise: V) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());

@@ -88,12 +88,11 @@ impl Plan {
             }
         };
         let seats: Vec<Seat> = steer.datacenters.iter().take(MAX_CANDIDATES).enumerate().map(seat).collect();
-        let capacities = steer.datacenters.iter().filter_map(|(dc, _)| config.datacenters.get(dc.index()));
         let mut plan = Self::new(seats, steer, dns.client_prefix);
         // Whether clients are told apart must not depend on health or load, or a cache would keep a scope that has become
         // too wide.
-        plan.hashed |= plan.seats.len() > 1 && capacities.filter(|d| d.capacity_rps.is_some()).count() > 0;
-        if plan.near_counts(steer) {
+        plan.hashed |= plan.seats.len() > 1 && config.candidates(steer).any(|d| d.capacity_rps.is_some());
+        if !plan.seats.is_empty() && steer.is_by_near() {
             plan = plan.with_near(near);
         }
         Some(match fences {
@@ -231,14 +230,6 @@ impl Plan {
         // What tells clients apart by IPv4 within IPv6 tells nothing of the rest of IPv6.
         let told = self.hashed || self.near.is_some() || self.fences.is_some();
         (view, if told { scope + client.before } else { scope })
-    }
-
-    fn near_counts(&self, steer: &Steer) -> bool {
-        fn any(policy: &[Policy], members: &[Member]) -> bool {
-            policy.contains(&Policy::Near)
-                || members.iter().any(|m| matches!(&m.who, Who::Pool(pool) if any(&pool.policy, &pool.members)))
-        }
-        !self.seats.is_empty() && any(&steer.policy, &steer.members)
     }
 }
 

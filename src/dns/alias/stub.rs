@@ -60,7 +60,7 @@ fn servers(text: &str) -> Vec<SocketAddr> {
 pub(super) async fn ask(resolvers: &[SocketAddr], name: &[u8], rtype: u16) -> Option<Found> {
     for _ in 0..ROUNDS {
         for resolver in resolvers {
-            let query = lookup::query(name, rtype, unguessed()?, unguessed()?);
+            let query = lookup::query(name, rtype, unguessed()?, unguessed()?, &[]);
             let found = match timeout(UDP_WAIT, by_udp(*resolver, &query, rtype)).await {
                 Ok(Ok(Found::Truncated)) => {
                     timeout(TCP_WAIT, by_tcp(*resolver, &query, rtype)).await.ok().and_then(Result::ok)

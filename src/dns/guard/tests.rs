@@ -11,7 +11,7 @@ use super::*;
 use crate::base::clock::Wall;
 use crate::config::DnsGuard;
 use crate::dns::answer::{Meta, Outcome, Transport, answer};
-use crate::dns::fixture::{self, Ask, NOW, show, world};
+use crate::dns::fixture::{self, Ask, NOW, for_a_cookie, show, world};
 use crate::dns::table::Table;
 use crate::snapshot::Topology;
 use crate::wire::dns::cookie::{CODE, Secrets};
@@ -81,6 +81,45 @@ fn a_cookie_comes_with_a_normal_answer() {
     assert_eq!((sent.standing, option(&tcp, CODE).map(|c| c.len())), (Standing::Proven, Some(24)));
     let spoken = host().option(CODE, &CLIENT).of(&Table::compile(&world())).0;
     assert_eq!(option(&spoken, CODE), None, "no secret, no cookies");
+}
+
+#[test]
+fn who_asks_for_nothing_but_a_cookie_gets_one() {
+    let (table, meta) = (table(DnsGuard::default()), host().meta);
+    let ask = |query: &[u8]| {
+        let mut out = vec![0; 512];
+        let Outcome::Send(sent) = answer(&table, query, &meta, &mut out) else { panic!("dropped") };
+        out.truncate(sent.length);
+        (sent, out)
+    };
+    let (sent, first) = ask(&for_a_cookie(&[7; 8]));
+    assert_eq!((sent.rcode, sent.standing, sent.question_end, sent.opt), (Rcode::NoError, Standing::Cookie, 12, 12));
+    assert_eq!(first[..12], [0xab, 0xcd, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!((&first[12..15], &first[21..35]), (&[0, 0, 41][..], &[0, 28, 0, 10, 0, 24, 7, 7, 7, 7, 7, 7, 7, 7][..]));
+    let whole = &first[27..51];
+    assert_eq!(first.len(), 51, "a cookie, and no records");
+    // It is good here, and what is not gets another.
+    let (sent, again) = ask(&for_a_cookie(whole));
+    assert_eq!((sent.rcode, sent.standing, &again[27..]), (Rcode::NoError, Standing::Proven, whole));
+    for wrong in [[7; 24].as_slice(), &[7; 16]] {
+        let (sent, other) = ask(&for_a_cookie(wrong));
+        assert_eq!((sent.rcode, &other[27..]), (Rcode::BadCookie, whole), "{}", wrong.len());
+    }
+    // Neither a question nor a cookie, a broken one, or anything beside it: no query.
+    let mut beside = for_a_cookie(&[7; 8]);
+    beside[9] = 1;
+    let mut bare = for_a_cookie(&[]);
+    bare.truncate(23);
+    bare[22] = 0;
+    for none in [beside, bare, for_a_cookie(&[7; 9]), for_a_cookie(&[7; 8])[..12].to_vec()] {
+        let (sent, refused) = ask(&none);
+        assert_eq!((sent.rcode, refused.len()), (Rcode::FormErr, 12), "{none:?}");
+    }
+    let mut version = for_a_cookie(&[7; 8]);
+    version[18] = 1;
+    assert_eq!(ask(&version).0.rcode, Rcode::BadVers);
+    let none = answer(&Table::compile(&world()), &for_a_cookie(&[7; 8]), &meta, &mut [0; 512]);
+    assert!(matches!(none, Outcome::Send(Sent { rcode: Rcode::FormErr, length: 12, .. })), "no secret, no cookies");
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Every transport gives the same message for the same query: over real sockets, with a client for each.
 
+use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
@@ -345,4 +348,87 @@ async fn quic_connections_have_their_limits() {
     let (mut send, _receive) = idle.open_bi().await.unwrap();
     let _ = send.write_all(&[0]).await;
     assert_eq!(closed_with(&idle).await, 0);
+}
+
+/// Octets of each unfinished query below, and how many of them fit into the budget of a connection: twice the largest query.
+const HALF: (usize, usize) = (30_000, 4);
+
+/// A body that gives something and never ends; or none at all.
+enum Piece {
+    Next(Bytes),
+    Pending,
+    None,
+}
+
+impl Body for Piece {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match std::mem::replace(&mut *self, Self::Pending) {
+            Self::Next(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Self::Pending => Poll::Pending,
+            Self::None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::None)
+    }
+}
+
+#[tokio::test]
+async fn unfinished_queries_of_one_https_connection_share_a_budget() {
+    let (published, client) = everywhere(|_| ());
+    let server = start(published, CancellationToken::new()).unwrap();
+    let io = TokioIo::new(tls(server.addresses().https[0], &client, "h2").await);
+    let (http2, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async { connection.await.unwrap_or_default() });
+    let mut begun = tokio::task::JoinSet::new();
+    for _ in 0..3 * HALF.1 {
+        let request =
+            Request::post(format!("https://{SERVER}/dns-query")).header(CONTENT_TYPE, "application/dns-message");
+        let request = request.body(Piece::Next(vec![0; HALF.0].into())).unwrap();
+        let mut http2 = http2.clone();
+        begun.spawn(async move { http2.send_request(request).await.unwrap().status() });
+    }
+    for _ in 0..2 * HALF.1 {
+        let refused = tokio::time::timeout(PATIENCE, begun.join_next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(!begun.is_empty(), "what fits may go on");
+    // The connection goes on, too: a query in a URL, whose body is empty and ends.
+    begun.shutdown().await;
+    let get = Request::get(url(&Ask::new("host.example.test.", "A").bytes())).body(Piece::None).unwrap();
+    let answer = tokio::time::timeout(PATIENCE, http2.clone().send_request(get)).await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn unfinished_queries_of_one_quic_connection_share_a_budget() {
+    let (published, client) = everywhere(|_| ());
+    let server = start(published, CancellationToken::new()).unwrap();
+    let connection = endpoint(&client).connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap();
+    let mut begun = tokio::task::JoinSet::new();
+    for _ in 0..3 * HALF.1 {
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        begun.spawn(async move {
+            // Refused while it is written, or afterwards.
+            let _ = send.write_all(&vec![0; HALF.0]).await;
+            let stopped = send.stopped().await;
+            drop(receive);
+            stopped
+        });
+    }
+    for _ in 0..2 * HALF.1 {
+        let stopped = tokio::time::timeout(PATIENCE, begun.join_next()).await.unwrap().unwrap().unwrap();
+        // DOQ_EXCESSIVE_LOAD.
+        assert_eq!(stopped, Ok(Some(quinn::VarInt::from_u32(4))));
+    }
+    assert!(!begun.is_empty(), "what fits may go on");
+    // The connection goes on, too: whole queries fit beside them.
+    let mut query = Ask::new("host.example.test.", "A").bytes();
+    query[..2].fill(0);
+    assert!(quic(&connection, &framed(&query)).await.is_ok());
 }

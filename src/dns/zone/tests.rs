@@ -225,3 +225,13 @@ fn why_the_parser_is_our_own() {
     assert_eq!(strings(by_us(&escape, "t.")), b"\x03aAb");
     assert_ne!(strings(by_hickory(&escape, "t.")), b"\x03aAb", "hickory reads it now: use its parser");
 }
+
+#[test]
+fn of_many_wrong_records_the_first_are_named() {
+    let many = |line: fn(usize) -> String| (0..5_000).map(line).collect::<String>();
+    let beside = many(|n| format!("a{n} A 192.0.2.1\na{n} CNAME b\n"));
+    let outside = many(|n| format!("a{n}.elsewhere. A 192.0.2.1\n"));
+    for wrong in [beside, outside] {
+        assert_eq!(findings(&format!("{HEAD}{wrong}")).len(), MAX_FINDINGS);
+    }
+}

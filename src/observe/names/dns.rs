@@ -27,7 +27,7 @@ table! {
     LOG_LINES: Kind::Counter, "springtide_dns_log_lines_total", ["outcome"], "Lines of the query log: `written`, or `lost` because the writer did not keep up or its file can't be written.";
     CONNECTIONS: Kind::Gauge, "springtide_dns_connections", ["transport"], "Connections that are open, by transport: `tcp`, `tls`, `https`, `quic`.";
     CLOSED: Kind::Counter, "springtide_dns_closed_total", ["transport", "reason"], "Connections by how they ended: `client` (it closed, or the connection broke), `idle`, `evicted` (made room for another), `slow` (did not take its answers), `handshake` (TLS or QUIC failed or took too long), `header` (a balancer's PROXY header is missing or broken), `protocol` (broke the rules of its transport), `shutdown`.";
-    HTTPS_REFUSED: Kind::Counter, "springtide_dns_https_refused_total", ["status"], "HTTP requests that are no DNS query, by the status they got: 400, 404, 405, 408, 413, 415.";
+    HTTPS_REFUSED: Kind::Counter, "springtide_dns_https_refused_total", ["status"], "HTTP requests that are no DNS query, by the status they got: 400, 404, 405, 408, 413, 415, 429.";
     QUIC_RETRIES: Kind::Counter, "springtide_dns_quic_retries_total", [], "QUIC clients that had to show that they receive at their address before anything was done for them: handshakes had piled up.";
     ALIAS: Kind::Counter, "springtide_dns_alias_lookups_total", ["result"], "Lookups of what an ALIAS stands for: `found` (nothing is an answer, too), `failed` (what was known is given on).";
     TRANSFERS: Kind::Counter, "springtide_dns_transfers_total", ["result"], "Zone transfers: `whole`, `changes` (IXFR), `unchanged` (the secondary has the latest), `refused`, `busy` (too many at once), `broken` (the secondary left, or was too slow).";

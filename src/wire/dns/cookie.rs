@@ -18,7 +18,7 @@ pub const SERVER: usize = 16;
 /// Octets of both.
 pub const WHOLE: usize = CLIENT + SERVER;
 /// The most secrets that are in use at a time: the one that makes cookies, the one to come, the one before.
-pub const MAX_SECRETS: usize = 3;
+const MAX_SECRETS: usize = 3;
 
 /// For how long a cookie is good, in seconds (RFC 9018 section 4.3).
 const LIFETIME: i32 = 3_600;
@@ -35,6 +35,8 @@ pub struct Cookie {
     client: [u8; CLIENT],
     /// A server cookie, where it has the length of ours. Of another length it is nobody's here.
     server: Option<[u8; SERVER]>,
+    /// Whether there is a server cookie, of whatever length.
+    shown: bool,
 }
 
 /// The option has an impossible length, which means FORMERR (RFC 7873 section 5.2.2).
@@ -50,10 +52,15 @@ impl Cookie {
     pub fn parse(data: &[u8]) -> Result<Self, CookieError> {
         let (client, server) = data.split_first_chunk::<CLIENT>().ok_or(CookieError)?;
         match server.len() {
-            0 => Ok(Self { client: *client, server: None }),
-            8..=32 => Ok(Self { client: *client, server: server.try_into().ok() }),
+            0 => Ok(Self { client: *client, server: None, shown: false }),
+            8..=32 => Ok(Self { client: *client, server: server.try_into().ok(), shown: true }),
             _ => Err(CookieError),
         }
+    }
+
+    /// Whether the client shows a server cookie, be it good or not.
+    pub const fn is_shown(&self) -> bool {
+        self.shown
     }
 }
 
@@ -272,7 +279,7 @@ mod tests {
         ) {
             prop_assume!(secret != other && client != stranger);
             let secrets = Secrets::one(secret);
-            let asked = Cookie { client: cookie, server: None };
+            let asked = Cookie::parse(&cookie).unwrap();
             let (good, whole) = secrets.answer(&asked, client.into(), made).unwrap();
             prop_assert!(!good);
             let shown = Cookie::parse(&whole).unwrap();

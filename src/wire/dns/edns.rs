@@ -10,11 +10,11 @@ use crate::wire::ecs::{self, Subnet};
 /// Option code of NSID (RFC 5001).
 pub const NSID: u16 = 3;
 /// Option code of the TCP keepalive (RFC 7828).
-pub const KEEPALIVE: u16 = 11;
+const KEEPALIVE: u16 = 11;
 /// Option code of padding (RFC 7830).
-pub const PADDING: u16 = 12;
+const PADDING: u16 = 12;
 /// Option code of extended errors (RFC 8914).
-pub const EDE: u16 = 15;
+const EDE: u16 = 15;
 /// Answers over encrypted transports are padded to a multiple of this, in octets (RFC 8467 section 4.1).
 pub const BLOCK: u16 = 468;
 /// Octets of an OPT without options.

@@ -94,6 +94,22 @@ fn a_reply_never_passes_its_limit() {
 }
 
 #[test]
+fn records_are_read_one_behind_the_other() {
+    let packet = query();
+    let (at, counts) = sections(&packet).unwrap();
+    assert_eq!((at, counts), (26, [0, 0, 1]));
+    let opt = Record { rtype: rtype::OPT, class: 4_096, ttl: 0x8000, at: 37, data: &[] };
+    assert_eq!((Record::read(&packet, at), opt.end()), (Some(opt), packet.len()));
+    let pointed = [&packet[..], &[0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 0, 0, 2, 7, 8]].concat();
+    let record = Record { rtype: 1, class: IN, ttl: 256, at: 49, data: &[7, 8] };
+    assert_eq!(Record::read(&pointed, opt.end()), Some(record));
+    for cut in packet.len()..pointed.len() {
+        assert_eq!(Record::read(&pointed[..cut], packet.len()), None, "{cut}");
+    }
+    assert_eq!((sections(&packet[..25]), sections(&packet[..11])), (Some((26, [0, 0, 1])), None));
+}
+
+#[test]
 fn pointers_reach_as_far_as_they_reach() {
     assert_eq!(
         (pointer(12), pointer(MAX_POINTER), pointer(MAX_POINTER + 1)),
