@@ -83,6 +83,11 @@ impl Near {
         (self.classes.get(leaf.value as usize).map(AsRef::as_ref).filter(|_| leaf.value > 0), leaf.depth)
     }
 
+    /// How much memory the map takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.map.bytes()
+    }
+
     /// What moves when `after`, of as many candidates, takes the place of this map.
     pub fn shift(&self, after: &Self) -> Shift {
         let count = self.classes.first().map_or(0, |c| c.len());

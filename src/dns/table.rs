@@ -237,7 +237,7 @@ impl Fixed {
 
     /// How much memory the maps of who is near take, in bytes.
     pub(super) fn near_bytes(&self) -> usize {
-        let maps: HashMap<_, usize> = self.near.iter().map(|near| (Arc::as_ptr(near), near.size().1)).collect();
+        let maps: HashMap<_, usize> = self.near.iter().map(|near| (Arc::as_ptr(near), near.bytes())).collect();
         maps.values().sum()
     }
 
