@@ -385,6 +385,8 @@ pub struct Dns {
     pub schedules: Vec<Schedule>,
     /// Whether the client subnet of RFC 7871 is honoured. Default true.
     pub ecs: bool,
+    /// The most classes that client subnets may divide the answers of a name into, where no hash does. Default: no limit.
+    pub ecs_max_classes: Option<u64>,
     /// Prefixes of resolvers (IPv4 bits, IPv6 bits) that stand for their clients where there is no client subnet; also
     /// the longest scopes ever returned. Default 24 and 56.
     pub client_prefix: (u8, u8),

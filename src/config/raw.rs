@@ -342,6 +342,11 @@ section! {
         client_prefix_v4: Count<1, 32> = 24,
         /// Bits of an IPv6 resolver's address that stand for its clients, and the longest IPv6 scope ever returned.
         client_prefix_v6: Count<1, 128> = 56,
+        /// The most classes that client subnets may divide the answers of a name into: blocks of addresses that are told a
+        /// scope of their own, each of which a resolver asks for and keeps by itself. A configuration, or a changed file of
+        /// `[geo]`, that makes more of them is refused. Names that are told apart by a hash (`weighted`, `spread`,
+        /// capacities) have `client_prefix_v4` and `client_prefix_v6` for that. By default there is no limit.
+        ecs_max_classes: Count<1, 100_000_000> = optional,
         /// Limits of connections.
         tcp: DnsTcp = {},
         /// DNS over TLS (RFC 7858), by convention on port 853 of TCP.
@@ -376,7 +381,7 @@ section! {
         schedule: Many<Schedule, 1_000> = [],
     } later {
     } synonyms {
-        address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", pools: "pool",
+        address: "listen", bind: "listen", zones: "zone", steers: "steer", edns_client_subnet: "ecs", max_scopes: "ecs_max_classes", pools: "pool",
         group: "pool", schedules: "schedule", maintenance: "schedule", dot: "tls", doh: "https", doq: "quic",
         proxy: "proxy_protocol", limits: "tcp", rrl: "rate_limit", max_udp_size: "udp_size",
         edns_udp_size: "udp_size", cookie: "cookies", querylog: "log",

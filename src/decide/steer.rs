@@ -16,10 +16,12 @@ use serde::Serialize;
 use crate::base::hash;
 use crate::base::prefix::{embedded, truncate};
 
+mod classes;
 mod fence;
 mod plan;
 mod policy;
 
+pub use classes::Division;
 pub use fence::Fences;
 pub use plan::{Plan, Seat};
 pub use policy::Rank;

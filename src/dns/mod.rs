@@ -35,6 +35,7 @@ mod index;
 mod log;
 mod notify;
 mod quic;
+mod scopes;
 pub mod secrets;
 mod sets;
 mod shift;
@@ -50,6 +51,7 @@ mod udp;
 pub mod zone;
 
 pub use explain::explain;
+pub use scopes::{Divided, too_divided};
 pub use shift::{Reach, Shifted, shifts};
 pub use table::{plans, prepare, publish};
 pub use transfer::keys::{KeyError, load as load_keys};

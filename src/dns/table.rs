@@ -11,6 +11,7 @@ use super::alias::{self, Aliases, Target};
 use super::atlas::told;
 use super::guard::Rules;
 use super::index::Index;
+use super::scopes;
 use super::sets::{Run, Set, Sets, record, records};
 use super::sign::Signing;
 use super::steered::{Sites, Steered};
@@ -55,6 +56,8 @@ pub(super) struct Fixed {
     near: Vec<Arc<Near>>,
     /// By steered name: who is fenced.
     fences: Vec<Option<Arc<Fences>>>,
+    /// By steered name: into how many classes client subnets divide its answers; `None`: no map does.
+    classes: Vec<Option<u64>>,
     /// Secrets shared with secondaries.
     pub(super) keys: Vec<Arc<Key>>,
     /// What signs the zones that are signed.
@@ -235,6 +238,11 @@ impl Fixed {
         self.near.get(steer)
     }
 
+    /// Into how many classes client subnets divide the answers of the steered name of this number.
+    pub(super) fn classes(&self, steer: usize) -> Option<u64> {
+        self.classes.get(steer).copied().flatten()
+    }
+
     /// How much memory the maps of who is near take, in bytes.
     pub(super) fn near_bytes(&self) -> usize {
         let maps: HashMap<_, usize> = self.near.iter().map(|near| (Arc::as_ptr(near), near.bytes())).collect();
@@ -276,6 +284,7 @@ impl Fixed {
             }
         }
         (fixed.near, fixed.fences) = surroundings(config, &dns.steers, atlas);
+        fixed.classes = scopes::count(config, dns, &fixed.near, &fixed.fences);
         for (steer, number) in dns.steers.iter().zip(0..) {
             let Ok(owner) = name::parse(&steer.name, None).map(|n| name::lower(&n)) else { continue };
             let zone = zone_of(&owner, &apexes).and_then(|i| order.get(i as usize).map(|z| (i, z)));

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
+use crate::dns::Divided;
 use crate::dns::atlas::{self, GeoError};
 use crate::dns::secrets::{self, SecretsError};
 use crate::dns::sign::keys::{self, KeysError};
@@ -51,6 +52,9 @@ pub enum AssetError {
     /// The secrets of DNS cookies.
     #[error(transparent)]
     Cookies(#[from] SecretsError),
+    /// A name whose answers client subnets would divide too far.
+    #[error(transparent)]
+    Divided(#[from] Divided),
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -105,7 +109,7 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
         let topology = Topology::build(Arc::new(config), assets, before);
         // Here, off the data path: a million names take a while, and queries should not wait for them.
         crate::dns::prepare(&topology, before);
-        Ok(topology)
+        divided(topology)
     } else {
         Err(LoadError::Assets(errors))
     }
@@ -178,7 +182,16 @@ pub(super) fn refresh(before: &Topology) -> Result<Topology, LoadError> {
     let assets = Assets { atlas: Arc::new(atlas), ..before.assets.clone() };
     let topology = Topology::build(Arc::clone(&before.config), assets, Some(before));
     crate::dns::prepare(&topology, Some(before));
-    Ok(topology)
+    divided(topology)
+}
+
+/// `topology`, unless client subnets would divide a name of it too far.
+fn divided(topology: Topology) -> Result<Topology, LoadError> {
+    let divided = crate::dns::too_divided(&topology);
+    if divided.is_empty() {
+        return Ok(topology);
+    }
+    Err(LoadError::Assets(divided.into_iter().map(AssetError::Divided).collect()))
 }
 
 fn survey(config: &Config) -> Result<Atlas, Vec<GeoError>> {

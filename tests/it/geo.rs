@@ -31,7 +31,7 @@ fn node(folder: &Path) -> Node {
         &site("sz", 1, "\"class:office\", \"country:CN\""),
         &site("fra", 2, "\"country:DE\""),
         "[[service]]\nname = \"web\"\nbackends.sz = [\"127.0.0.1:9\"]\nbackends.fra = [\"127.0.0.2:9\"]\n\n",
-        "[dns]\nlisten = \"127.0.0.1:0\"\nthreads = 1\n\n[[dns.zone]]\nname = \"example.test.\"\nfile = \"z.zone\"\n\n",
+        "[dns]\nlisten = \"127.0.0.1:0\"\nthreads = 1\necs_max_classes = 1000\n\n[[dns.zone]]\nname = \"example.test.\"\nfile = \"z.zone\"\n\n",
         "[[dns.steer]]\nname = \"www.example.test.\"\nservices = [\"web\"]\npolicy = [\"near\", \"failover\"]\nanswers = 1\n",
     ];
     fs::write(
@@ -133,6 +133,18 @@ fn files_decide_are_explained_and_followed() {
     fs::write(&list, "10.1.0.0/16\toffice\n").unwrap();
     eventually("the mended list decides", SOON, || (dig(&node, "10.1.2.0/24").0 == "192.0.2.1").then_some(()));
     assert_eq!(metric("springtide_dns_geo_accepted", &["map.txt"]), Some(1.0));
+    // 10.0.0.0/8 is German now: every second block of it is another class.
+    let classes = || metric("springtide_dns_ecs_classes", &["www.example.test."]);
+    let before = classes();
+    assert!(before.is_some_and(|classes| classes > 10.0 && classes < 1_000.0), "{before:?}");
+    let fine = (0..4_000).step_by(2).map(|block| format!("10.{}.{}.0/24\toffice\n", block / 256, block % 256));
+    fs::write(&list, fine.collect::<String>()).unwrap();
+    eventually("what divides too far is refused", SOON, || {
+        node.log().contains("more than the 1000 of `dns.ecs_max_classes`").then_some(())
+    });
+    assert_eq!(dig(&node, "10.1.2.0/24").0, "192.0.2.1", "the mended list stays in force");
+    assert_eq!(classes(), before);
+    fs::write(&list, "10.1.0.0/16\toffice\n").unwrap();
     let reloaded = client("curl", &["-sS", "-X", "POST", &format!("http://{admin}/v1/reload")]);
     let reloaded: Value = serde_json::from_str(&reloaded).unwrap();
     assert!(reloaded["generation"].is_u64() && reloaded["shifts"].is_array(), "{reloaded}");

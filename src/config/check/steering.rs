@@ -52,6 +52,7 @@ pub(super) fn dns(
         steers,
         schedules: schedules(said, sites, checker),
         ecs: said.ecs.0,
+        ecs_max_classes: classes(said, checker),
         client_prefix: (said.client_prefix_v4.0 as u8, said.client_prefix_v6.0 as u8),
         connections: transports::connections(&said.tcp, checker),
         proxies: said.proxy_protocol.iter().flat_map(|p| &p.trusted).flat_map(|t| &t.0).map(|p| p.0).collect(),
@@ -60,6 +61,15 @@ pub(super) fn dns(
         quic: said.quic.as_ref().and_then(|q| transports::secure(q, checker)),
         guard: guarding::guard(said, checker),
     })
+}
+
+fn classes(said: &raw::Dns, checker: &mut Checker<'_>) -> Option<u64> {
+    let most = said.ecs_max_classes.as_ref()?;
+    if !said.ecs.0 {
+        let message = "client subnets are not honoured: they divide nothing";
+        checker.warn(Code::Doubtful, most.span, message, "take it out, or set `ecs = true`");
+    }
+    Some(most.0.into())
 }
 
 /// Whether `name` is `zone` or stands below it. Both are absolute and in lower case.

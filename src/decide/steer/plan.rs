@@ -8,7 +8,7 @@ use super::{Choice, Client, Fences, MAX_ANSWERS, MAX_CANDIDATES, Nearness, Reaso
 use crate::base::hash;
 use crate::base::ids::SteerId;
 use crate::base::prefix::truncate;
-use crate::config::{Member, OnAllDown, OnEmpty, Policy, Steer, Who};
+use crate::config::{Config, Member, OnAllDown, OnEmpty, Policy, Steer, Who};
 use crate::decide::near::Near;
 use crate::snapshot::health::Candidate;
 use crate::snapshot::{DcState, Snapshot};
@@ -89,9 +89,7 @@ impl Plan {
         };
         let seats: Vec<Seat> = steer.datacenters.iter().take(MAX_CANDIDATES).enumerate().map(seat).collect();
         let mut plan = Self::new(seats, steer, dns.client_prefix);
-        // Whether clients are told apart must not depend on health or load, or a cache would keep a scope that has become
-        // too wide.
-        plan.hashed |= plan.seats.len() > 1 && config.candidates(steer).any(|d| d.capacity_rps.is_some());
+        plan.hashed = by_hash(config, steer);
         if !plan.seats.is_empty() && steer.is_by_near() {
             plan = plan.with_near(near);
         }
@@ -287,6 +285,14 @@ fn all_down(seats: &[Seat], allowed: u64, fenced: bool, steer: &Steer) -> (Vec<u
         (OnAllDown::Servfail, _) => (nobody, Reason::Servfail),
         (OnAllDown::Refused, _) => (nobody, Reason::Refused),
     }
+}
+
+/// Whether a hash of their network tells the clients of `steer` apart. This must not depend on health or load, or a cache
+/// would keep a scope that has become too wide.
+pub(super) fn by_hash(config: &Config, steer: &Steer) -> bool {
+    let several = steer.datacenters.len() > 1;
+    several && (told_apart(&steer.policy, &steer.members) || config.candidates(steer).any(|d| d.capacity_rps.is_some()))
+        || turns(&steer.policy)
 }
 
 /// Whether some group tells its clients apart by a hash of their network.

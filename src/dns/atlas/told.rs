@@ -1,6 +1,6 @@
 //! What is told of the files of `[geo]`: how each reading ended, and of what is in force how old and how large it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,4 +52,18 @@ pub(in crate::dns) fn in_force(before: Option<&Topology>, after: &Topology) {
             .for_each(|m| m.gauge(&[&file]).set(f64::NAN));
     }
     metric::GEO_MAP_BYTES.gauge(&[]).set(Fixed::of(after).near_bytes() as f64);
+    let (was, is) = (before.map(classes).unwrap_or_default(), classes(after));
+    for name in was.keys().filter(|name| !is.contains_key(*name)) {
+        metric::ECS_CLASSES.gauge(&[name]).set(f64::NAN);
+    }
+    for (name, classes) in is {
+        metric::ECS_CLASSES.gauge(&[name]).set(classes as f64);
+    }
+}
+
+/// The steered names that maps divide, each with its classes.
+fn classes(topology: &Topology) -> BTreeMap<&str, u64> {
+    let fixed = Fixed::of(topology);
+    let steers = topology.config.dns.iter().flat_map(|dns| dns.steers.iter().enumerate());
+    steers.filter_map(|(i, steer)| Some((steer.name.as_str(), fixed.classes(i)?))).collect()
 }
