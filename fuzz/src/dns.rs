@@ -124,11 +124,12 @@ pub fn dns_opt(data: &[u8]) {
     let Some((&[flags, s0, s1, tenth, block], rest)) = data.split_first_chunk::<5>() else { return };
     let (subnet, nsid) = rest.split_at(rest.len().min(20));
     let whole = rest.first_chunk().copied();
+    let subnet = Subnet::parse(subnet).ok();
     let opt = Opt {
         size: u16::from_be_bytes([s0, s1]),
         dnssec_ok: flags & 1 != 0,
         compact_ok: flags & 32 != 0,
-        subnet: Subnet::parse(subnet).ok().map(|s| (s, 0)),
+        subnet: subnet.as_ref().map(|s| (s, 0)),
         nsid: nsid.get(..nsid.len().min(64)).unwrap_or_default(),
         cookie: whole.filter(|_| flags & 2 != 0),
         keepalive: (flags & 4 != 0).then_some(tenth.into()),
@@ -147,7 +148,7 @@ pub fn dns_opt(data: &[u8]) {
         (read.nsid, read.keepalive, read.cookie.is_some()),
         (!opt.nsid.is_empty(), opt.keepalive.is_some(), opt.cookie.is_some())
     );
-    assert_eq!(read.subnet, opt.subnet.map(|(s, _)| s));
+    assert_eq!(read.subnet, opt.subnet.map(|(s, _)| *s));
     // Any octets as options.
     packet.truncate(before);
     packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0]);

@@ -221,7 +221,9 @@ pub fn answer(table: &Table, query: &[u8], meta: &Meta, out: &mut [u8]) -> Outco
 /// Answers the query that the first `length` octets of `packet` hold, in place.
 pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &Meta) -> Outcome {
     let length = length.min(packet.len());
-    let query = match Query::parse(&packet[..length]) {
+    // What is parsed stays where it is: moving it costs as much as all of the parsing.
+    let parsed = Query::parse(&packet[..length]);
+    let query = match &parsed {
         Ok(query) => query,
         Err(Fault::Short) => return Outcome::Drop(Dropped::Short),
         Err(Fault::Response) => return Outcome::Drop(Dropped::Response),
@@ -232,24 +234,23 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     let fixed = &*table.fixed;
     let limit = if meta.transport.is_datagram() { query.udp_limit(fixed.udp_size.into()) } else { MAX_TCP };
     if let Some(start) = query.signature {
-        return answer_signed(table, packet, length, start, &query, limit, meta);
+        return answer_signed(table, packet, length, start, query, limit, meta);
     }
     let mut qname = [0; name::MAX];
     let qname_length = query.lower(packet, &mut qname);
-    let (opt, standing) = match &query.edns {
-        Some(edns) => {
-            let (opt, standing) = offer(edns, fixed, meta);
-            (Some(opt), standing)
-        }
-        None if !meta.transport.is_datagram() => (None, Standing::Proven),
-        None => (None, Standing::Unknown),
+    let mut opt = Opt::default();
+    let standing = match &query.edns {
+        Some(edns) => offer(&mut opt, edns, fixed, meta),
+        None if !meta.transport.is_datagram() => Standing::Proven,
+        None => Standing::Unknown,
     };
+    let opt = query.edns.is_some().then_some(&mut opt);
     let subnet = opt.as_ref().and_then(|o| o.subnet).map(|(subnet, _)| subnet);
-    let dnssec = query.edns.is_some_and(|e| e.dnssec_ok && e.version == 0 && e.flaw.is_none());
+    let dnssec = query.edns.as_ref().is_some_and(|e| e.dnssec_ok && e.version == 0 && e.flaw.is_none());
     let mut work = Work {
         table,
-        query: &query,
-        reply: Reply::begin(packet, &query, limit, opt.as_ref().map_or(0, Opt::reserve)),
+        query,
+        reply: Reply::begin(packet, &query, limit, opt.as_ref().map_or(0, |o| o.reserve())),
         client: subnet.and_then(|s| s.address()).unwrap_or(meta.client),
         now: meta.now,
         rcode: Rcode::NoError,
@@ -262,7 +263,7 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
         cover: None,
         place: (HEADER, None),
     };
-    let truncated = match refused(&query, meta.transport, standing, fixed) {
+    let truncated = match refused(query, meta.transport, standing, fixed) {
         Some((rcode, why)) => {
             (work.rcode, work.why) = (rcode, why);
             false
@@ -277,12 +278,13 @@ pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
 }
 
 /// Answers a client that asks for nothing but a cookie (RFC 7873 section 5.4): with a cookie, and no records.
-fn greet(table: &Table, packet: &mut [u8], edns: Edns, meta: &Meta) -> Outcome {
+fn greet(table: &Table, packet: &mut [u8], edns: &Edns, meta: &Meta) -> Outcome {
     let fixed = &*table.fixed;
     if fixed.secrets.is_empty() {
         return bare(packet, Rcode::FormErr);
     }
-    let (opt, standing) = offer(&edns, fixed, meta);
+    let mut opt = Opt::default();
+    let standing = offer(&mut opt, edns, fixed, meta);
     let rcode = match (edns.version, edns.flaw, edns.cookie) {
         (1.., ..) => Rcode::BadVers,
         (_, Some(_), _) => Rcode::FormErr,
@@ -290,7 +292,7 @@ fn greet(table: &Table, packet: &mut [u8], edns: Edns, meta: &Meta) -> Outcome {
         (.., Some(cookie)) if cookie.is_shown() && !is_good(&cookie, fixed, meta) => Rcode::BadCookie,
         _ => Rcode::NoError,
     };
-    let length = Reply::begin(packet, &Query::unasked(edns), MAX_UDP, 0).finish(rcode, false, false, Some(&opt));
+    let length = Reply::begin(packet, &Query::unasked(*edns), MAX_UDP, 0).finish(rcode, false, false, Some(&opt));
     Outcome::Send(Sent { question_end: HEADER, opt: HEADER, standing, ..Sent::bare(length, rcode) })
 }
 
@@ -304,21 +306,23 @@ const fn seconds(meta: &Meta) -> u32 {
     (meta.now.0 / 1_000) as u32
 }
 
-/// What the answer's OPT will say, as far as that does not depend on the answer; and what the client has shown of itself.
-fn offer<'t>(edns: &Edns, fixed: &'t Fixed, meta: &Meta) -> (Opt<'t>, Standing) {
+/// Writes into `opt` what the answer's OPT will say, as far as that does not depend on the answer; tells what the client has
+/// shown of itself.
+fn offer<'t>(opt: &mut Opt<'t>, edns: &'t Edns, fixed: &'t Fixed, meta: &Meta) -> Standing {
     let known = edns.version == 0 && edns.flaw.is_none();
-    let cookie = edns.cookie.filter(|_| known).and_then(|c| fixed.secrets.answer(&c, meta.client, seconds(meta)));
+    let cookie =
+        edns.cookie.as_ref().filter(|_| known).and_then(|c| fixed.secrets.answer(c, meta.client, seconds(meta)));
     let standing = match cookie {
         _ if !meta.transport.is_datagram() => Standing::Proven,
         Some((true, _)) => Standing::Proven,
         Some((false, _)) => Standing::Cookie,
         None => Standing::Unknown,
     };
-    let opt = Opt {
+    *opt = Opt {
         size: fixed.udp_size,
         dnssec_ok: edns.dnssec_ok,
         compact_ok: edns.compact_ok,
-        subnet: edns.subnet.filter(|_| known && fixed.ecs).map(|subnet| (subnet, 0)),
+        subnet: edns.subnet.as_ref().filter(|_| known && fixed.ecs).map(|subnet| (subnet, 0)),
         nsid: if edns.nsid && known { &fixed.nsid } else { &[] },
         cookie: cookie.map(|(_, whole)| whole),
         // RFC 7828 section 3.3: to a client that asked, over TCP and TLS alone.
@@ -327,7 +331,7 @@ fn offer<'t>(edns: &Edns, fixed: &'t Fixed, meta: &Meta) -> (Opt<'t>, Standing) 
         // RFC 7830 section 4: only where the query is padded, and never in clear text.
         block: (edns.padding && meta.transport.is_encrypted()).then_some(BLOCK),
     };
-    (opt, standing)
+    standing
 }
 
 /// What is wrong with a well-formed query before anything is looked up.
@@ -457,7 +461,7 @@ impl<'t> Work<'t, '_> {
     }
 
     /// Ends the message: with `opt` completed, and without records where they did not fit.
-    fn finish(mut self, truncated: bool, mut opt: Option<Opt<'_>>, standing: Standing) -> Outcome {
+    fn finish(mut self, truncated: bool, mut opt: Option<&mut Opt<'_>>, standing: Standing) -> Outcome {
         let truncated = truncated && !self.failed();
         if truncated {
             // RFC 2181 section 9: what does not fit is not sent in part.
@@ -475,7 +479,7 @@ impl<'t> Work<'t, '_> {
         }
         let at = self.reply.at();
         Outcome::Send(Sent {
-            length: self.reply.finish(self.rcode, self.authoritative, truncated, opt.as_ref()),
+            length: self.reply.finish(self.rcode, self.authoritative, truncated, opt.as_deref()),
             rcode: self.rcode,
             truncated,
             rtype: self.query.rtype,

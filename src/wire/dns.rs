@@ -224,8 +224,10 @@ impl Query {
     pub fn lower(&self, packet: &[u8], into: &mut [u8; name::MAX]) -> usize {
         let qname = packet.get(HEADER..self.question_end.saturating_sub(4)).unwrap_or_default();
         let Some(used) = into.get_mut(..qname.len()) else { return 0 };
-        used.copy_from_slice(qname);
-        used.make_ascii_lowercase();
+        // Each octet once: to read again what has just been written in other portions stalls the processor.
+        for (to, from) in used.iter_mut().zip(qname) {
+            *to = from.to_ascii_lowercase();
+        }
         used.len()
     }
 

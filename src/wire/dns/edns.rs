@@ -140,7 +140,7 @@ pub struct Opt<'a> {
     /// CO is copied where DO is (RFC 9824 section 5.1).
     pub compact_ok: bool,
     /// The client subnet as it was asked for, and the answer's SCOPE.
-    pub subnet: Option<(Subnet, u8)>,
+    pub subnet: Option<(&'a Subnet, u8)>,
     /// Our name; empty where it was not asked for.
     pub nsid: &'a [u8],
     /// The client's cookie and ours.
@@ -263,6 +263,7 @@ mod tests {
             before in 12usize..700, room in 0usize..1_500,
         ) {
             let error = ede.then_some(Ede { code: 20, text: "not here" });
+            let subnet = subnet.as_ref().map(|(subnet, scope)| (subnet, *scope));
             let opt = Opt { size, dnssec_ok, compact_ok: false, subnet, nsid: &nsid, cookie, keepalive, error, block };
             let mut out = vec![0xaa; room];
             let length = opt.write(Rcode::BadVers, before, &mut out);
