@@ -18,7 +18,8 @@ use crate::wire::dns::cookie::Cookie;
 use crate::wire::dns::{
     BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, MAX_UDP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
 };
-use crate::wire::{ecs, name};
+use crate::wire::ecs::{self, Subnet};
+use crate::wire::name;
 
 /// How many CNAMEs are followed; a longer chain is left to the resolver (BIND follows 16).
 const MAX_CHAIN: usize = 8;
@@ -250,8 +251,8 @@ pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &M
     let mut work = Work {
         table,
         query,
-        reply: Reply::begin(packet, &query, limit, opt.as_ref().map_or(0, |o| o.reserve())),
-        client: subnet.and_then(|s| s.address()).unwrap_or(meta.client),
+        reply: Reply::begin(packet, query, limit, opt.as_ref().map_or(0, |o| o.reserve())),
+        client: subnet.and_then(Subnet::address).unwrap_or(meta.client),
         now: meta.now,
         rcode: Rcode::NoError,
         why: None,
