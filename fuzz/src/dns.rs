@@ -27,14 +27,16 @@ use super::dnssec;
 
 /// A query as it comes in: what is read of it lies inside it.
 pub fn dns_query(data: &[u8]) {
-    let query = match Query::parse(data) {
-        Ok(query) => query,
-        Err(Fault::Unasked(edns)) => {
-            assert!(data[4..6] == [0, 0] && edns.cookie.is_some(), "who asks nothing has a cookie");
+    let mut query = Query::default();
+    match query.read(data) {
+        Ok(()) => {}
+        Err(Fault::Unasked) => {
+            let cookie = query.edns.and_then(|e| e.cookie);
+            assert!(data[4..6] == [0, 0] && cookie.is_some(), "who asks nothing has a cookie");
             return;
         }
         Err(_) => return,
-    };
+    }
     assert!(query.question_end <= data.len());
     assert!((512..=MAX_UDP).contains(&query.udp_limit(MAX_UDP)));
     let mut lowered = [0; name::MAX];
@@ -79,7 +81,8 @@ fn answered(table: &Table, query: &[u8], meta: &Meta, choice: u8) -> Option<(Vec
     assert_eq!(out[..2], query[..2], "the id is kept");
     let message = text::message(&out[..sent.length]);
     assert_eq!(message.map(|m| m.rcode), Some(sent.rcode as u16), "an answer of ours is a message");
-    if let Err(Fault::Unasked(edns)) = Query::parse(query) {
+    let mut read = Query::default();
+    if let (Err(Fault::Unasked), Some(edns)) = (read.read(query), read.edns) {
         let echoed = out[..sent.length].windows(2).filter(|w| *w == [0, 10]).count() > 0;
         assert!(edns.flaw.is_some() || edns.version > 0 || echoed, "a cookie for a cookie");
         assert_eq!((&out[4..6], sent.rtype, sent.steered), (&[0, 0][..], 0, None), "and nothing else");

@@ -222,16 +222,16 @@ pub fn answer(table: &Table, query: &[u8], meta: &Meta, out: &mut [u8]) -> Outco
 /// Answers the query that the first `length` octets of `packet` hold, in place.
 pub fn answer_in_place(table: &Table, packet: &mut [u8], length: usize, meta: &Meta) -> Outcome {
     let length = length.min(packet.len());
-    // What is parsed stays where it is: moving it costs as much as all of the parsing.
-    let parsed = Query::parse(&packet[..length]);
-    let query = match &parsed {
-        Ok(query) => query,
+    let mut query = Query::default();
+    match query.read(&packet[..length]) {
+        Ok(()) => {}
         Err(Fault::Short) => return Outcome::Drop(Dropped::Short),
         Err(Fault::Response) => return Outcome::Drop(Dropped::Response),
         Err(Fault::Opcode) => return bare(packet, Rcode::NotImp),
         Err(Fault::Malformed) => return bare(packet, Rcode::FormErr),
-        Err(Fault::Unasked(edns)) => return greet(table, packet, edns, meta),
-    };
+        Err(Fault::Unasked) => return greet(table, packet, &query, meta),
+    }
+    let query = &query;
     let fixed = &*table.fixed;
     let limit = if meta.transport.is_datagram() { query.udp_limit(fixed.udp_size.into()) } else { MAX_TCP };
     if let Some(start) = query.signature {
@@ -279,11 +279,11 @@ pub(super) fn bare(packet: &mut [u8], rcode: Rcode) -> Outcome {
 }
 
 /// Answers a client that asks for nothing but a cookie (RFC 7873 section 5.4): with a cookie, and no records.
-fn greet(table: &Table, packet: &mut [u8], edns: &Edns, meta: &Meta) -> Outcome {
+fn greet(table: &Table, packet: &mut [u8], query: &Query, meta: &Meta) -> Outcome {
     let fixed = &*table.fixed;
-    if fixed.secrets.is_empty() {
+    let Some(edns) = query.edns.as_ref().filter(|_| !fixed.secrets.is_empty()) else {
         return bare(packet, Rcode::FormErr);
-    }
+    };
     let mut opt = Opt::default();
     let standing = offer(&mut opt, edns, fixed, meta);
     let rcode = match (edns.version, edns.flaw, edns.cookie) {
@@ -293,7 +293,7 @@ fn greet(table: &Table, packet: &mut [u8], edns: &Edns, meta: &Meta) -> Outcome 
         (.., Some(cookie)) if cookie.is_shown() && !is_good(&cookie, fixed, meta) => Rcode::BadCookie,
         _ => Rcode::NoError,
     };
-    let length = Reply::begin(packet, &Query::unasked(*edns), MAX_UDP, 0).finish(rcode, false, false, Some(&opt));
+    let length = Reply::begin(packet, query, MAX_UDP, 0).finish(rcode, false, false, Some(&opt));
     Outcome::Send(Sent { question_end: HEADER, opt: HEADER, standing, ..Sent::bare(length, rcode) })
 }
 
@@ -309,6 +309,7 @@ const fn seconds(meta: &Meta) -> u32 {
 
 /// Writes into `opt` what the answer's OPT will say, as far as that does not depend on the answer; tells what the client has
 /// shown of itself.
+#[inline]
 fn offer<'t>(opt: &mut Opt<'t>, edns: &'t Edns, fixed: &'t Fixed, meta: &Meta) -> Standing {
     let known = edns.version == 0 && edns.flaw.is_none();
     let cookie =
@@ -319,19 +320,18 @@ fn offer<'t>(opt: &mut Opt<'t>, edns: &'t Edns, fixed: &'t Fixed, meta: &Meta) -
         Some((false, _)) => Standing::Cookie,
         None => Standing::Unknown,
     };
-    *opt = Opt {
-        size: fixed.udp_size,
-        dnssec_ok: edns.dnssec_ok,
-        compact_ok: edns.compact_ok,
-        subnet: edns.subnet.as_ref().filter(|_| known && fixed.ecs).map(|subnet| (subnet, 0)),
-        nsid: if edns.nsid && known { &fixed.nsid } else { &[] },
-        cookie: cookie.map(|(_, whole)| whole),
-        // RFC 7828 section 3.3: to a client that asked, over TCP and TLS alone.
-        keepalive: (edns.keepalive && matches!(meta.transport, Transport::Tcp | Transport::Tls)).then_some(fixed.idle),
-        error: None,
-        // RFC 7830 section 4: only where the query is padded, and never in clear text.
-        block: (edns.padding && meta.transport.is_encrypted()).then_some(BLOCK),
-    };
+    opt.size = fixed.udp_size;
+    opt.dnssec_ok = edns.dnssec_ok;
+    opt.compact_ok = edns.compact_ok;
+    opt.subnet = edns.subnet.as_ref().filter(|_| known && fixed.ecs).map(|subnet| (subnet, 0));
+    opt.nsid = if edns.nsid && known { &fixed.nsid } else { &[] };
+    if let Some((_, whole)) = cookie {
+        opt.cookie = Some(whole);
+    }
+    // RFC 7828 section 3.3: to a client that asked, over TCP and TLS alone.
+    opt.keepalive = (edns.keepalive && matches!(meta.transport, Transport::Tcp | Transport::Tls)).then_some(fixed.idle);
+    // RFC 7830 section 4: only where the query is padded, and never in clear text.
+    opt.block = (edns.padding && meta.transport.is_encrypted()).then_some(BLOCK);
     standing
 }
 

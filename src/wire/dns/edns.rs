@@ -56,21 +56,18 @@ pub enum Flaw {
 
 impl Edns {
     /// Reads an OPT: what stands between owner and data, and the data. `None`: options that break off.
-    pub(super) fn read(fixed: &[u8; 10], data: &[u8]) -> Option<Self> {
-        let mut edns = Self {
-            size: u16::from_be_bytes([fixed[2], fixed[3]]),
-            version: fixed[5],
-            dnssec_ok: fixed[6] & 0x80 != 0,
-            compact_ok: fixed[6] & 0x40 != 0,
-            ..Self::default()
-        };
+    pub(super) fn read(&mut self, fixed: &[u8; 10], data: &[u8]) -> Option<()> {
+        self.size = u16::from_be_bytes([fixed[2], fixed[3]]);
+        self.version = fixed[5];
+        self.dnssec_ok = fixed[6] & 0x80 != 0;
+        self.compact_ok = fixed[6] & 0x40 != 0;
         let mut rest = data;
         while let Some((&[c0, c1, l0, l1], tail)) = rest.split_first_chunk::<4>() {
             let (value, after) = tail.split_at_checked(u16::from_be_bytes([l0, l1]).into())?;
-            edns.option(u16::from_be_bytes([c0, c1]), value);
+            self.option(u16::from_be_bytes([c0, c1]), value);
             rest = after;
         }
-        rest.is_empty().then_some(edns)
+        rest.is_empty().then_some(())
     }
 
     /// The OPT of an answer that has nothing to say but that EDNS is spoken.
@@ -275,7 +272,8 @@ mod tests {
             prop_assert_eq!(out[5], 1, "the high bits of the code");
             let (fixed, data) = (out[1..11].try_into().unwrap(), &out[11..length]);
             // An answer's scope and our cookie's length differ from what a query may say; all else reads alike.
-            let read = Edns::read(&fixed, data).unwrap();
+            let mut read = Edns::default();
+            read.read(&fixed, data).unwrap();
             prop_assert_eq!((read.size, read.dnssec_ok), (size, dnssec_ok));
             prop_assert_eq!((read.nsid, read.keepalive), (!nsid.is_empty(), keepalive.is_some()));
             prop_assert_eq!(read.cookie.is_some(), cookie.is_some());
