@@ -84,15 +84,15 @@ function facts(state) {
   at("facts").replaceChildren(fact("generation", String(state.generation)), ...edges, fact("up", length(node.uptime_s)));
   const troubles = [];
   if (state.isolated_s !== null) {
-    troubles.push("This node seems to be the one that is cut off: everything looks dead at once. " +
-      "It has held its last verdicts for " + length(state.isolated_s) + ".");
+    troubles.push(make("p", "", "This node seems to be the one that is cut off: everything looks dead at once. " +
+      "It has held its last verdicts for " + length(state.isolated_s) + "."));
   }
   if (state.refused) {
-    troubles.push("The last reload was refused " + length(state.refused.for_s) + " ago; what was in force before it still is. " +
-      state.refused.findings);
+    troubles.push(make("p", "", "The last reload was refused " + length(state.refused.for_s) + " ago; " +
+      "what was in force before it still is."), make("pre", "", state.refused.findings.trimEnd()));
   }
   at("banner").hidden = troubles.length === 0;
-  at("banner").textContent = troubles.join(" ");
+  at("banner").replaceChildren(...troubles);
   document.title = node.name + " · Springtide";
 }
 
