@@ -55,12 +55,17 @@ pub fn replace(path: &Path, octets: &[u8], mode: u32) -> io::Result<()> {
         file.sync_all()?;
         fs::rename(&new, path)?;
         // The rename itself lasts only once the folder is on disk.
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        File::open(folder(path))?.sync_all()
     };
     written().inspect_err(|_| {
         // What is half written is of no use; that it cannot be deleted either says the error that follows.
         let _ = fs::remove_file(&new);
     })
+}
+
+/// Where `path` stands: for a name alone that is the folder that we are in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -91,6 +96,7 @@ mod tests {
         let path = folder.path().join("file.key");
         replace(&path, b"old", 0o600).unwrap();
         assert_eq!(open_to_others(&fs::metadata(&path).unwrap()), None);
+        assert_eq!((super::folder(Path::new("key")), super::folder(&path)), (Path::new("."), folder.path()));
         // What a dead process left is in nobody's way.
         fs::write(beside(&path), "half").unwrap();
         replace(&path, b"new", 0o644).unwrap();

@@ -18,8 +18,8 @@ use crate::wire::dns::cookie::Cookie;
 use crate::wire::dns::{
     BLOCK, Ede, Edns, Fault, Flaw, Full, HEADER, IN, MAX_TCP, MAX_UDP, Opt, Query, Rcode, Reply, Section, refuse, rtype,
 };
-use crate::wire::ecs::{self, Subnet};
-use crate::wire::name;
+use crate::wire::ecs::Subnet;
+use crate::wire::{dns, name};
 
 /// How many CNAMEs are followed; a longer chain is left to the resolver (BIND follows 16).
 const MAX_CHAIN: usize = 8;
@@ -187,28 +187,19 @@ impl Sent {
     /// Makes this answer, which stands in `packet`, an answer without records: cut, so that the client comes again over TCP;
     /// or, where it speaks cookies, one that sends it back for its cookie, which is cheaper for both.
     pub fn shorten(&mut self, packet: &mut [u8]) {
-        // The OPT moves up to the question.
-        packet.copy_within(self.opt..self.length, self.question_end);
-        self.length -= self.opt - self.question_end;
-        self.opt = self.question_end;
         (self.steered, self.reason) = (None, None);
         (self.rcode, self.truncated) = match self.standing {
             Standing::Cookie => (Rcode::BadCookie, false),
             Standing::Unknown | Standing::Proven => (Rcode::NoError, true),
         };
-        if let Some(opt) = packet.get_mut(self.opt..self.length).filter(|opt| opt.len() >= 11) {
-            opt[5] = (self.rcode as u16 >> 4) as u8;
-            // The subnet comes first. No data is everybody's no data (RFC 7871 section 7.4).
-            if let Some(subnet) = opt.get_mut(11..19).filter(|o| o[..2] == ecs::CODE.to_be_bytes()) {
-                subnet[7] = 0;
-            }
-        }
-        let opts = u8::from(self.length > self.opt);
-        if let Some(header) = packet.first_chunk_mut::<HEADER>() {
-            header[2] = header[2] & !0x06 | u8::from(self.truncated) << 1;
-            header[3] = header[3] & 0x10 | self.rcode as u8 & 0x0f;
-            header[6..].copy_from_slice(&[0, 0, 0, 0, 0, opts]);
-        }
+        let opt = self.opt..self.length;
+        self.length = dns::shorten(packet, self.question_end, opt, self.rcode, self.truncated);
+        self.opt = self.question_end;
+    }
+
+    /// The name that was asked for, as it stands in the answer in `packet`; empty where there is no question.
+    pub(super) fn qname<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
+        packet.get(HEADER..self.question_end.saturating_sub(4)).unwrap_or_default()
     }
 }
 
@@ -337,19 +328,15 @@ fn offer<'t>(opt: &mut Opt<'t>, edns: &'t Edns, fixed: &'t Fixed, meta: &Meta) -
 
 /// What is wrong with a well-formed query before anything is looked up.
 fn refused(query: &Query, transport: Transport, standing: Standing, fixed: &Fixed) -> Option<(Rcode, Option<Ede>)> {
-    let flawed = query.edns.as_ref().and_then(flawed);
-    match () {
-        () if flawed.is_some() => flawed,
+    query.edns.as_ref().and_then(flawed).or_else(|| match query.rtype {
         // RFC 9824 section 3.5: NXNAME is a mark, not a question.
-        () if matches!(query.rtype, rtype::OPT | rtype::NXNAME) => Some((Rcode::FormErr, Some(Ede::INVALID_TYPE))),
-        () if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
+        rtype::OPT | rtype::NXNAME => Some((Rcode::FormErr, Some(Ede::INVALID_TYPE))),
+        _ if fixed.require_cookie && standing == Standing::Cookie => Some((Rcode::BadCookie, None)),
         // Over UDP the SOA alone tells whether to come over TCP (RFC 1995 section 2).
-        () if query.class == IN && query.rtype == rtype::IXFR && transport.is_datagram() => None,
-        () if query.class != IN || rtype::META.contains(&query.rtype) => {
-            Some((Rcode::Refused, Some(Ede::NOT_SUPPORTED)))
-        }
-        () => None,
-    }
+        rtype::IXFR if query.class == IN && transport.is_datagram() => None,
+        asked if query.class != IN || rtype::META.contains(&asked) => Some((Rcode::Refused, Some(Ede::NOT_SUPPORTED))),
+        _ => None,
+    })
 }
 
 /// What is wrong with a query's EDNS, whatever it asks for.

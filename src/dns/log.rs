@@ -21,7 +21,7 @@ use super::answer::{Meta, Sent, Standing};
 use crate::base::clock::{Clock as _, Mono, SystemClock, Wall};
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
-use crate::wire::dns::{HEADER, Rcode};
+use crate::wire::dns::Rcode;
 use crate::wire::{name, rdata};
 
 /// Lines that wait for the writer: at a turn of 50 ms some 40,000 a second.
@@ -207,13 +207,6 @@ impl Writer {
             None => Open::new(path)?,
         };
         self.open.insert(open).file.write_all(&self.sheet)
-    }
-}
-
-impl Sent {
-    /// The name that was asked for, as it stands in the answer in `packet`; empty where there is no question.
-    pub(super) fn qname<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
-        packet.get(HEADER..self.question_end.saturating_sub(4)).unwrap_or_default()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Dns, SecureWay};
 use crate::net::listen::{self, ListenError, Share};
 use crate::net::tls::{self, TlsError};
-use crate::snapshot::Published;
+use crate::snapshot::{Published, Snapshot};
 
 mod alias;
 pub mod answer;
@@ -53,7 +53,7 @@ pub mod zone;
 pub use explain::explain;
 pub use scopes::{Divided, too_divided};
 pub use shift::{Reach, Shifted, shifts};
-pub use table::{plans, prepare, publish};
+pub use table::{plans, prepare};
 pub use transfer::keys::{KeyError, load as load_keys};
 pub use transfer::outgoing::publish as publish_zones;
 
@@ -61,6 +61,14 @@ use answer::Transport;
 use door::Speech;
 use guard::Guard;
 use house::House;
+
+/// Makes what `after` answers from, before it is published, and tells what files of `[geo]` are in force with it.
+pub fn publish(before: Option<&Snapshot>, after: &Snapshot) {
+    table::publish(before, after);
+    if after.topology.config.dns.is_some() {
+        atlas::told::in_force(before.map(|b| &*b.topology), &after.topology);
+    }
+}
 
 /// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.
 const PORT_TRIES: usize = 32;

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::alias::{self, Aliases, Target};
-use super::atlas::told;
 use super::guard::Rules;
 use super::index::Index;
 use super::scopes;
@@ -203,7 +202,6 @@ pub fn publish(before: Option<&Snapshot>, after: &Snapshot) {
     if after.topology.config.dns.is_some() {
         let known = before.and_then(|old| Some((old, old.views.peek::<Table>(Slot::Dns)?)));
         after.views.of(Slot::Dns, || timed("steered", || Table::follow(after, known)));
-        told::in_force(before.map(|b| &*b.topology), &after.topology);
     }
 }
 

@@ -4,6 +4,8 @@
 //! OPT (`edns`). It judges nothing but form. The writer appends to a buffer that already holds the question and never
 //! writes past its limit. No allocation in either.
 
+use std::ops::Range;
+
 use super::name;
 
 pub mod cookie;
@@ -311,6 +313,20 @@ pub fn refuse(packet: &mut [u8], rcode: Rcode) -> usize {
 pub struct Mark {
     at: usize,
     counts: [u16; 3],
+}
+
+/// Makes the answer in `packet`, whose question ends at `question_end` and whose last record is the OPT in `opt`, one without
+/// records but that. Gives its length.
+pub fn shorten(packet: &mut [u8], question_end: usize, opt: Range<usize>, rcode: Rcode, truncated: bool) -> usize {
+    let length = question_end + opt.len();
+    packet.copy_within(opt, question_end);
+    edns::unsay(packet.get_mut(question_end..length).unwrap_or_default(), rcode);
+    if let Some(header) = packet.first_chunk_mut::<HEADER>() {
+        header[2] = header[2] & !0x06 | u8::from(truncated) << 1;
+        header[3] = header[3] & 0x10 | rcode as u8 & 0x0f;
+        header[6..].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(length > question_end)]);
+    }
+    length
 }
 
 /// An answer on its way into a buffer that holds the question already.

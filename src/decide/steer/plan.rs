@@ -89,7 +89,7 @@ impl Plan {
         };
         let seats: Vec<Seat> = steer.datacenters.iter().take(MAX_CANDIDATES).enumerate().map(seat).collect();
         let mut plan = Self::new(seats, steer, dns.client_prefix);
-        plan.hashed = by_hash(config, steer);
+        plan.hashed |= by_capacity(config, steer);
         if !plan.seats.is_empty() && steer.is_by_near() {
             plan = plan.with_near(near);
         }
@@ -126,7 +126,7 @@ impl Plan {
             salt,
             answers: steer.answers.clamp(1, MAX_ANSWERS),
             prefix,
-            hashed: seats.len() > 1 && told_apart(&steer.policy, &steer.members) || turns(&steer.policy),
+            hashed: by_policy(steer, seats.len()),
             turns: turns(&steer.policy),
             seats,
         }
@@ -290,9 +290,16 @@ fn all_down(seats: &[Seat], allowed: u64, fenced: bool, steer: &Steer) -> (Vec<u
 /// Whether a hash of their network tells the clients of `steer` apart. This must not depend on health or load, or a cache
 /// would keep a scope that has become too wide.
 pub(super) fn by_hash(config: &Config, steer: &Steer) -> bool {
-    let several = steer.datacenters.len() > 1;
-    several && (told_apart(&steer.policy, &steer.members) || config.candidates(steer).any(|d| d.capacity_rps.is_some()))
-        || turns(&steer.policy)
+    by_policy(steer, steer.datacenters.len()) || by_capacity(config, steer)
+}
+
+fn by_policy(steer: &Steer, datacenters: usize) -> bool {
+    datacenters > 1 && told_apart(&steer.policy, &steer.members) || turns(&steer.policy)
+}
+
+/// Whether what is beyond a capacity goes elsewhere, by a hash.
+fn by_capacity(config: &Config, steer: &Steer) -> bool {
+    steer.datacenters.len() > 1 && config.candidates(steer).any(|d| d.capacity_rps.is_some())
 }
 
 /// Whether some group tells its clients apart by a hash of their network.

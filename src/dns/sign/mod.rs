@@ -109,8 +109,7 @@ impl Signing {
     pub(super) fn cover(&self, zone: u32, stream: bool, now: Wall) -> Option<Cover<'_>> {
         let (signer, cache, now) = (self.zone(zone)?, self.cache.as_ref()?, seconds(now));
         let epoch = signer.epoch(now)?;
-        let (configured, signatures) = (Region::Known, Signatures::default());
-        Some(Cover { signer, cache, epoch, now, stream, configured, sealed: 0, lacking: false, signatures })
+        Some(Cover { signer, cache, epoch, now, stream, sealed: 0, lacking: false, signatures: Signatures::default() })
     }
 
     /// The records of this type that the zone has at its apex because it is signed: how many, and their octets.
@@ -140,8 +139,6 @@ pub(super) struct Cover<'t> {
     now: u32,
     /// Whether the client has shown its address.
     stream: bool,
-    /// Where sets of configured names stand.
-    configured: Region,
     /// How far the message is signed; 0: nowhere.
     sealed: usize,
     /// A signature could not be given.
@@ -177,7 +174,8 @@ impl Cover<'_> {
         begin: usize,
         fixed: &Fixed,
     ) -> Result<(), Bare> {
-        self.walk(reply, section, begin, fixed).inspect_err(|why| self.lacking |= *why == Bare::Refused)
+        let sealed = self.walk(reply, section, begin, fixed, Region::Known);
+        sealed.inspect_err(|why| self.lacking |= *why == Bare::Refused)
     }
 
     /// Appends the signatures of the set that was just written, one of those that are chosen for a client's network. False:
@@ -187,10 +185,7 @@ impl Cover<'_> {
     /// They do not fit.
     pub(super) fn seal_choice(&mut self, reply: &mut Reply<'_>, begin: usize, fixed: &Fixed) -> Result<bool, Full> {
         let refused = self.signatures.refused;
-        self.configured = Region::Chosen;
-        let sealed = self.walk(reply, Section::Answer, begin, fixed);
-        self.configured = Region::Known;
-        match sealed {
+        match self.walk(reply, Section::Answer, begin, fixed, Region::Chosen) {
             Ok(()) => Ok(true),
             Err(Bare::Full) => Err(Full),
             Err(Bare::Refused) => {
@@ -205,7 +200,15 @@ impl Cover<'_> {
         self.lacking = true;
     }
 
-    fn walk(&mut self, reply: &mut Reply<'_>, section: Section, begin: usize, fixed: &Fixed) -> Result<(), Bare> {
+    /// Signs all that is not signed yet; sets of `configured` names stand in that region.
+    fn walk(
+        &mut self,
+        reply: &mut Reply<'_>,
+        section: Section,
+        begin: usize,
+        fixed: &Fixed,
+        configured: Region,
+    ) -> Result<(), Bare> {
         let (mut at, end) = (self.sealed.max(begin), reply.at());
         let mut beneath_dname = false;
         while at < end {
@@ -221,7 +224,7 @@ impl Cover<'_> {
             // RFC 6672 section 5.3.1: the CNAME that a DNAME makes is proved by the DNAME.
             let made = std::mem::replace(&mut beneath_dname, covered == rtype::DNAME) && covered == rtype::CNAME;
             if !made {
-                self.sign(reply, section, &head, at..next.min(end), fixed)?;
+                self.sign(reply, section, &head, at..next.min(end), fixed, configured)?;
             }
             at = next;
         }
@@ -236,6 +239,7 @@ impl Cover<'_> {
         head: &[u8; 12],
         set: std::ops::Range<usize>,
         fixed: &Fixed,
+        configured: Region,
     ) -> Result<(), Bare> {
         // Owners are pointers to names that stand in full: the question's, or one in the data of a CNAME.
         let offset = usize::from(u16::from_be_bytes([head[0] & 0x3f, head[1]]));
@@ -244,7 +248,7 @@ impl Cover<'_> {
         let covered = u16::from_be_bytes([head[2], head[3]]);
         let octets = reply.written(set.start, set.len());
         let print = print(self.cache, owner, head, octets);
-        let region = if fixed.knows(owner) { self.configured } else { Region::Open };
+        let region = if fixed.knows(owner) { configured } else { Region::Open };
         let shape = RrsigHead {
             covered,
             algorithm: 0,

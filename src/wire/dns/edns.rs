@@ -166,7 +166,7 @@ impl Opt<'_> {
     pub fn write(&self, rcode: Rcode, before: usize, room: &mut [u8]) -> usize {
         let Some((head, rest)) = room.split_first_chunk_mut::<FIXED>() else { return 0 };
         let mut options = Options { out: rest, at: 0 };
-        // The client subnet comes first: `Sent::shorten` looks for it there.
+        // The client subnet comes first: `unsay` looks for it there.
         if let Some((subnet, scope)) = self.subnet {
             options.at += subnet.write(scope, options.rest());
         }
@@ -191,6 +191,16 @@ impl Opt<'_> {
         let flags = u8::from(self.dnssec_ok) << 7 | u8::from(self.dnssec_ok && self.compact_ok) << 6;
         *head = [0, 0, rtype::OPT as u8, s0, s1, (rcode as u16 >> 4) as u8, 0, flags, 0, l0, l1];
         FIXED + length
+    }
+}
+
+/// Takes back what the record `opt` of an answer says of data that the answer has no more: it ends as `rcode`, and no data is
+/// everybody's no data (RFC 7871 section 7.4).
+pub(super) fn unsay(opt: &mut [u8], rcode: Rcode) {
+    let Some((head, options)) = opt.split_first_chunk_mut::<FIXED>() else { return };
+    head[5] = (rcode as u16 >> 4) as u8;
+    if let Some(subnet) = options.get_mut(..8).filter(|o| o[..2] == ecs::CODE.to_be_bytes()) {
+        subnet[7] = 0;
     }
 }
 
