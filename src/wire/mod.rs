@@ -9,6 +9,7 @@ pub mod dnssec;
 pub mod doh;
 pub mod ecs;
 pub mod forwarded;
+pub mod h1;
 pub mod head;
 pub mod host;
 pub mod lookup;

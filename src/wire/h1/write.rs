@@ -1,0 +1,163 @@
+//! What is sent: heads and the framing of bodies.
+//!
+//! Framing comes from how long the body is known to be; fields of the map that would frame it (`Content-Length`,
+//! `Transfer-Encoding`) are passed over.
+
+use bytes::BufMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::Length;
+
+/// Interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// End of a chunked body without trailers.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Room that a head with `headers` takes at most, more or less.
+fn room(headers: &HeaderMap) -> usize {
+    128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+}
+
+/// Writes the head of a request for `target`, with `more` behind its `headers`.
+pub fn request(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    more: Option<(&HeaderName, &HeaderValue)>,
+    length: Length,
+) {
+    out.reserve(room(headers) + target.len());
+    out.put_slice(method.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(target.as_bytes());
+    out.put_slice(b" HTTP/1.1\r\n");
+    fields(out, headers, more.map(|(name, _)| name));
+    if let Some((name, value)) = more {
+        field(out, name, value);
+    }
+    match length {
+        Length::Exact(octets) => content_length(out, octets),
+        Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Length::None | Length::UntilClose => {}
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes the head of a response. `length`: how the body will be framed. `None` writes what `headers` say themselves, as for
+/// HEAD and 304, which have no body and may tell what it would be. `date` is written where there is none
+/// (RFC 9110 section 6.6.1).
+pub fn response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, length: Length, keeps: Keeps, date: &[u8]) {
+    out.reserve(room(headers));
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(status.canonical_reason().unwrap_or("Status").as_bytes());
+    out.put_slice(b"\r\n");
+    fields(out, headers, None);
+    if !headers.contains_key(DATE) {
+        out.put_slice(b"date: ");
+        out.put_slice(date);
+        out.put_slice(b"\r\n");
+    }
+    match length {
+        Length::Exact(octets) => content_length(out, octets),
+        Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Length::None if !status.is_informational() && status != StatusCode::NO_CONTENT => {
+            if let Some(said) = headers.get(CONTENT_LENGTH) {
+                field(out, &CONTENT_LENGTH, said);
+            }
+        }
+        Length::None | Length::UntilClose => {}
+    }
+    match keeps {
+        _ if headers.contains_key(CONNECTION) => {}
+        Keeps::Yes => {}
+        Keeps::Aloud => out.put_slice(b"connection: keep-alive\r\n"),
+        Keeps::No => out.put_slice(b"connection: close\r\n"),
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// What a response says of its connection, unless its fields say something themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// It goes on, as HTTP/1.1 has it by itself.
+    Yes,
+    /// It goes on, said to a client of HTTP/1.0 that asked.
+    Aloud,
+    /// It is closed behind the body.
+    No,
+}
+
+/// Writes the line before a chunk of `length` octets, which is not 0. CRLF follows the chunk.
+pub fn chunk(out: &mut Vec<u8>, length: usize) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    for digit in (0..digits).rev() {
+        out.put_u8(HEX[length >> (4 * digit) & 15]);
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Writes the end of a chunked body.
+pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+    match trailers {
+        None => out.put_slice(LAST_CHUNK),
+        Some(trailers) => {
+            out.put_slice(b"0\r\n");
+            trailers.iter().filter(|(name, _)| may_trail(name)).for_each(|(name, value)| field(out, name, value));
+            out.put_slice(b"\r\n");
+        }
+    }
+}
+
+/// Whether a field may stand in trailers: not what frames, routes, or decides who may do what (RFC 9110 section 6.5.1).
+fn may_trail(name: &HeaderName) -> bool {
+    use http::header;
+    const NEVER: [HeaderName; 9] = [
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        header::HOST,
+        CONNECTION,
+        header::TRAILER,
+        header::AUTHORIZATION,
+        header::SET_COOKIE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+    ];
+    !NEVER.contains(name)
+}
+
+fn fields(out: &mut Vec<u8>, headers: &HeaderMap, but: Option<&HeaderName>) {
+    for (name, value) in headers {
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && Some(name) != but {
+            field(out, name, value);
+        }
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.put_slice(name.as_str().as_bytes());
+    out.put_slice(b": ");
+    out.put_slice(value.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+fn content_length(out: &mut Vec<u8>, octets: u64) {
+    out.put_slice(b"content-length: ");
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut left = octets;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+    out.put_slice(b"\r\n");
+}
