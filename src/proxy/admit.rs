@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::line::Line;
 
 /// Connections of clients at a time, over all workers (ours).
 const CONNECTIONS: usize = 100_000;
@@ -63,7 +64,7 @@ impl Default for Handshakes {
 
 impl Handshakes {
     /// Completes the TLS handshake and tells what is spoken inside. `None`: it failed, or took too long.
-    pub(super) async fn shake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<(TlsStream<TcpStream>, Spoken)> {
+    pub(super) async fn shake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<(Line, Spoken)> {
         let shake = async {
             // Who has sent nothing yet takes no place.
             tcp.readable().await.ok()?;
@@ -72,12 +73,12 @@ impl Handshakes {
         };
         let tls = tokio::time::timeout(OPENING, shake).await.ok()??;
         let spoken = if tls.get_ref().1.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
-        Some((tls, spoken))
+        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken))
     }
 }
 
 /// What is spoken on `tcp` in plaintext, by its first bytes. `None`: it was closed, or stayed silent for too long.
-pub(super) async fn sniff(tcp: &TcpStream) -> Option<Spoken> {
+pub(super) async fn sniff(tcp: TcpStream) -> Option<(Line, Spoken)> {
     let look = async {
         let mut pause = Duration::from_millis(2);
         loop {
@@ -95,7 +96,8 @@ pub(super) async fn sniff(tcp: &TcpStream) -> Option<Spoken> {
             }
         }
     };
-    tokio::time::timeout(OPENING, look).await.ok()?
+    let spoken = tokio::time::timeout(OPENING, look).await.ok()??;
+    Some((Line::Plain(tcp), spoken))
 }
 
 /// How long to wait after an accept that failed with `error`: not at all where it was that one client's fault.
@@ -136,7 +138,7 @@ mod tests {
             client.write_all(bytes).await.unwrap();
             client.shutdown().await.unwrap();
             if bytes != b"P" {
-                assert_eq!(sniff(&server).await, spoken, "{bytes:?}");
+                assert_eq!(sniff(server).await.map(|s| s.1), spoken, "{bytes:?}");
             }
         }
     }
@@ -146,11 +148,11 @@ mod tests {
         let (mut client, server) = pair().await;
         let (first, rest) = PREFACE.split_at(5);
         client.write_all(first).await.unwrap();
-        let looking = tokio::join!(sniff(&server), async {
+        let looking = tokio::join!(sniff(server), async {
             tokio::task::yield_now().await;
             client.write_all(rest).await.unwrap();
         });
-        assert_eq!(looking.0, Some(Spoken::Http2));
+        assert_eq!(looking.0.map(|s| s.1), Some(Spoken::Http2));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a byte. Anything longer is streamed as fast as the client takes it. If the backend fails half-way, so does the
 //! response: a reset or an unfinished message, never a clean end that hides what is missing.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::pool::h1::H1;
 use super::pool::{Pool, h2};
@@ -23,7 +24,6 @@ use super::tally::{Entry, Try};
 use super::upload::Witness;
 use super::worker::Worker;
 use crate::base::clock::Mono;
-use crate::base::task::Task;
 use crate::net::stage::{self, Body, BodyError};
 use crate::snapshot::load::Outcome;
 
@@ -92,7 +92,7 @@ impl HttpBody for Out {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Streamed(streamed) => streamed.early.is_empty() && streamed.body.is_end_stream(),
+            Self::Streamed(streamed) => streamed.early.is_empty() && streamed.is_received(),
             Self::Boxed(watched) => watched.body.is_end_stream(),
         }
     }
@@ -106,19 +106,56 @@ impl HttpBody for Out {
     }
 }
 
-/// The connection that a response comes over.
+/// What a response comes over, with what is still to come of its body.
 pub(super) enum Line {
     /// A whole connection.
-    H1(H1),
+    H1(Box<H1>),
     /// A stream of one.
     H2 {
+        /// The body.
+        body: Incoming,
         /// Held until the response ends.
         _stream: h2::Stream,
         /// Ours to set.
         timer: Pin<Box<Sleep>>,
     },
-    /// A whole connection with a task of its own, which ends with the response.
-    Own(Task),
+}
+
+impl Line {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        match self {
+            Self::H1(h1) => h1.poll_frame(cx).map_err(|()| BrokeOff),
+            Self::H2 { body, .. } => Pin::new(body).poll_frame(cx).map_err(|_| BrokeOff),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::H1(h1) => h1.is_end_stream(),
+            Self::H2 { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::H1(h1) => h1.size_hint(),
+            Self::H2 { body, .. } => body.size_hint(),
+        }
+    }
+
+    fn arm(&mut self, until: Instant) {
+        match self {
+            Self::H1(h1) => h1.arm(until),
+            Self::H2 { timer, .. } => timer.as_mut().reset(until),
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(h1) => h1.poll_timer(cx),
+            Self::H2 { timer, .. } => timer.as_mut().poll(cx),
+        }
+    }
 }
 
 /// What of a body has come with its head.
@@ -128,7 +165,7 @@ type Early = SmallVec<[Frame<Bytes>; 2]>;
 pub(super) struct Streamed {
     /// What has come already.
     early: Early,
-    body: Incoming,
+    /// `None` once it has ended.
     line: Option<Line>,
     pool: Arc<Pool>,
     worker: Arc<Worker>,
@@ -143,17 +180,16 @@ pub(super) struct Streamed {
 /// # Errors
 /// The body broke off before any of it was passed on: the attempt has failed, and another may follow.
 pub(super) async fn carry(
-    mut body: Incoming,
-    line: Line,
+    mut line: Line,
     upload: Option<Witness>,
     pool: &Arc<Pool>,
     worker: &Arc<Worker>,
     attempt: Try,
     now: Mono,
 ) -> Result<Out, Try> {
-    let (mut line, mut early) = (Some(line), Early::default());
+    let mut early = Early::default();
     // Most responses are short and came in one piece with their head: look, but don't wait.
-    let seen = std::future::poll_fn(|cx| Poll::Ready(look(&mut body, &mut line, &mut early, cx))).await;
+    let seen = std::future::poll_fn(|cx| Poll::Ready(look(&mut line, &mut early, cx))).await;
     let is_whole = match seen {
         Ok(is_whole) => is_whole,
         Err(BrokeOff) => return Err(attempt),
@@ -164,111 +200,65 @@ pub(super) async fn carry(
         _ => None,
     };
     if let (true, Some(data)) = (is_whole, data) {
-        if let Some(Line::H1(h1)) = line.take() {
+        if let Line::H1(h1) = line {
             pool.rest(h1, now);
         }
         attempt.end(now);
         return Ok(Out::Whole(data.filter(|b| !b.is_empty())));
     }
-    let (pool, worker, attempt) = (Arc::clone(pool), Arc::clone(worker), Some(attempt));
+    let (pool, worker, attempt, line) = (Arc::clone(pool), Arc::clone(worker), Some(attempt), Some(line));
     early.reverse();
-    Ok(Out::Streamed(Box::new(Streamed {
-        early,
-        body,
-        line,
-        pool,
-        worker,
-        upload,
-        attempt,
-        entry: None,
-        is_armed: false,
-    })))
+    Ok(Out::Streamed(Box::new(Streamed { early, line, pool, worker, upload, attempt, entry: None, is_armed: false })))
 }
 
-/// Takes what is there of `body` already: at most two frames. Whether that is all of it.
-fn look(
-    body: &mut Incoming,
-    line: &mut Option<Line>,
-    early: &mut Early,
-    cx: &mut Context<'_>,
-) -> Result<bool, BrokeOff> {
-    let mut is_moved = false;
-    while early.len() < 2 && !body.is_end_stream() {
-        match Pin::new(&mut *body).poll_frame(cx) {
+/// Takes what is there of a body already: at most two frames. Whether that is all of it.
+fn look(line: &mut Line, early: &mut Early, cx: &mut Context<'_>) -> Result<bool, BrokeOff> {
+    while early.len() < 2 && !line.is_end_stream() {
+        match line.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => early.push(frame),
-            Poll::Ready(Some(Err(_))) => return Err(BrokeOff),
+            Poll::Ready(Some(Err(broke_off))) => return Err(broke_off),
             Poll::Ready(None) => return Ok(true),
-            Poll::Pending => match line {
-                // What follows a chunk may be there already, behind a channel that holds one.
-                Some(Line::H1(h1)) if !std::mem::replace(&mut is_moved, true) => drop(h1.poll_line(cx)),
-                _ => break,
-            },
+            Poll::Pending => break,
         }
     }
-    Ok(body.is_end_stream())
+    Ok(line.is_end_stream())
 }
 
 impl Streamed {
+    /// Whether the backend has nothing more to send.
+    fn is_received(&self) -> bool {
+        self.line.as_ref().is_none_or(Line::is_end_stream)
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(frame) = self.early.pop() {
-            if self.early.is_empty() && (frame.is_trailers() || self.body.is_end_stream()) {
+            if self.early.is_empty() && (frame.is_trailers() || self.is_received()) {
                 self.finish(None);
             }
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let Poll::Ready(frame) = self.poll_body(cx) {
-            return Poll::Ready(frame);
-        }
-        // The connection has no task: it moves only when it is moved from here, and wakes us when it can move again.
-        let is_over = match &mut self.line {
-            Some(Line::H1(h1)) => h1.poll_line(cx).is_ready(),
-            Some(Line::H2 { .. } | Line::Own(_)) | None => false,
-        };
-        if let Poll::Ready(frame) = self.poll_body(cx) {
-            return Poll::Ready(frame);
-        }
-        if is_over {
-            return self.break_off(Outcome::Reset);
-        }
-        if self.poll_stall(cx).is_ready() { self.break_off(Outcome::Timeout) } else { Poll::Pending }
-    }
-
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => {
+        let Some(line) = &mut self.line else { return Poll::Ready(None) };
+        match line.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
                 self.is_armed = false;
                 // Nobody asks for more after trailers.
-                if frame.is_trailers() || self.body.is_end_stream() {
+                if frame.is_trailers() || self.is_received() {
                     self.finish(None);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => self.break_off(Outcome::Reset),
-            None => {
+            Poll::Ready(Some(Err(BrokeOff))) => self.break_off(Outcome::Reset),
+            Poll::Ready(None) => {
                 self.finish(None);
                 Poll::Ready(None)
             }
-        }
-    }
-
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let is_armed = std::mem::replace(&mut self.is_armed, true);
-        let until = || self.worker.instant(self.worker.now() + STALL);
-        match &mut self.line {
-            Some(Line::H1(h1)) => {
-                if !is_armed {
-                    h1.arm(until());
+            Poll::Pending => {
+                if !std::mem::replace(&mut self.is_armed, true) {
+                    line.arm(self.worker.instant(self.worker.now() + STALL));
                 }
-                h1.poll_timer(cx)
+                ready!(line.poll_timer(cx));
+                self.break_off(Outcome::Timeout)
             }
-            Some(Line::H2 { timer, .. }) => {
-                if !is_armed {
-                    timer.as_mut().reset(until());
-                }
-                timer.as_mut().poll(cx)
-            }
-            // Answers to an upgrade that was not made are short; the client's patience is enough for them.
-            Some(Line::Own(_)) | None => Poll::Pending,
         }
     }
 
@@ -299,8 +289,12 @@ impl Streamed {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.early.iter().any(Frame::is_trailers) {
+            // A body of known length has no room for trailers.
+            return SizeHint::default();
+        }
         let early: u64 = self.early.iter().filter_map(|f| f.data_ref()).map(|d| d.len() as u64).sum();
-        let mut hint = self.body.size_hint();
+        let mut hint = self.line.as_ref().map_or_else(|| SizeHint::with_exact(0), Line::size_hint);
         match hint.exact() {
             Some(rest) => hint.set_exact(rest + early),
             None => hint.set_lower(hint.lower() + early),
@@ -312,7 +306,7 @@ impl Streamed {
 impl Drop for Streamed {
     fn drop(&mut self) {
         // Nobody asks for more of a body that says of itself that it has ended.
-        if self.attempt.is_some() && self.early.is_empty() && self.body.is_end_stream() {
+        if self.attempt.is_some() && self.early.is_empty() && self.is_received() {
             self.finish(None);
         }
     }

@@ -97,14 +97,16 @@ impl Pulse {
         }
     }
 
-    fn heard(&self) {
+    /// Octets of a head have come.
+    pub(super) fn heard(&self) {
         if self.running.load(Relaxed) == 0 && !self.is_in_head.load(Relaxed) {
             self.is_in_head.store(true, Relaxed);
             self.turn.fetch_add(1, Relaxed);
         }
     }
 
-    fn wrote(&self, is_pending: bool) {
+    /// Something was written, or the client takes nothing.
+    pub(super) fn wrote(&self, is_pending: bool) {
         if self.is_blocked.load(Relaxed) || is_pending {
             self.is_blocked.store(is_pending, Relaxed);
             if !is_pending {
@@ -114,29 +116,23 @@ impl Pulse {
     }
 }
 
-/// A client's connection that notes what passes.
+/// A client's HTTP/2 connection that notes whether the client takes what is written. What it sends may be anything.
 #[derive(Debug)]
 pub(super) struct Pulsed<T> {
     inner: T,
     pulse: Arc<Pulse>,
-    has_heads: bool,
 }
 
 impl<T> Pulsed<T> {
-    /// `has_heads`: bytes that come while nothing runs begin a head (HTTP/1). In HTTP/2 they may be anything.
-    pub(super) const fn new(inner: T, pulse: Arc<Pulse>, has_heads: bool) -> Self {
-        Self { inner, pulse, has_heads }
+    /// `inner` with its `pulse`.
+    pub(super) const fn new(inner: T, pulse: Arc<Pulse>) -> Self {
+        Self { inner, pulse }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Pulsed<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if self.has_heads && buf.filled().len() > before {
-            self.pulse.heard();
-        }
-        polled
+        Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 

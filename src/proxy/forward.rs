@@ -11,17 +11,17 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
+use http_body::Body as _;
 
+use super::Caller;
 use super::download::{self, Line, Out};
-use super::pool::h1::Failure as LineFailure;
+use super::h1::tunnel;
+use super::pool::h1::{Ask, Failure as LineFailure};
 use super::pool::{NoLine, Pool};
 use super::reply::Reason;
 use super::tally::{Entry, Try};
 use super::upload::{Inbound, Progress, STALL, Source, Upload};
 use super::worker::{Sight, Worker};
-use super::{Caller, upgrade};
 use crate::base::clock::Mono;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
 use crate::config::{Balance, Route, Service};
@@ -55,12 +55,9 @@ pub(super) async fn forward(
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::UserHome);
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
-    let upgrading = match head::upgrade(&head.method, head.version, &head.headers) {
-        Some(Upgrade::WebSocket) => head.extensions.remove::<OnUpgrade>(),
-        // A server may go on as if it had not been asked (RFC 9110 section 7.8).
-        Some(Upgrade::Unknown) | None => None,
-    };
-    rewrite(&mut head, entry, upgrading.is_some())?;
+    // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
+    let is_upgrading = head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
+    rewrite(&mut head, entry, is_upgrading)?;
     if let Some(upstream) = &sight.kit(service).upstream {
         return within(&**upstream, entry, head, inbound, route.max_body, deadline.budget).await;
     }
@@ -75,7 +72,7 @@ pub(super) async fn forward(
         deadline,
         until: began + deadline.budget,
         is_repeatable,
-        upgrading,
+        is_upgrading,
     };
     let answered = errand.run(entry, user).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
@@ -130,7 +127,7 @@ struct Errand {
     deadline: Deadline,
     until: Mono,
     is_repeatable: bool,
-    upgrading: Option<OnUpgrade>,
+    is_upgrading: bool,
 }
 
 /// Where a try goes.
@@ -207,11 +204,10 @@ impl Errand {
                     let (outcome, failure) = retry::classify(response.status(), response.headers());
                     attempt.answered(outcome, now);
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return self.switch(entry, response, line, attempt);
+                        return self.switch(response, line, attempt);
                     }
-                    let (mut head, body) = response.into_parts();
-                    match download::carry(body, line, self.source.witness(), leg.pool, &self.worker, attempt, now).await
-                    {
+                    let (mut head, ()) = response.into_parts();
+                    match download::carry(line, self.source.witness(), leg.pool, &self.worker, attempt, now).await {
                         Ok(body) => match failure {
                             Some(failure) if self.may_retry(&leg, failure, outcome, &mut tried, now) => {
                                 sight.kit(self.service).retried(failure);
@@ -226,7 +222,7 @@ impl Errand {
                         },
                         Err(broken) => {
                             attempt = broken;
-                            self.fault(&LineFailure::Broken, &leg)
+                            self.fault(LineFailure::Broken, &leg)
                         }
                     }
                 }
@@ -303,22 +299,19 @@ impl Errand {
     }
 
     /// One try: a connection, the request, the head of the response.
-    async fn attempt(&mut self, leg: &Leg<'_>, now: Mono) -> Result<(Response<Incoming>, Line), Fault> {
-        if self.upgrading.is_some() {
-            let line = leg.pool.raw(leg.connect).await?;
-            let request = self.request(leg, now)?;
-            let asked = upgrade::ask(line, request, leg.patience).await;
-            return asked.map(|(response, task)| (response, Line::Own(task))).map_err(|f| self.fault(&f, leg));
-        }
-        if leg.pool.is_h2() {
+    async fn attempt(&mut self, leg: &Leg<'_>, now: Mono) -> Result<(Response<()>, Line), Fault> {
+        deadline::pass_on(&mut self.head.headers, self.until.since(now));
+        if leg.pool.is_h2() && !self.is_upgrading {
             let stream = leg.pool.stream(leg.connect, now).await?;
-            let request = self.request(leg, now)?;
+            let request = self.request()?;
             let until = self.worker.instant(now + leg.patience);
             let sent = stream.send(request, until, self.late(leg.patience)).await;
-            return sent.map(|(r, timer)| (r, Line::H2 { _stream: stream, timer })).map_err(|f| self.fault(&f, leg));
+            let (response, timer) = sent.map_err(|f| self.fault(f, leg))?;
+            let (head, body) = response.into_parts();
+            return Ok((Response::from_parts(head, ()), Line::H2 { body, _stream: stream, timer }));
         }
-        let mut request = self.request(leg, now)?;
-        let mut may_reuse = true;
+        // What becomes a tunnel has a connection of its own.
+        let mut may_reuse = !self.is_upgrading;
         loop {
             let idle = if may_reuse { leg.pool.idle(now) } else { None };
             let was_idle = idle.is_some();
@@ -327,34 +320,41 @@ impl Errand {
                 None => leg.pool.dial(leg.connect, now).await?,
             };
             line.arm(self.worker.instant(now + leg.patience));
-            match line.send(request, self.late(leg.patience)).await {
-                Ok(response) => return Ok((response, Line::H1(line))),
+            let upload = self.upload()?;
+            let ask = Ask {
+                method: &self.head.method,
+                target: self.head.uri.path_and_query().map_or("/", |target| target.as_str()),
+                headers: &self.head.headers,
+            };
+            match line.send(&ask, upload, self.late(leg.patience)).await {
+                Ok(head) => {
+                    let mut response = Response::new(());
+                    (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
+                    return Ok((response, Line::H1(line)));
+                }
                 // It had been closed while it was idle: nothing happened, and it says nothing about the backend.
-                Err(LineFailure::Unsent(same)) if was_idle => request = *same,
+                Err(LineFailure::Unsent) if was_idle => {}
                 // It was closed in the same moment in which we wrote. That may be repeated if anything may.
                 Err(LineFailure::Broken) if was_idle && self.is_repeatable && self.source.repeatable() => {
                     may_reuse = false;
-                    request = self.request(leg, now)?;
                 }
-                Err(failure) => return Err(self.fault(&failure, leg)),
+                Err(failure) => return Err(self.fault(failure, leg)),
             }
         }
     }
 
-    /// The request for one try.
-    fn request(&self, leg: &Leg<'_>, now: Mono) -> Result<Request<Upload>, Fault> {
-        let body = self.source.upload().ok_or(Fault::of_others(Reason::Broken))?;
-        let mut request = Request::new(body);
+    fn upload(&self) -> Result<Upload, Fault> {
+        self.source.upload().ok_or(Fault::of_others(Reason::Broken))
+    }
+
+    /// The request for one try over HTTP/2.
+    fn request(&self) -> Result<Request<Upload>, Fault> {
+        let mut request = Request::new(self.upload()?);
         request.method_mut().clone_from(&self.head.method);
         request.headers_mut().clone_from(&self.head.headers);
-        deadline::pass_on(request.headers_mut(), self.until.since(now));
-        if leg.pool.is_h2() {
-            *request.uri_mut() = self.absolute().ok_or(Fault::of_others(Reason::BadRequest))?;
-            *request.version_mut() = Version::HTTP_2;
-            request.headers_mut().remove(HOST);
-        } else {
-            request.uri_mut().clone_from(&self.head.uri);
-        }
+        *request.uri_mut() = self.absolute().ok_or(Fault::of_others(Reason::BadRequest))?;
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
         Ok(request)
     }
 
@@ -385,12 +385,12 @@ impl Errand {
         }
     }
 
-    fn fault(&self, failure: &LineFailure, leg: &Leg<'_>) -> Fault {
+    fn fault(&self, failure: LineFailure, leg: &Leg<'_>) -> Fault {
         if let Some(error) = self.source.fault() {
             return Fault::of_others(error.into());
         }
         match failure {
-            LineFailure::Unsent(_) => Fault::of_backend(Reason::Broken, Outcome::Reset, Failure::Unprocessed),
+            LineFailure::Unsent => Fault::of_backend(Reason::Broken, Outcome::Reset, Failure::Unprocessed),
             // It says so itself, and it is no failure: HTTP/2 servers close connections in this way.
             LineFailure::Unprocessed => {
                 Fault { reason: Reason::Broken, outcome: Outcome::Cancelled, failure: Some(Failure::Unprocessed) }
@@ -408,23 +408,21 @@ impl Errand {
     }
 
     /// The backend has agreed to change protocols.
-    fn switch(
-        &mut self,
-        entry: &Entry,
-        mut response: Response<Incoming>,
-        line: Line,
-        attempt: Try,
-    ) -> Result<Response<Out>, Reason> {
-        let (Some(ours), Line::Own(task)) = (self.upgrading.take(), line) else {
-            // Nobody had asked.
-            attempt.fail(Outcome::Reset, self.worker.now());
-            return Err(Reason::Broken);
-        };
-        let theirs = hyper::upgrade::on(&mut response);
-        let (mut head, _) = response.into_parts();
+    fn switch(&self, response: Response<()>, line: Line, attempt: Try) -> Result<Response<Out>, Reason> {
+        let Line::H1(theirs) = line else { return Err(Self::unasked(attempt, self.worker.now())) };
+        if !self.is_upgrading {
+            return Err(Self::unasked(attempt, self.worker.now()));
+        }
+        let (mut head, ()) = response.into_parts();
         head::strip(&mut head.headers, Way::Response, true);
-        upgrade::join(&entry.client, ours, theirs, task, attempt);
+        tunnel::put(&mut head.extensions, theirs, attempt);
         Ok(Response::from_parts(head, Out::full(bytes::Bytes::new())))
+    }
+
+    /// Nobody had asked for another protocol.
+    fn unasked(attempt: Try, now: Mono) -> Reason {
+        attempt.fail(Outcome::Reset, now);
+        Reason::Broken
     }
 }
 

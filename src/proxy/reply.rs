@@ -12,12 +12,19 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::download::Out;
 use crate::base::entropy::Rng;
+use crate::wire::h1::Flaw;
 
 /// Why a request was not answered by a backend. The label of metrics and the word in the access line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Its head makes no sense: no host, two hosts, a path that cannot be normalised.
     BadRequest,
+    /// Its head is longer than is read here, or has too many fields.
+    HeadTooLarge,
+    /// Its target is longer than is read here.
+    TargetTooLong,
+    /// A version of HTTP that is not spoken here.
+    Version,
     /// No route matches.
     NoRoute,
     /// A method that the edge does not carry (CONNECT).
@@ -62,8 +69,11 @@ struct Words {
 }
 
 /// Every reason, for the tables of metrics.
-pub(super) const REASONS: [Reason; 17] = [
+pub(super) const REASONS: [Reason; 20] = [
     Reason::BadRequest,
+    Reason::HeadTooLarge,
+    Reason::TargetTooLong,
+    Reason::Version,
     Reason::NoRoute,
     Reason::Method,
     Reason::BodyTooLarge,
@@ -109,6 +119,24 @@ impl Reason {
             Self::BadRequest => {
                 no(StatusCode::BAD_REQUEST, "bad_request", "The request could not be understood.", "无法识别该请求。")
             }
+            Self::HeadTooLarge => no(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                "The head of the request is larger than is read here.",
+                "请求头过大。",
+            ),
+            Self::TargetTooLong => no(
+                StatusCode::URI_TOO_LONG,
+                "target_too_long",
+                "The address of the request is longer than is read here.",
+                "请求地址过长。",
+            ),
+            Self::Version => no(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "version_not_supported",
+                "This version of HTTP is not spoken here.",
+                "不支持该 HTTP 版本。",
+            ),
             Self::NoRoute => {
                 no(StatusCode::NOT_FOUND, "no_route", "There is nothing at this address.", "该地址没有内容。")
             }
@@ -187,6 +215,17 @@ impl Reason {
             ),
             Self::ClientGone => no(StatusCode::BAD_REQUEST, "client_gone", "The client left.", "客户端已断开。"),
             Self::Truncated => no(StatusCode::BAD_GATEWAY, "truncated", "The answer broke off.", "响应中断。"),
+        }
+    }
+}
+
+impl From<Flaw> for Reason {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::LongHead | Flaw::ManyFields => Self::HeadTooLarge,
+            Flaw::LongTarget => Self::TargetTooLong,
+            Flaw::Version => Self::Version,
+            _ => Self::BadRequest,
         }
     }
 }

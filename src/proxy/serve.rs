@@ -16,10 +16,9 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_rustls::TlsAcceptor;
@@ -30,8 +29,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::admit::{self, Places, Spoken};
 use super::download::Out;
 use super::drain::{Order, Pulse, Pulsed, ROUND};
+use super::line::Line;
+use super::upload::Inbound;
 use super::worker::Worker;
-use super::{Stages, stages};
+use super::{Stages, h1, stages};
 use crate::base::ids::ListenerId;
 use crate::base::task::{self, Task};
 use crate::net::http::{self as serving, Limits, Parting};
@@ -43,9 +44,7 @@ use crate::wire::forwarded::Peer;
 /// How long running requests and tunnels may take to finish on shutdown.
 pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Largest head of a request, and of its trailers (EDGE 4, gap 11). At most 100 fields, hyper's own limit.
-const HEAD_BYTES: usize = 32 * 1024;
-/// Most that is read from, or buffered for, one HTTP/1 connection.
-const BUFFER_BYTES: usize = 128 * 1024;
+const HEAD_BYTES: usize = crate::wire::h1::HEAD_BYTES;
 /// What an HTTP/2 connection may take (128 streams: nginx's).
 const LIMITS: Limits =
     Limits { head: HEAD_BYTES as u32, streams: 128, window: (256 * 1024, 1024 * 1024), send_buffer: 256 * 1024 };
@@ -321,57 +320,36 @@ impl Drop for Client {
 }
 
 async fn converse(client: &Arc<Client>, speaker: &Speaker, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {
-    let pulse = &client.pulse;
+    // What is needed once is boxed, so that a connection keeps no room for it.
     let opened = match acceptor {
-        Some(acceptor) => match client.worker.handshakes.shake(&acceptor, tcp).await {
-            Some((tls, Spoken::Http1)) => {
-                return speaker.http1(client, Pulsed::new(tls, Arc::clone(pulse), true)).await;
-            }
-            Some((tls, Spoken::Http2)) => {
-                return speaker.http2(client, Pulsed::new(tls, Arc::clone(pulse), false)).await;
-            }
-            None => None,
-        },
-        None => admit::sniff(&tcp).await.map(|spoken| (tcp, spoken)),
+        Some(acceptor) => Box::pin(client.worker.handshakes.shake(&acceptor, tcp)).await,
+        None => Box::pin(admit::sniff(tcp)).await,
     };
     match opened {
-        Some((tcp, Spoken::Http1)) => speaker.http1(client, Pulsed::new(tcp, Arc::clone(pulse), true)).await,
-        Some((tcp, Spoken::Http2)) => speaker.http2(client, Pulsed::new(tcp, Arc::clone(pulse), false)).await,
+        Some((line, Spoken::Http1)) => h1::client::serve(client, line).await,
+        Some((line, Spoken::Http2)) => Box::pin(speaker.http2(client, line)).await,
         None => client.worker.meters.handshakes_failed.increment(1),
     }
 }
 
-/// Speaks HTTP with clients, within limits.
+/// Speaks HTTP/2 with clients, within limits.
 struct Speaker {
-    http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
 
 impl Default for Speaker {
     fn default() -> Self {
-        let (mut http1, mut http2) = (http1::Builder::new(), serving::http2(LIMITS));
-        // Heads, idleness and writes are timed by the sweep, without a timer a connection.
-        http1.max_header_size(HEAD_BYTES).max_buf_size(BUFFER_BYTES).header_read_timeout(None);
+        let mut http2 = serving::http2(LIMITS);
         http2.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
-        Self { http1, http2 }
+        Self { http2 }
     }
 }
 
 impl Speaker {
-    async fn http1<T>(&self, client: &Arc<Client>, io: Pulsed<T>)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn http2(&self, client: &Arc<Client>, line: Line) {
         let service = Pipeline(Arc::clone(client));
-        drive(client, self.http1.serve_connection(TokioIo::new(io), service).with_upgrades()).await;
-    }
-
-    async fn http2<T>(&self, client: &Arc<Client>, io: Pulsed<T>)
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let service = Pipeline(Arc::clone(client));
-        drive(client, self.http2.serve_connection(TokioIo::new(io), service)).await;
+        let io = TokioIo::new(Pulsed::new(line, Arc::clone(&client.pulse)));
+        drive(client, self.http2.serve_connection(io, service)).await;
     }
 }
 
@@ -386,7 +364,8 @@ impl Service<Request<Incoming>> for Pipeline {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
-        Box::pin(async move { Ok(stages::pass(client, request).await) })
+        let (head, body) = request.into_parts();
+        Box::pin(async move { Ok(stages::pass(client, head, Inbound::Stream(body)).await) })
     }
 }
 

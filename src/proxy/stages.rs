@@ -8,8 +8,8 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body::Body as _;
 
 use super::download::Out;
 use super::reply::{Reason, Taste, refuse};
@@ -41,16 +41,24 @@ const ID_BYTES: usize = 128;
 const HOPS: usize = 8;
 
 /// Takes one request through all stages.
-pub(super) async fn pass(client: Arc<Client>, request: Request<Incoming>) -> Response<Out> {
-    let (mut head, body) = request.into_parts();
+pub(super) async fn pass(client: Arc<Client>, mut head: Parts, inbound: Inbound) -> Response<Out> {
     let taste = Taste::of(&head.headers);
     let mut entry = identify(&client, &mut head);
-    entry.has_unread_body = !hyper::body::Body::is_end_stream(&body);
+    entry.has_unread_body = !inbound.is_end_stream();
     let response = match route(&mut entry, &mut head) {
-        Ok(()) => filter(&mut entry, head, Inbound::Wire(body)).await,
+        Ok(()) => filter(&mut entry, head, inbound).await,
         Err(reason) => Err(reason),
     };
     let response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
+    finish(entry, response)
+}
+
+/// Answers a request whose head could not be read: no stage has seen it.
+pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Out> {
+    let (mut head, ()) = Request::new(()).into_parts();
+    let mut entry = identify(client, &mut head);
+    entry.has_unread_body = true;
+    let response = turn_away(&mut entry, reason, Taste::of(&HeaderMap::new()));
     finish(entry, response)
 }
 

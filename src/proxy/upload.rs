@@ -15,6 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::h1;
 use super::reply::Reason;
 use crate::net::stage::{Body, BodyError};
 
@@ -27,32 +28,38 @@ pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// A body as it comes in.
 pub(super) enum Inbound {
-    /// From the client's connection.
-    Wire(Incoming),
+    /// From the client's connection: HTTP/1.
+    Line(h1::client::Inbound),
+    /// From the client's connection: HTTP/2.
+    Stream(Incoming),
     /// From an embedder's filter.
     Boxed(Body),
 }
 
-impl Inbound {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self {
-            Self::Wire(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+impl HttpBody for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Line(body) => body.poll_frame(cx),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
-    /// Whether it has ended.
-    pub(super) fn is_end_stream(&self) -> bool {
+    fn is_end_stream(&self) -> bool {
         match self {
-            Self::Wire(body) => body.is_end_stream(),
+            Self::Line(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
         }
     }
 
-    /// What is known of its length.
-    pub(super) fn size_hint(&self) -> SizeHint {
+    fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Wire(body) => body.size_hint(),
+            Self::Line(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
         }
     }
@@ -62,7 +69,7 @@ impl Inbound {
     /// For a stage.
     pub(super) fn into_body(self) -> Body {
         match self {
-            Self::Wire(body) => body.map_err(Into::into).boxed_unsync(),
+            Self::Line(_) | Self::Stream(_) => self.boxed_unsync(),
             Self::Boxed(body) => body,
         }
     }
@@ -198,7 +205,7 @@ fn lock(tape: &Mutex<Tape>) -> std::sync::MutexGuard<'_, Tape> {
 async fn collect(mut inbound: Inbound, limit: u64) -> Result<Source, Reason> {
     let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     let gather = std::future::poll_fn(|cx| {
-        while let Some(frame) = ready!(inbound.poll_frame(cx)) {
+        while let Some(frame) = ready!(Pin::new(&mut inbound).poll_frame(cx)) {
             match frame.map_err(|_| Reason::ClientGone)?.into_data() {
                 Ok(data) if first.is_empty() => first = data,
                 Ok(data) => more.extend_from_slice(&data),
@@ -264,7 +271,7 @@ impl Tape {
             let is_due = std::mem::replace(at, TRAILERS_SENT) != TRAILERS_SENT;
             return Poll::Ready(self.trailers.clone().filter(|_| is_due).map(|t| Ok(Frame::trailers(t))));
         }
-        let polled = self.inbound.poll_frame(cx);
+        let polled = Pin::new(&mut self.inbound).poll_frame(cx);
         self.waiting = polled.is_pending();
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
@@ -307,6 +314,13 @@ pub(super) enum Upload {
     Whole(Option<Bytes>, Option<Box<HeaderMap>>),
     /// Streamed, with how many of the kept chunks this try has sent.
     Tape(Arc<Mutex<Tape>>, usize),
+}
+
+impl Upload {
+    /// Whether fields may come behind its octets, however long these are known to be.
+    pub(super) fn has_trailers(&self) -> bool {
+        matches!(self, Self::Whole(_, Some(_)))
+    }
 }
 
 impl HttpBody for Upload {

@@ -31,6 +31,7 @@ use crate::observe::names::proxy as names;
 use crate::snapshot::load::Outcome;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Published, Snapshot, Topology};
+use crate::wire::date;
 
 /// One worker.
 pub(super) struct Worker {
@@ -46,6 +47,7 @@ pub(super) struct Worker {
     /// The generation that it acts on, for whoever asks from outside.
     generation: Arc<AtomicU64>,
     zero: (Instant, Mono),
+    date: Mutex<[u8; 29]>,
 }
 
 /// What a worker's decisions keep from one request to the next.
@@ -210,6 +212,7 @@ impl Worker {
             sight: Mutex::new(Arc::new(sight)),
             generation,
             zero,
+            date: Mutex::new(date::http(SystemClock.wall())),
         })
     }
 
@@ -217,6 +220,11 @@ impl Worker {
     #[expect(clippy::unused_self, reason = "a worker's time is read through the worker")]
     pub(super) fn now(&self) -> Mono {
         SystemClock.mono()
+    }
+
+    /// Gives `with` the date for a response's head, good to a second or two.
+    pub(super) fn date(&self, with: impl FnOnce(&[u8])) {
+        with(&*self.date.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// `at`, for a timer.
@@ -243,6 +251,7 @@ impl Worker {
     /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died.
     pub(super) fn sweep(&self, now: Mono) {
         self.open.sweep();
+        *self.date.lock().unwrap_or_else(PoisonError::into_inner) = date::http(SystemClock.wall());
         let sight = self.sight();
         for pool in &sight.fixture.pools {
             pool.sweep(now);

@@ -120,7 +120,8 @@ fn is_forwarding(name: &str) -> bool {
     name == forwarded::FORWARDED || name.starts_with("x-forwarded-")
 }
 
-fn takes_trailers(headers: &HeaderMap) -> bool {
+/// Whether the sender of a request understands fields behind a body (RFC 9110 section 6.5.1).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(header::TE).iter().any(|value| {
         tokens(value)
             .any(|t| t.split(|&b| b == b';').next().is_some_and(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")))

@@ -4,6 +4,7 @@
 
 pub mod cidr;
 pub mod cookie;
+pub mod date;
 pub mod dns;
 pub mod dnssec;
 pub mod doh;

@@ -16,10 +16,11 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, Sleep};
 
+use super::Slot;
 use super::h1::Failure;
-use super::{Line, Slot};
 use crate::base::clock::Mono;
 use crate::base::task::{self, Task};
+use crate::proxy::line::Line;
 use crate::proxy::upload::Upload;
 
 /// Streams on one connection before another is made (EDGE 5: 64 to 100).
@@ -97,7 +98,7 @@ impl Stream {
         let answered = std::future::poll_fn(|cx| {
             if let Poll::Ready(answered) = sending.as_mut().poll(cx) {
                 return Poll::Ready(answered.map_err(|mut error| match error.take_message() {
-                    Some(request) => Failure::unsent(request),
+                    Some(_) => Failure::Unsent,
                     None if is_unprocessed(error.error()) => Failure::Unprocessed,
                     None => Failure::Broken,
                 }));

@@ -4,23 +4,18 @@
 //! see [`h2`]. Nothing is shared between workers. A pool outlives a reload if its backend does (same seat, address,
 //! protocol, TLS); otherwise, and while its backend is unusable, it gives up what is idle and lets the rest finish.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use metrics::Counter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::base::clock::Mono;
 use crate::config::{Protocol, UpstreamTls};
 use crate::net::connect::{self, Broken};
+use crate::proxy::line::Line;
 use crate::proxy::view::Transport;
 use crate::snapshot::load::Outcome;
 
@@ -57,7 +52,8 @@ pub(super) struct Key {
 pub(super) struct Pool {
     key: Key,
     transport: Mutex<Transport>,
-    idle: Mutex<Vec<H1>>,
+    #[expect(clippy::vec_box, reason = "connections move between here and requests; as boxes they need not")]
+    idle: Mutex<Vec<Box<H1>>>,
     shared: Mutex<Vec<Arc<H2>>>,
     dialing: tokio::sync::Mutex<()>,
     open: Arc<AtomicU32>,
@@ -122,7 +118,7 @@ impl Pool {
     }
 
     /// An idle connection, the freshest one.
-    pub(super) fn idle(&self, now: Mono) -> Option<H1> {
+    pub(super) fn idle(&self, now: Mono) -> Option<Box<H1>> {
         let line = lock(&self.idle).pop()?;
         // The stack is sorted by time: if the freshest is too old, the sweep will find all of them.
         (line.idle_since + IDLE_FOR >= now).then(|| {
@@ -132,10 +128,9 @@ impl Pool {
     }
 
     /// A new connection.
-    pub(super) async fn dial(&self, timeout: Duration, now: Mono) -> Result<H1, NoLine> {
+    pub(super) async fn dial(&self, timeout: Duration, now: Mono) -> Result<Box<H1>, NoLine> {
         let slot = self.slot()?;
-        let speak = async { H1::over(self.line(timeout).await?, slot, now).await.map_err(|_| BROKEN) };
-        within(timeout, speak).await
+        within(timeout, async { Ok(H1::over(self.line(timeout).await?, slot, now)) }).await
     }
 
     /// A stream of a shared connection, over a new one if need be.
@@ -159,14 +154,8 @@ impl Pool {
         within(timeout, dial).await
     }
 
-    /// A new connection for somebody who takes it over whole (a tunnel), outside of the pool.
-    pub(super) async fn raw(&self, timeout: Duration) -> Result<(Line, Slot), NoLine> {
-        let slot = self.slot()?;
-        within(timeout, async { Ok((self.line(timeout).await?, slot)) }).await
-    }
-
     /// Takes a connection back after a response has ended.
-    pub(super) fn rest(&self, mut line: H1, now: Mono) {
+    pub(super) fn rest(&self, mut line: Box<H1>, now: Mono) {
         if self.is_closed.load(Relaxed) || line.born + AGE < now || !line.is_reusable() {
             return;
         }
@@ -216,7 +205,7 @@ impl Pool {
             Transport::Plain => Ok(Line::Plain(tcp)),
             Transport::Tls { config, name } => {
                 let tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|_| BROKEN)?;
-                Ok(Line::Tls(Box::new(tls)))
+                Ok(Line::Tls(Box::new(TlsStream::Client(tls))))
             }
             Transport::Unusable => Err(NoLine::Misconfigured),
         }
@@ -228,63 +217,4 @@ const BROKEN: NoLine = NoLine::Backend(Outcome::Reset);
 
 async fn within<T>(timeout: Duration, dial: impl Future<Output = Result<T, NoLine>>) -> Result<T, NoLine> {
     tokio::time::timeout(timeout, dial).await.unwrap_or(Err(NoLine::Backend(Outcome::Refused)))
-}
-
-/// A connection to a backend, below HTTP.
-#[derive(Debug)]
-pub(super) enum Line {
-    /// In plaintext.
-    Plain(TcpStream),
-    /// Over TLS.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Line {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(tcp) => tcp.is_write_vectored(),
-            Self::Tls(tls) => tls.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
-    }
 }

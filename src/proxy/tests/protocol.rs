@@ -53,7 +53,10 @@ async fn http_1_0_is_answered_and_closed() {
     tcp.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     tokio::time::timeout(PATIENCE, tcp.read_to_string(&mut answer)).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close") && answer.ends_with("ok"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub fn request(head: &Bytes) -> Result<Request, Flaw> {
         return Err(Flaw::LongTarget);
     }
     // A second space would be part of the target to one reader and its end to another.
-    if target.is_empty() || !target.iter().all(|b| b.is_ascii_graphic()) {
+    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
         return Err(Flaw::Target);
     }
     let method = line.get(..method_end).filter(|m| m.len() <= METHOD_BYTES).ok_or(Flaw::FirstLine)?;

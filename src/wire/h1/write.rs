@@ -19,24 +19,14 @@ fn room(headers: &HeaderMap) -> usize {
     128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }
 
-/// Writes the head of a request for `target`, with `more` behind its `headers`.
-pub fn request(
-    out: &mut Vec<u8>,
-    method: &Method,
-    target: &str,
-    headers: &HeaderMap,
-    more: Option<(&HeaderName, &HeaderValue)>,
-    length: Length,
-) {
+/// Writes the head of a request for `target`.
+pub fn request(out: &mut Vec<u8>, method: &Method, target: &str, headers: &HeaderMap, length: Length) {
     out.reserve(room(headers) + target.len());
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
-    fields(out, headers, more.map(|(name, _)| name));
-    if let Some((name, value)) = more {
-        field(out, name, value);
-    }
+    fields(out, headers);
     match length {
         Length::Exact(octets) => content_length(out, octets),
         Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -55,7 +45,7 @@ pub fn response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, leng
     out.put_u8(b' ');
     out.put_slice(status.canonical_reason().unwrap_or("Status").as_bytes());
     out.put_slice(b"\r\n");
-    fields(out, headers, None);
+    fields(out, headers);
     if !headers.contains_key(DATE) {
         out.put_slice(b"date: ");
         out.put_slice(date);
@@ -130,9 +120,9 @@ fn may_trail(name: &HeaderName) -> bool {
     !NEVER.contains(name)
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap, but: Option<&HeaderName>) {
+fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
-        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING && Some(name) != but {
+        if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
             field(out, name, value);
         }
     }

@@ -1,0 +1,130 @@
+//! WebSocket over HTTP/1.1: a connection that becomes a tunnel, once both sides have said so.
+//!
+//! Nothing passes before the backend has answered 101 (CVE-2026-2833 is what happens otherwise). A tunnel has a connection
+//! of its own, made for it, and lives in its client's task; it ends when both sides have, when nothing has passed for
+//! [`IDLE`], or at the drain limit.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Extensions;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::client::{Talk, lock};
+use crate::proxy::drain::Order;
+use crate::proxy::pool::h1::H1;
+use crate::proxy::serve::Client;
+use crate::proxy::tally::Try;
+
+/// A tunnel is closed when nothing has passed for so long (ours; nginx closes after one minute, HAProxy when told to).
+const IDLE: Duration = Duration::from_mins(10);
+
+/// The far side of a tunnel.
+pub(in crate::proxy) struct Tunnel {
+    theirs: Box<H1>,
+    attempt: Try,
+}
+
+/// A tunnel on its way through the stages: an extension of a 101.
+#[derive(Clone)]
+struct Parcel(Arc<Mutex<Option<Tunnel>>>);
+
+/// Has the client of a response with `extensions` be joined with `theirs`.
+pub(in crate::proxy) fn put(extensions: &mut Extensions, theirs: Box<H1>, attempt: Try) {
+    extensions.insert(Parcel(Arc::new(Mutex::new(Some(Tunnel { theirs, attempt })))));
+}
+
+/// What was put there.
+pub(super) fn take(extensions: &mut Extensions) -> Option<Tunnel> {
+    extensions.remove::<Parcel>()?.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Joins the two sides, now that both have agreed, until the tunnel ends.
+pub(super) async fn run(tunnel: Tunnel, client: &Client, link: &Mutex<Talk>) {
+    let (worker, bytes) = (&client.worker, AtomicU64::new(0));
+    let Tunnel { mut theirs, attempt } = tunnel;
+    client.pulse.begin();
+    worker.meters.tunnels.increment(1.0);
+    let mut ours = Counted { side: Ours(link), bytes: &bytes };
+    let mut theirs = Counted { side: theirs.wire(), bytes: &bytes };
+    tokio::select! {
+        // How it ends is the business of the two sides.
+        _ = tokio::io::copy_bidirectional(&mut ours, &mut theirs) => {}
+        () = idle(&bytes) => {}
+        () = poll_fn(|_| if client.pulse.order() == Order::Close { Poll::Ready(()) } else { Poll::Pending }) => {}
+    }
+    worker.meters.tunnel_bytes.increment(bytes.load(Relaxed));
+    worker.meters.tunnels.decrement(1.0);
+    client.pulse.end();
+    attempt.end(worker.now());
+}
+
+/// Returns once nothing has passed for [`IDLE`] (up to twice that, for it looks only so often).
+async fn idle(bytes: &AtomicU64) {
+    let mut before = u64::MAX;
+    loop {
+        let now = bytes.load(Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+        tokio::time::sleep(IDLE).await;
+    }
+}
+
+/// The client's side.
+struct Ours<'a>(&'a Mutex<Talk>);
+
+impl AsyncRead for Ours<'_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut lock(self.0).wire).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Ours<'_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut lock(self.0).wire).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut lock(self.0).wire), cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut lock(self.0).wire), cx)
+    }
+}
+
+/// One side of a tunnel, with what was read from it counted.
+struct Counted<'a, T> {
+    side: T,
+    bytes: &'a AtomicU64,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.side).poll_read(cx, buf);
+        self.bytes.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.side).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.side).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.side).poll_shutdown(cx)
+    }
+}
