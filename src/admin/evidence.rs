@@ -268,6 +268,7 @@ fn ejected(health: &BackendHealth, now: Mono) -> String {
         EjectReason::ConsecutiveFailures => "connections failed in a row",
         EjectReason::ConsecutiveErrors => "gateway errors in a row",
         EjectReason::SuccessRate => "too few requests succeed",
+        EjectReason::SuccessBelowPeers => "a smaller share of its answers is good than of its peers'",
         EjectReason::SlowerThanPeers => "much slower than its peers",
     };
     let left = until.since(now);

@@ -332,6 +332,8 @@ const fn class(class: Class) -> &'static str {
 const fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::P2c => "p2c",
+        Balance::LeastRequest => "least-request",
+        Balance::Maglev => "maglev",
         Balance::WeightedRoundRobin => "weighted-round-robin",
         Balance::UserHash => "user-hash",
         Balance::UserHome => "user-home",

@@ -53,6 +53,8 @@ fn service(name: &str, balance: Balance, port: u16) -> Service {
         retry: Retry::default(),
         slow_start: Duration::from_secs(10),
         panic_below: 0.5,
+        limits: crate::config::Limits::default(),
+        session: None,
         protocol: Protocol::Http1,
         tls: None,
         backends: (0..3).flat_map(|dc| [backend(dc, 11), backend(dc, 12)]).collect(),
@@ -107,6 +109,7 @@ fn route(name: &str, prefix: &str, method: &str, service: usize) -> Route {
         user: UserKey::Header("x-user-id".into()),
         deadline: None,
         retry_keyed: true,
+        hedge: false,
         max_body: 1 << 20,
     }
 }

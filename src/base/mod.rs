@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod file;
 pub mod hash;
 pub mod ids;
+pub mod maglev;
 pub mod prefix;
 pub mod task;
 pub mod units;

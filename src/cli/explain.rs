@@ -279,7 +279,7 @@ mod tests {
           BACKEND         DATACENTER  STATE    WEIGHT  CONFIGURED WEIGHT  IN FLIGHT  HOME  SHARE  EXCLUDED
           10.1.0.11:7000  shenzhen    healthy  1       1                  0                52%
           10.1.0.12:7000  shenzhen    healthy  1       1                  0                48%
-          10.2.0.11:7000  shanghai    ejected  0       1                  0                0%     ejected
+          10.2.0.11:7000  shanghai    ejected  0       1                  0                0%     ejected: consecutive-failures
           10.2.0.12:7000  shanghai    healthy  1       1                  0                0%
           10.3.0.11:7000  tianjin     down     0       1                  0          yes   0%     down
           10.3.0.12:7000  tianjin     down     0       1                  0                0%     down

@@ -14,6 +14,10 @@ use super::diag::Findings;
 use crate::base::clock::Wall;
 use crate::base::ids::{DatacenterId, ServiceId};
 
+mod balancing;
+
+pub use balancing::{Limits, Seat, Session};
+
 /// Everything that one file says.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -189,8 +193,13 @@ pub enum Balance {
     /// The cheaper of two random ones by peak EWMA latency x (in flight + 1) / weight.
     #[default]
     P2c,
+    /// The one with the fewest requests in flight for its weight.
+    LeastRequest,
     /// Smooth weighted round robin.
     WeightedRoundRobin,
+    /// By the route's user key through a table (Maglev), up to a bound of load: sticky, moves when the backend fails or
+    /// has more than its share.
+    Maglev,
     /// Rendezvous by the route's user key among what is healthy: sticky, moves when the backend fails.
     UserHash,
     /// Rendezvous by the route's user key over ALL backends of ALL datacenters, whatever their health: the user's home owns
@@ -215,6 +224,10 @@ pub struct Service {
     pub deadline: Duration,
     /// When a request is tried again.
     pub retry: Retry,
+    /// How much may be under way at a time.
+    pub limits: Limits,
+    /// Whether a client stays at its backend, and how it says where that is.
+    pub session: Option<Session>,
     /// How long a backend that returned takes from 10 % to its full weight. Default 10 s.
     pub slow_start: Duration,
     /// Below this share of usable weight within one datacenter, health is ignored there (panic). Default 0.5; 0 is never.
@@ -328,6 +341,9 @@ pub struct Passive {
     pub consecutive_errors: u32,
     /// Share of successes within 10 s, below which a backend with at least 20 requests is ejected. Default 0.8; 0 is never.
     pub success_below: f64,
+    /// How far, as a share, a backend's success may lie below the mean of its peers before it is ejected. Default 0.1; 0 is
+    /// never.
+    pub below_peers: f64,
     /// How many times its peers' median p90 latency a backend may take, three windows in a row. Default 3; 0 is never.
     pub slower_than_peers: f64,
     /// First ejection; doubles with each further one, up to 300 s. Default 5 s.
@@ -342,6 +358,7 @@ impl Default for Passive {
             consecutive_failures: 3,
             consecutive_errors: 5,
             success_below: 0.8,
+            below_peers: 0.1,
             slower_than_peers: 3.0,
             eject_for: Duration::from_secs(5),
             max_ejected: 0.34,
@@ -358,11 +375,13 @@ pub struct Retry {
     pub budget: f64,
     /// Longest wait for the head of a response in one try that can be repeated. Default: from observed latency.
     pub per_try: Option<Duration>,
+    /// Hedges as a share of the requests that may be hedged. Default 0.02.
+    pub hedge_budget: f64,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { tries: 3, budget: 0.2, per_try: None }
+        Self { tries: 3, budget: 0.2, per_try: None, hedge_budget: 0.02 }
     }
 }
 
@@ -805,6 +824,8 @@ pub struct Route {
     pub deadline: Option<Duration>,
     /// Whether a POST with an `Idempotency-Key` header may be tried again. Default true.
     pub retry_keyed: bool,
+    /// Whether a GET that is slow is asked of a second backend too. Default false.
+    pub hedge: bool,
     /// Longest request body. Default 1 MiB.
     pub max_body: u64,
 }

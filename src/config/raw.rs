@@ -189,8 +189,10 @@ section! {
         name: Name = required,
         /// How much it matters: a datacenter is as healthy as its worst critical service.
         class: Class = "critical",
-        /// How a backend is chosen. `p2c`: the cheaper of two by latency and load; `weighted-round-robin`; `user-hash`:
-        /// sticky by the route's user; `user-home`: always the user's own backend over all datacenters, or a kind refusal.
+        /// How a backend is chosen. `p2c`: the cheaper of two by latency and load, or of all where they are few;
+        /// `least-request`: the one with the fewest requests in flight; `weighted-round-robin`; `maglev`: sticky by the
+        /// route's user, by a table and up to 125 % of its share of the load; `user-hash`: sticky by the route's user,
+        /// whatever the load; `user-home`: always the user's own backend over all datacenters, or a kind refusal.
         balance: Balance = "p2c",
         /// How its backends are probed. Without it live traffic alone judges them.
         probe: Probe = optional,
@@ -304,6 +306,9 @@ section! {
         consecutive_errors: Count<0, 1_000> = 5,
         /// Share of successes within 10 s, below which a backend with at least 20 requests is ejected. `0%` is never.
         success_below: Share = "80%",
+        /// How far below the mean of its peers a backend's share of successes within 10 s may lie, among five or more of
+        /// them with 20 requests each. `0%` is never.
+        below_peers: Share = "10%",
         /// How many times the p90 latency of its peers a backend may take, three windows in a row. 0 is never.
         slower_than_peers: Number<0, 1_000_000> = 3.0,
         /// First ejection; doubles with each further one, up to 300 s.

@@ -16,7 +16,9 @@ use crate::base::clock::{Mono, Wall};
 use crate::base::hash;
 use crate::base::ids::{BackendId, TargetId};
 use crate::decide::{eject, guard, standing, verdict};
-use crate::snapshot::health::{BackendHealth, BackendState, DcState, DcWeight, ProbeOutcome, TargetHealth, Verdict};
+use crate::snapshot::health::{
+    BackendHealth, BackendState, DcState, DcWeight, EjectReason, ProbeOutcome, TargetHealth, Verdict,
+};
 use crate::snapshot::load::Sample;
 use crate::snapshot::topology::Target;
 use crate::snapshot::{Intents, Snapshot, Topology};
@@ -190,7 +192,8 @@ fn sampled(next: &mut Snapshot, samples: &[(BackendId, Sample)], now: Mono) -> L
             },
             state if state.usable() => {
                 let unproven = standing::unproven(health, target);
-                eject::reason(health, sample, unproven, &service.passive).filter(|&reason| {
+                let by_itself = eject::reason(health, sample, unproven, &service.passive);
+                by_itself.or_else(|| outlier(&topology, backends, *id, sample)).filter(|&reason| {
                     let states = peers(&topology, *id).map(|peer| backends[peer.index()].state);
                     eject::allowed(reason, states, &service.passive)
                 })
@@ -237,6 +240,21 @@ fn window<'s>(
         let health = &mut backends[id.index()];
         health.slow_windows = if slow { health.slow_windows.saturating_add(1) } else { 0 };
     }
+}
+
+/// Whether the backend's share of successes stands out among its peers'. Asked where it has just failed at something, for
+/// nothing else moves it down.
+fn outlier(topology: &Topology, backends: &[BackendHealth], id: BackendId, sample: &Sample) -> Option<EjectReason> {
+    if sample.failures() == 0 && sample.gateway_error == 0 {
+        return None;
+    }
+    let backend = topology.backend(id);
+    let own = eject::success(&backends[id.index()])?;
+    let members = topology.members(backend.service, backend.spec.datacenter).iter();
+    let usable = members.map(|member| &backends[member.index()]).filter(|health| health.state.usable());
+    let all: Vec<f64> = usable.filter_map(eject::success).collect();
+    let passive = &topology.service(backend.service).passive;
+    eject::below_peers(own, &all, passive).then_some(EjectReason::SuccessBelowPeers)
 }
 
 /// The other backends of the same service and datacenter.

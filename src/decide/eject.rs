@@ -1,8 +1,8 @@
 //! When live traffic shuts a backend out, for how long, and how its trial ends.
 //!
-//! Probes ask whether a backend can answer; traffic knows whether it does. Four reasons eject, each by itself: local-origin
-//! failures in a row, gateway errors in a row, a poor share of successes, and being much slower than its peers. Pressure
-//! (429, marked 503) never does. An ejection never takes the last usable backend of a datacenter, nor more of them than
+//! Probes ask whether a backend can answer; traffic knows whether it does. Five reasons eject, each by itself: local-origin
+//! failures in a row, gateway errors in a row, a poor share of successes, a poorer one than its peers have, and being much
+//! slower than they. Pressure (429, marked 503) never does. An ejection never takes the last usable backend of a datacenter, nor more of them than
 //! `max_ejected`; who is really dead is taken out by the probe that each ejection hastens, without such limits.
 //!
 //! Called by `control::step` with every sample; the states are drawn in [`super::standing`].
@@ -20,6 +20,10 @@ use crate::snapshot::load::Sample;
 pub const WINDOW: Duration = Duration::from_secs(10);
 /// Requests within [`WINDOW`] below which a share of successes says nothing (EDGE 3b).
 pub const MIN_REQUESTS: u32 = 20;
+/// Backends with so many requests below which a mean of their shares of successes says nothing, itself among them (EDGE 3b).
+pub const MIN_PEERS: usize = 5;
+/// Standard deviations below that mean at which a backend is another kind of thing (EDGE 3b, Envoy).
+const DEVIATIONS: f64 = 1.9;
 /// A p90 below this is never too slow, whatever the peers do (EDGE 3b).
 pub const SLOW_FLOOR_US: u64 = 50_000;
 /// Slow windows of one second in a row that eject (EDGE 3b).
@@ -93,14 +97,31 @@ pub fn reason(health: &BackendHealth, sample: &Sample, unproven: bool, passive: 
     {
         return Some(EjectReason::ConsecutiveErrors);
     }
+    if success(health).is_some_and(|share| share < passive.success_below) {
+        return Some(EjectReason::SuccessRate);
+    }
+    (health.slow_windows >= SLOW_WINDOWS).then_some(EjectReason::SlowerThanPeers)
+}
+
+/// The share of successes within the window; `None` where there are too few requests to say.
+pub fn success(health: &BackendHealth) -> Option<f64> {
     let (ok, bad) = health.recent.iter().fold((0u32, 0u32), |(ok, bad), (_, s)| {
         (ok.saturating_add(s.ok), bad.saturating_add(s.failures()).saturating_add(s.gateway_error))
     });
     let all = ok.saturating_add(bad);
-    if all >= MIN_REQUESTS && f64::from(ok) < passive.success_below * f64::from(all) {
-        return Some(EjectReason::SuccessRate);
+    (all >= MIN_REQUESTS).then(|| f64::from(ok) / f64::from(all))
+}
+
+/// Whether a backend's share of successes is an outlier among all of its service and datacenter, itself among them: below
+/// their mean by 1.9 standard deviations, and by what `passive` says at the least, so that where all are well none stands out.
+pub fn below_peers(own: f64, all: &[f64], passive: &Passive) -> bool {
+    if passive.below_peers <= 0.0 || all.len() < MIN_PEERS {
+        return false;
     }
-    (health.slow_windows >= SLOW_WINDOWS).then_some(EjectReason::SlowerThanPeers)
+    let n = all.len() as f64;
+    let mean = all.iter().sum::<f64>() / n;
+    let deviation = (all.iter().map(|share| (share - mean).powi(2)).sum::<f64>() / n).sqrt();
+    own < mean - DEVIATIONS * deviation && own <= mean - passive.below_peers
 }
 
 /// Whether one more may be shut out beside its `peers`: the other backends of the same service and datacenter.

@@ -22,6 +22,7 @@ use crate::decide::route::{Ask, Considered};
 use crate::decide::tried::Tried;
 use crate::decide::{place, route};
 use crate::snapshot::Snapshot;
+use crate::snapshot::health::BackendState;
 use crate::wire::{host, path};
 
 /// How many times lots are drawn.
@@ -203,11 +204,19 @@ fn backends(snapshot: &Snapshot, wanted: &Wanted, draws: &[u32]) -> Value {
             "state": health.state.as_str(), "weight": f64::from(health.weight) / 1_000.0,
             "configured_weight": backend.spec.weight,
             "latency_ms": backend.load.seen_at().map(|_| backend.load.latency_ns(snapshot.at) / 1e6),
-            "in_flight": backend.load.in_flight(), "excluded": balance::excluded(snapshot, id),
+            "in_flight": backend.load.in_flight(), "excluded": excluded(snapshot, id),
             "home": home == Some(id), "share": f64::from(drawn) / f64::from(DRAWS),
         })
     });
     rows.collect()
+}
+
+/// Why a backend is no candidate, and why live traffic shut it out where it did.
+fn excluded(snapshot: &Snapshot, id: BackendId) -> Option<String> {
+    let why = balance::excluded(snapshot, id)?;
+    let health = snapshot.backend(id);
+    let reason = health.ejected.filter(|_| health.state == BackendState::Ejected).map(|(reason, _)| reason.as_str());
+    Some(reason.map_or_else(|| why.to_owned(), |reason| format!("{why}: {reason}")))
 }
 
 /// Who gets how many of [`DRAWS`] first tries, by backend.

@@ -52,7 +52,7 @@ pub(super) async fn forward(
     let sight = Arc::clone(&entry.sight);
     let spec = sight.snapshot.topology.service(service);
     let deadline = deadline::deadline(route.deadline, spec.deadline, &head.headers);
-    let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::UserHome);
+    let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.

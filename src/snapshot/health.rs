@@ -158,6 +158,8 @@ pub enum EjectReason {
     ConsecutiveErrors,
     /// Too small a share of successes.
     SuccessRate,
+    /// Too small a share of successes beside its peers.
+    SuccessBelowPeers,
     /// Much slower than its peers.
     SlowerThanPeers,
 }
@@ -169,6 +171,7 @@ impl EjectReason {
             Self::ConsecutiveFailures => "consecutive-failures",
             Self::ConsecutiveErrors => "consecutive-errors",
             Self::SuccessRate => "success-rate",
+            Self::SuccessBelowPeers => "success-below-peers",
             Self::SlowerThanPeers => "slower-than-peers",
         }
     }

@@ -13,7 +13,8 @@ use super::atlas::Atlas;
 use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
-use crate::config::{BackendSpec, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::base::maglev::Table;
+use crate::config::{BackendSpec, Balance, Config, Probe, Protocol, Service, UpstreamTls};
 use crate::wire::dns::cookie::Secrets;
 use crate::wire::dnssec::keyfile::Key;
 use crate::wire::tsig;
@@ -38,6 +39,8 @@ pub struct Topology {
     /// What the edges have derived from this topology, whatever the generation.
     pub views: Views,
     members: Vec<Vec<BackendId>>,
+    /// As `members`; only where the service balances by such a table.
+    tables: Vec<Option<Arc<Table>>>,
 }
 
 /// One backend.
@@ -122,15 +125,22 @@ impl Topology {
                 backends.push(Backend { service: ServiceId::new(s), spec: spec.clone(), target, seat, load });
             }
         }
+        let tables = tables(&config, &backends, &members, before);
         let references = config.health.references.iter().map(|&address| targets.id_of(witness(address))).collect();
         let serial = before.map_or(1, |t| t.serial + 1);
         let views = Views::default();
-        Self { serial, config, backends, targets: targets.list, references, assets, views, members }
+        Self { serial, config, backends, targets: targets.list, references, assets, views, members, tables }
     }
 
     /// The backends of `service` in `datacenter`.
     pub fn members(&self, service: ServiceId, datacenter: DatacenterId) -> &[BackendId] {
         &self.members[service.index() * self.config.datacenters.len() + datacenter.index()]
+    }
+
+    /// The table by which users find `members`, where the service balances by one.
+    pub fn table(&self, service: ServiceId, datacenter: DatacenterId) -> Option<&Table> {
+        let at = service.index() * self.config.datacenters.len() + datacenter.index();
+        self.tables.get(at)?.as_deref()
     }
 
     /// All backends of `service`, in all datacenters.
@@ -157,6 +167,24 @@ impl Topology {
     pub fn service(&self, id: ServiceId) -> &Service {
         &self.config.services[id.index()]
     }
+}
+
+/// The tables of services that balance by one; those of `before` where they are made of the same.
+fn tables(
+    config: &Config,
+    backends: &[Backend],
+    members: &[Vec<BackendId>],
+    before: Option<&Topology>,
+) -> Vec<Option<Arc<Table>>> {
+    let width = config.datacenters.len().max(1);
+    let table = |(at, members): (usize, &Vec<BackendId>)| {
+        config.services.get(at / width).filter(|service| service.balance == Balance::Maglev)?;
+        let of: Vec<(u64, u32)> =
+            members.iter().filter_map(|id| backends.get(id.index())).map(|b| (b.seat, b.spec.weight)).collect();
+        let kept = before.and_then(|t| t.tables.get(at)?.as_ref()).filter(|table| table.is_of(&of));
+        kept.map_or_else(|| Table::of(&of).map(Arc::new), |table| Some(Arc::clone(table)))
+    };
+    members.iter().enumerate().map(table).collect()
 }
 
 /// Targets in the order of their first mention, each once.
@@ -191,6 +219,50 @@ fn seat(service: &Service, datacenter: &str, address: SocketAddr) -> u64 {
 mod tests {
     use super::*;
     use crate::config::Health;
+
+    #[test]
+    fn a_table_is_made_where_it_is_wanted_and_outlives_a_reload() {
+        use crate::config::{Class, Limits, Passive, Retry};
+        let service = |balance, weight| Service {
+            name: "gifts".into(),
+            class: Class::Critical,
+            balance,
+            probe: None,
+            passive: Passive::default(),
+            deadline: std::time::Duration::from_secs(1),
+            retry: Retry::default(),
+            limits: Limits::default(),
+            session: None,
+            slow_start: std::time::Duration::ZERO,
+            panic_below: 0.5,
+            protocol: Protocol::Http1,
+            tls: None,
+            backends: vec![BackendSpec {
+                datacenter: DatacenterId::new(1),
+                address: ([10, 0, 0, 1], 80).into(),
+                weight,
+            }],
+        };
+        let datacenter = |name: &str| crate::config::Datacenter {
+            name: name.into(),
+            weight: 1,
+            addresses: Vec::new(),
+            near: Vec::new(),
+            capacity_rps: None,
+        };
+        let build = |balance, weight, before: Option<&Topology>| {
+            let datacenters = vec![datacenter("a"), datacenter("b")];
+            let config = Config { services: vec![service(balance, weight)], datacenters, ..Config::default() };
+            Topology::build(Arc::new(config), Assets::default(), before)
+        };
+        let table = |t: &Topology, dc| t.table(ServiceId::new(0), DatacenterId::new(dc)).map(std::ptr::from_ref);
+        let one = build(Balance::Maglev, 1, None);
+        assert!(table(&one, 0).is_none() && table(&one, 1).is_some(), "nobody in the first");
+        let two = build(Balance::Maglev, 1, Some(&one));
+        assert_eq!(table(&one, 1), table(&two, 1));
+        assert_ne!(table(&build(Balance::Maglev, 2, Some(&two)), 1), table(&two, 1), "another weight, another table");
+        assert_eq!(table(&build(Balance::P2c, 1, Some(&two)), 1), None);
+    }
 
     #[test]
     fn a_reference_is_a_target_once_and_nobody_follows_it() {

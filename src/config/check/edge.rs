@@ -85,6 +85,7 @@ fn route(
         user: said.user.0.clone(),
         deadline: said.deadline.as_ref().map(|d| d.0),
         retry_keyed: said.retry_keyed.0,
+        hedge: false,
         max_body: said.max_body.0,
     }
 }

@@ -9,7 +9,9 @@ use crate::base::ids::DatacenterId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::Or;
-use crate::config::model::{BackendSpec, Class, Health, Passive, Probe, ProbeKind, Retry, Service, UpstreamTls};
+use crate::config::model::{
+    BackendSpec, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, UpstreamTls,
+};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -67,6 +69,8 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
         passive: passive(&said.passive, checker),
         deadline: said.deadline.0,
         retry,
+        limits: Limits::default(),
+        session: None,
         slow_start: said.slow_start.0,
         panic_below: said.panic_below.0,
         protocol: said.protocol.value,
@@ -94,7 +98,12 @@ fn retry(said: &raw::Service, checker: &mut Checker<'_>) -> Retry {
             "to try once only: `tries = 1`",
         );
     }
-    Retry { tries: retry.tries.0, budget: retry.budget.0, per_try: retry.per_try.as_ref().map(|t| t.0) }
+    Retry {
+        tries: retry.tries.0,
+        budget: retry.budget.0,
+        per_try: retry.per_try.as_ref().map(|t| t.0),
+        ..Retry::default()
+    }
 }
 
 fn passive(said: &raw::Passive, checker: &mut Checker<'_>) -> Passive {
@@ -110,6 +119,7 @@ fn passive(said: &raw::Passive, checker: &mut Checker<'_>) -> Passive {
         consecutive_failures: said.consecutive_failures.0,
         consecutive_errors: said.consecutive_errors.0,
         success_below: said.success_below.0,
+        below_peers: said.below_peers.0,
         slower_than_peers: said.slower_than_peers.0,
         eject_for: said.eject_for.0,
         max_ejected: said.max_ejected.0,

@@ -37,7 +37,10 @@ fn the_north_star_is_understood() {
     let placed: Vec<_> = gifts.backends.iter().map(|b| (b.datacenter.index(), b.weight)).collect();
     assert_eq!(placed, [(0, 1), (0, 2), (1, 1), (2, 1)]);
     assert_eq!(claim.balance, Balance::UserHome);
-    assert_eq!(claim.retry, Retry { tries: 2, budget: 0.2, per_try: Some(Duration::from_millis(400)) });
+    assert_eq!(
+        claim.retry,
+        Retry { tries: 2, budget: 0.2, per_try: Some(Duration::from_millis(400)), ..Retry::default() }
+    );
     assert_eq!(
         claim.passive,
         Passive { consecutive_failures: 2, eject_for: Duration::from_secs(3), ..Passive::default() }

@@ -213,15 +213,17 @@ choices! {
     }
     "a way to balance" model::Balance {
         "p2c" => Self::P2c,
+        "least-request" => Self::LeastRequest,
         "weighted-round-robin" => Self::WeightedRoundRobin,
+        "maglev" => Self::Maglev,
         "user-hash" => Self::UserHash,
         "user-home" => Self::UserHome,
-    } not yet {
-        "maglev": "`user-hash` is sticky by user in this version",
     } rather {
         "round-robin": "did you mean `weighted-round-robin`?",
         "rr": "did you mean `weighted-round-robin`?",
-        "least-request": "did you mean `p2c`?",
+        "least_conn": "did you mean `least-request`?",
+        "leastconn": "did you mean `least-request`?",
+        "ring-hash": "did you mean `maglev`?",
         "random": "did you mean `p2c`?",
         "hash": "did you mean `user-hash`?",
         "sticky": "did you mean `user-hash`?",

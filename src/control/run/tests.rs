@@ -88,6 +88,8 @@ fn config(backends: &[&[SocketAddr]], probe: Probe) -> Config {
         retry: Retry::default(),
         slow_start: 500 * MS,
         panic_below: 0.5,
+        limits: crate::config::Limits::default(),
+        session: None,
         protocol: Protocol::Http1,
         tls: None,
         backends: backends.iter().enumerate().flat_map(|(dc, all)| all.iter().map(move |a| spec(dc, *a))).collect(),

@@ -33,6 +33,8 @@ pub(in crate::control) fn config(dcs: usize, each: usize) -> Config {
         retry: Retry::default(),
         slow_start: 10_000 * MS,
         panic_below: 0.5,
+        limits: crate::config::Limits::default(),
+        session: None,
         protocol: Protocol::Http1,
         tls: None,
         backends: backends.collect(),
@@ -348,11 +350,25 @@ fn a_slow_node_is_ejected_after_three_slow_seconds_and_pressure_never_is() {
         assert_eq!(world.state(0), expected, "second {second}");
         world.now = world.now + 1_000 * MS;
     }
-    assert_eq!(
-        world.snapshot.backends[0].ejected.map(|e| e.0),
-        Some(crate::snapshot::health::EjectReason::SlowerThanPeers)
-    );
+    assert_eq!(world.snapshot.backends[0].ejected.map(|e| e.0), Some(EjectReason::SlowerThanPeers));
     assert_eq!((world.state(3), world.snapshot.backends[3].weight), (BackendState::Healthy, 650));
+}
+
+#[test]
+fn one_that_fails_more_than_its_peers_is_ejected_long_before_it_fails_often() {
+    let mut world = World::up(config(1, 5));
+    let serial = world.snapshot.topology.serial;
+    let sample = |id: usize, bad: u32| (BackendId::new(id), Sample { ok: 100 - bad, reset: bad, ..Sample::default() });
+    let mut second = |world: &mut World, bad: u32| {
+        let samples = (0..5).map(|id| sample(id, if id == 2 { bad } else { 1 })).collect();
+        world.event(Event::Sampled { samples, serial });
+        world.now = world.now + 1_000 * MS;
+    };
+    second(&mut world, 8);
+    assert_eq!(world.snapshot.backends[2].ejected, None, "seven points are too few");
+    second(&mut world, 30);
+    assert_eq!(world.snapshot.backends[2].ejected.map(|e| e.0), Some(EjectReason::SuccessBelowPeers));
+    assert!((0..5).all(|id| id == 2 || world.state(id).usable()));
 }
 
 mod moments {

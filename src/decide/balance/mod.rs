@@ -4,6 +4,8 @@
 //! has failed); what is drained. The first tier that has anybody decides, by the service's policy. Taken down by an
 //! operator is never a candidate. Homes of users (`user-home`) follow no tier: see [`user`].
 
+pub mod least;
+pub mod maglev;
 pub mod p2c;
 pub mod user;
 pub mod wrr;
@@ -37,10 +39,16 @@ pub enum Reason {
     Cheapest,
     /// The cheaper of two.
     CheaperOfTwo,
+    /// The least loaded of all candidates.
+    LeastLoaded,
+    /// The less loaded of two.
+    LessLoadedOfTwo,
     /// It was its turn.
     Turn,
     /// The user's hash points there.
     UserHash,
+    /// The user's hash points to one that is out or full, and from there to this one.
+    UserJump,
     /// The user's data is there.
     Home,
     /// Half-open: a trial.
@@ -54,8 +62,11 @@ impl Reason {
             Self::Only => "only",
             Self::Cheapest => "cheapest",
             Self::CheaperOfTwo => "cheaper-of-two",
+            Self::LeastLoaded => "least-loaded",
+            Self::LessLoadedOfTwo => "less-loaded-of-two",
             Self::Turn => "turn",
             Self::UserHash => "user-hash",
+            Self::UserJump => "user-jump",
             Self::Home => "home",
             Self::Trial => "trial",
         }
@@ -227,8 +238,8 @@ pub fn pick(
         let expected_ns = p2c::expected_ns(candidates, backend, now);
         Some(Picked { backend, reason, tier, expected_ns })
     };
-    if policy == Balance::UserHash && user.is_some() {
-        // A trial is part of the rendezvous: the users who live there try it, nobody else.
+    if matches!(policy, Balance::UserHash | Balance::Maglev) && user.is_some() {
+        // A trial is part of the hashing: the users who live there try it, nobody else.
         candidates.extend(trials);
     } else if !trials.is_empty() && (candidates.is_empty() || rng.chance(TRIAL)) {
         let trial = trials.get(rng.below(trials.len() as u64) as usize)?.id;
@@ -241,6 +252,12 @@ pub fn pick(
     let choice = match (policy, user) {
         (Balance::WeightedRoundRobin, _) => (turn.next(snapshot.topology.serial, &candidates)?, Reason::Turn),
         (Balance::UserHash, Some(user)) => (user::owner(&candidates, user)?, Reason::UserHash),
+        (Balance::Maglev, Some(user)) => {
+            let topology = &snapshot.topology;
+            let (table, members) = (topology.table(service, datacenter), topology.members(service, datacenter));
+            maglev::owner(table, members, &candidates, user)?
+        }
+        (Balance::LeastRequest, _) => least::loaded(&candidates, rng)?,
         _ if candidates.len() <= p2c::FEW => (p2c::cheapest(&candidates, now, rng)?, Reason::Cheapest),
         _ => (p2c::cheaper_of_two(&candidates, now, rng)?, Reason::CheaperOfTwo),
     };

@@ -27,16 +27,31 @@ pub(crate) fn cheapest(candidates: &Candidates<'_>, now: Mono, rng: &mut Rng) ->
 /// The cheaper of two that are drawn by weight. The draw honours the weights, so the request at hand no longer does:
 /// what is compared is how full each of the two is for its weight.
 pub(crate) fn cheaper_of_two(candidates: &Candidates<'_>, now: Mono, rng: &mut Rng) -> Option<BackendId> {
-    let total: u64 = candidates.iter().map(|c| u64::from(c.weight)).sum();
+    let total = total(candidates);
     let mean = total as f64 / candidates.len().max(1) as f64;
-    let one = draw(candidates, total, None, rng)?;
-    let Some(two) = draw(candidates, total, Some(one), rng) else { return Some(one.id) };
+    let (one, two) = two_by_weight(candidates, rng)?;
+    let Some(two) = two else { return Some(one.id) };
     let assumed = assumed_latency([one, two].into_iter(), now);
     let mut cost = |c: &Candidate<'_>| {
         let in_flight = f64::from(c.backend.load.in_flight()) * mean / f64::from(c.weight);
         latency(c, now).unwrap_or(assumed) * (in_flight + at_hand(c, rng))
     };
     Some(if cost(one) <= cost(two) { one.id } else { two.id })
+}
+
+/// Two of `candidates`, drawn by weight; one, where there is but one.
+pub(super) fn two_by_weight<'a, 'b>(
+    candidates: &'a Candidates<'b>,
+    rng: &mut Rng,
+) -> Option<(&'a Candidate<'b>, Option<&'a Candidate<'b>>)> {
+    let total = total(candidates);
+    let one = draw(candidates, total, None, rng)?;
+    Some((one, draw(candidates, total, Some(one), rng)))
+}
+
+/// The weight of all of them.
+pub(super) fn total(candidates: &Candidates<'_>) -> u64 {
+    candidates.iter().map(|c| u64::from(c.weight)).sum()
 }
 
 fn draw<'a, 'b>(

@@ -240,13 +240,14 @@ proptest! {
 
     #[test]
     fn nobody_unusable_is_picked_while_somebody_usable_is_there(
-        states in prop::collection::vec(0usize..9, 1..14), policy in 0usize..3, user: Option<u64>, seed: u64,
+        states in prop::collection::vec(0usize..9, 1..14), policy in 0usize..5, user: Option<u64>, seed: u64,
         failed in prop::collection::vec(0usize..14, 0..3),
     ) {
         use BackendState as B;
         const ALL: [BackendState; 9] =
             [B::Unknown, B::Healthy, B::Suspect, B::Ejected, B::HalfOpen, B::SlowStart, B::Down, B::Drained, B::AdminDown];
-        let policy = [Balance::P2c, Balance::WeightedRoundRobin, Balance::UserHash][policy];
+        use Balance::{LeastRequest, Maglev, P2c, UserHash, WeightedRoundRobin};
+        let policy = [P2c, LeastRequest, WeightedRoundRobin, UserHash, Maglev][policy];
         let mut s = world(policy, &[(1, &vec![1; states.len()])]);
         for (i, state) in states.iter().enumerate() {
             set_backend(&mut s, BackendId::new(i), ALL[*state]);
@@ -296,6 +297,95 @@ fn users_move_only_when_theirs_fails() {
         assert!(before.backend == after.backend || before.backend == BackendId::new(2));
     }
     near(&counts, &[5_000, 5_000, 10_000], 300);
+}
+#[test]
+fn the_least_loaded_gets_it_whatever_its_latency() {
+    for weights in [&[1, 1, 2][..], &[1, 1, 2, 1, 1, 2, 1, 1, 2, 1, 1, 2]] {
+        let s = world(Balance::LeastRequest, &[(1, weights)]);
+        seen(&s, 0, 500, 0);
+        let total: u32 = weights.iter().sum();
+        let counts = Picker::new(1).counts(&s, total * 2_000);
+        let want: Vec<u32> = weights.iter().map(|w| w * 2_000).collect();
+        near(&counts, &want, 400);
+    }
+    let s = world(Balance::LeastRequest, &[(1, &[1, 1, 2])]);
+    [3, 9, 18].into_iter().enumerate().for_each(|(id, n)| seen(&s, id, 5, n));
+    assert!(Picker::new(1).counts(&s, 1_000)[0] > 980, "nine for a weight of one are as many as eighteen for two");
+}
+
+#[test]
+fn the_fastest_to_fail_does_not_win_by_being_idle() {
+    let s = world(Balance::LeastRequest, &[(1, &[1, 1, 1])]);
+    (1..3).for_each(|id| seen(&s, id, 5, 20));
+    let dead = &s.topology.backends[0].load;
+    dead.begin();
+    dead.end(Outcome::Refused, Duration::ZERO, Duration::ZERO, NOW);
+    assert_eq!(Picker::new(1).counts(&s, 1_000)[0], 0);
+}
+
+/// Who has each of some thousand users.
+fn owners(s: &Snapshot) -> Vec<Picked> {
+    let user = |n| Some(hash::mix(n));
+    (0..6_000).map(|n| Picker::new(n).pick(s, &Tried::new(), user(n)).unwrap()).collect()
+}
+
+#[test]
+fn a_table_moves_the_users_of_who_fails_and_spreads_them() {
+    let s = world(Balance::Maglev, &[(1, &[1; 12])]);
+    let before = owners(&s);
+    assert!(before.iter().all(|p| p.reason == Reason::UserHash));
+    let mut out = s.clone();
+    set_backend(&mut out, BackendId::new(3), BackendState::Ejected);
+    let mut heirs = [0u32; 12];
+    for (one, two) in before.iter().zip(&owners(&out)) {
+        if one.backend == BackendId::new(3) {
+            heirs[two.backend.index()] += 1;
+            assert_eq!(two.reason, Reason::UserJump);
+        } else {
+            assert_eq!((one.backend, one.reason), (two.backend, two.reason), "nobody else moves");
+        }
+    }
+    assert!(heirs[3] == 0 && (0..12).all(|i| i == 3 || (20..80).contains(&heirs[i])), "500 over eleven: {heirs:?}");
+}
+
+#[test]
+fn a_slow_start_keeps_the_same_users_at_each_step() {
+    let s = world(Balance::Maglev, &[(1, &[1; 4])]);
+    let at_weight = |thousandths| {
+        let mut s = s.clone();
+        set_backend(&mut s, BackendId::new(0), BackendState::SlowStart);
+        Arc::make_mut(&mut s.backends)[0].weight = thousandths;
+        owners(&s).iter().map(|p| p.backend == BackendId::new(0)).collect::<Vec<bool>>()
+    };
+    let (tenth, half, all) = (at_weight(100), at_weight(500), at_weight(1_000));
+    let count = |who: &[bool]| who.iter().filter(|w| **w).count();
+    assert!(count(&tenth).abs_diff(150) < 40 && count(&half).abs_diff(750) < 80 && count(&all).abs_diff(1_500) < 90);
+    assert!(tenth.iter().zip(&half).all(|(few, more)| *more || !few), "who came first stays");
+    assert!(half.iter().zip(&all).all(|(few, more)| *more || !few));
+}
+
+#[test]
+fn no_user_of_a_table_waits_behind_more_than_the_bound() {
+    let s = world(Balance::Maglev, &[(1, &[1, 1, 1, 2])]);
+    let mut picker = Picker::new(1);
+    // One user asks for half of everything: a hot key.
+    for n in 0..2_000u64 {
+        let user = Some(if n % 2 == 0 { 42 } else { hash::mix(n) });
+        let picked = picker.pick(&s, &Tried::new(), user).unwrap();
+        s.topology.backend(picked.backend).load.begin();
+        let load: Vec<f64> = s.topology.backends.iter().map(|b| b.load.in_flight().into()).collect();
+        let all: f64 = load.iter().sum();
+        let share = |id: usize| f64::from(s.topology.backends[id].spec.weight) / 5.0;
+        for (id, load) in load.iter().enumerate() {
+            assert!(*load <= (1.25 * all * share(id)).ceil().max(4.0) + 1.0, "{id} has {load} of {all}");
+        }
+    }
+}
+
+#[test]
+fn without_a_user_a_table_is_no_use() {
+    let s = world(Balance::Maglev, &[(1, &[1, 1])]);
+    near(&Picker::new(1).counts(&s, 10_000), &[5_000, 5_000], 300);
 }
 
 #[test]

@@ -68,6 +68,19 @@ fn zero_switches_a_reason_off() {
 }
 
 #[test]
+fn success_is_judged_beside_five_or_more() {
+    let ask = |own, all: &[f64]| below_peers(own, all, &Passive::default());
+    assert!(ask(0.85, &[1.0, 1.0, 0.99, 1.0, 0.85]), "well above 80 %, and yet it stands out");
+    assert!(!ask(0.85, &[1.0, 1.0, 1.0, 0.85]), "of four nobody does");
+    assert!(!ask(0.95, &[1.0, 1.0, 1.0, 1.0, 0.95]), "less than ten points are no matter");
+    assert!(!ask(0.85, &[0.9, 0.95, 0.99, 0.88, 0.85]), "where all are uneven none stands out");
+    assert!(!ask(0.5, &[0.5, 0.5, 1.0, 1.0, 1.0, 1.0]), "two of six are no outliers");
+    let never = Passive { below_peers: 0.0, ..Passive::default() };
+    assert!(!below_peers(0.1, &[1.0, 1.0, 1.0, 1.0, 1.0, 0.1], &never));
+    assert_eq!(success(&standing::fresh(Mono::ZERO)), None, "nobody asked");
+}
+
+#[test]
 fn slow_is_beside_the_peers_and_above_the_floor() {
     let window = |p90_ms: u64, ok| Sample { ok, p90_us: p90_ms * 1_000, ..Sample::default() };
     let passive = Passive::default();

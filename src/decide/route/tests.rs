@@ -19,6 +19,7 @@ fn route(host: Option<&str>, path: PathMatch, methods: &[&str], headers: &[(&str
         user: UserKey::Client,
         deadline: None,
         retry_keyed: true,
+        hedge: false,
         max_body: 0,
     }
 }

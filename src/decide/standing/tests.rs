@@ -19,6 +19,8 @@ fn service() -> Service {
         retry: Retry::default(),
         slow_start: 10 * S,
         panic_below: 0.5,
+        limits: crate::config::Limits::default(),
+        session: None,
         protocol: Protocol::Http1,
         tls: None,
         backends: Vec::new(),

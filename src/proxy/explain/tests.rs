@@ -24,6 +24,7 @@ fn route(name: &str, host: &str, prefix: &str, methods: &[&str]) -> Route {
         user: UserKey::Header("x-user-id".into()),
         deadline: None,
         retry_keyed: true,
+        hedge: false,
         max_body: 1 << 20,
     }
 }

@@ -193,6 +193,8 @@ fn service(name: &str, backends: &[SocketAddr]) -> Service {
         retry: crate::config::Retry::default(),
         slow_start: Duration::ZERO,
         panic_below: 0.0,
+        limits: crate::config::Limits::default(),
+        session: None,
         protocol: crate::config::Protocol::Http1,
         tls: None,
         backends: backends
@@ -210,6 +212,7 @@ fn route(name: &str, prefix: &str, action: Action) -> Route {
         user: crate::config::UserKey::Header("x-user-id".into()),
         deadline: None,
         retry_keyed: true,
+        hedge: false,
         max_body: 1 << 20,
     }
 }
