@@ -82,18 +82,23 @@ fn service(s: usize, dcs: usize, rng: &mut Rng) -> Service {
     Service {
         name: format!("s{s}"),
         class: if s == 0 || rng.chance(0.5) { Class::Critical } else { Class::Degraded },
-        balance: [Balance::P2c, Balance::WeightedRoundRobin, Balance::UserHash][rng.below(3) as usize],
+        balance: POLICIES[rng.below(POLICIES.len() as u64) as usize],
         probe: (s == 0 || rng.chance(0.8)).then_some(probe),
         passive: Passive::default(),
         deadline: S,
         retry: Retry::default(),
         slow_start: S * rng.below(11) as u32,
         panic_below: if rng.chance(0.8) { 0.5 } else { 0.0 },
+        limits: springtide::config::Limits::default(),
+        session: None,
         protocol: Protocol::Http1,
         tls: None,
         backends,
     }
 }
+
+const POLICIES: [Balance; 5] =
+    [Balance::P2c, Balance::WeightedRoundRobin, Balance::UserHash, Balance::LeastRequest, Balance::Maglev];
 
 fn backend(s: usize, dc: usize, n: u8, rng: &mut Rng) -> BackendSpec {
     BackendSpec {

@@ -508,6 +508,7 @@ const fn word(reason: EjectReason) -> &'static str {
         EjectReason::ConsecutiveFailures => "failures",
         EjectReason::ConsecutiveErrors => "errors",
         EjectReason::SuccessRate => "rate",
+        EjectReason::SuccessBelowPeers => "outlier",
         EjectReason::SlowerThanPeers => "slow",
     }
 }

@@ -359,7 +359,7 @@ fn one_that_fails_more_than_its_peers_is_ejected_long_before_it_fails_often() {
     let mut world = World::up(config(1, 5));
     let serial = world.snapshot.topology.serial;
     let sample = |id: usize, bad: u32| (BackendId::new(id), Sample { ok: 100 - bad, reset: bad, ..Sample::default() });
-    let mut second = |world: &mut World, bad: u32| {
+    let second = |world: &mut World, bad: u32| {
         let samples = (0..5).map(|id| sample(id, if id == 2 { bad } else { 1 })).collect();
         world.event(Event::Sampled { samples, serial });
         world.now = world.now + 1_000 * MS;
