@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
@@ -83,6 +83,9 @@ pub(super) async fn forward(
 fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool) -> Result<(), Reason> {
     let peer = &entry.client.peer;
     let said = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?.said.to_owned();
+    if head.version > Version::HTTP_11 {
+        head::join_cookies(&mut head.headers);
+    }
     head::strip(&mut head.headers, Way::Request { trusted: peer.trusted }, is_upgrading);
     forwarded::stamp(&mut head.headers, peer, &said, head.version);
     if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
@@ -410,7 +413,9 @@ impl Errand {
     /// The backend has agreed to change protocols.
     fn switch(&self, response: Response<()>, line: Line, attempt: Try) -> Result<Response<Out>, Reason> {
         let Line::H1(theirs) = line else { return Err(Self::unasked(attempt, self.worker.now())) };
-        if !self.is_upgrading {
+        // To something else than what was asked for, it is not agreed.
+        let said = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
+        if !self.is_upgrading || !said.is_some_and(|said| said.eq_ignore_ascii_case(b"websocket")) {
             return Err(Self::unasked(attempt, self.worker.now()));
         }
         let (mut head, ()) = response.into_parts();

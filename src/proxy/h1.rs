@@ -157,7 +157,7 @@ impl Wire {
 
     /// Whether no more should be added before [`Self::poll_flush`].
     pub(super) fn is_full(&self) -> bool {
-        !self.out.bulk.is_empty() || self.out.small.len() >= GATHER
+        !self.out.bulk.is_empty() || !self.out.tail.is_empty() || self.out.small.len() >= GATHER
     }
 
     /// Adds octets of a body, in a chunk of their own if `in_chunks`.
@@ -256,5 +256,27 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.line).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_added_before_the_end_of_a_chunk_is_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut wire = Wire::new(Line::Plain(tcp));
+        wire.add(Bytes::from(vec![b'x'; BULK]), true);
+        let whole = wire.out.small.len() + BULK + 2;
+        // A socket takes as much as it likes: the last time all but one octet of the chunk's CRLF.
+        for written in [1, wire.out.small.len(), BULK - 1, 1, 0] {
+            assert!(wire.is_full(), "{} octets are still to be written", whole);
+            wire.out.advance(written);
+        }
+        assert!(wire.is_full());
+        wire.out.advance(1);
+        assert!(!wire.is_full() && wire.out.tail.is_empty());
     }
 }

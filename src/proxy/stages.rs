@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 
 use super::download::Out;
@@ -122,7 +122,14 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
         Ok(std::borrow::Cow::Borrowed(_)) => None,
         Err(_) => return Err(Reason::BadRequest),
     };
-    if let Some(normal) = normal {
+    let is_ascii = |query: &str| query.bytes().all(|b| b.is_ascii_graphic());
+    // HTTP/1 was read that strictly already.
+    if head.version > Version::HTTP_11 && !head.uri.query().is_none_or(is_ascii) {
+        return Err(Reason::BadRequest);
+    }
+    // `http://host?query` and, over HTTP/2, `?query` have a path that is not written.
+    let is_bare = || head.uri.path_and_query().is_some_and(|target| !target.as_str().starts_with('/'));
+    if let Some(normal) = normal.or_else(|| is_bare().then(|| "/".to_owned())) {
         set_path(head, &normal)?;
     }
     let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;

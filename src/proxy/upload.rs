@@ -18,6 +18,8 @@ use hyper::body::Incoming;
 use super::h1;
 use super::reply::Reason;
 use crate::net::stage::{Body, BodyError};
+use crate::wire::h1::Flaw;
+use crate::wire::head;
 
 /// Bytes of a body that are kept so that it can be sent again (ours).
 pub(super) const KEEP: u64 = 64 * 1024;
@@ -43,7 +45,10 @@ impl HttpBody for Inbound {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Line(body) => body.poll_frame(cx),
-            Self::Stream(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Stream(body) => Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => strip(frame).map(Ok),
+                other => other.map(|result| result.map_err(Into::into)),
+            }),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -81,6 +86,14 @@ impl Inbound {
     }
 }
 
+/// `frame` less what may not stand in trailers; `None`, an end, where nothing is left.
+fn strip(frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+    match frame.into_trailers() {
+        Ok(trailers) => head::strip_trailers(trailers).map(Frame::trailers),
+        Err(frame) => Some(frame),
+    }
+}
+
 /// Why a body could not be sent to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UploadError {
@@ -88,6 +101,14 @@ pub(super) enum UploadError {
     TooLarge,
     #[error("the client broke off")]
     Client,
+    #[error("the body is malformed")]
+    Malformed,
+}
+
+impl UploadError {
+    fn of(error: &BodyError) -> Self {
+        if error.is::<Flaw>() { Self::Malformed } else { Self::Client }
+    }
 }
 
 impl From<UploadError> for Reason {
@@ -95,6 +116,7 @@ impl From<UploadError> for Reason {
         match error {
             UploadError::TooLarge => Self::BodyTooLarge,
             UploadError::Client => Self::ClientGone,
+            UploadError::Malformed => Self::BadRequest,
         }
     }
 }
@@ -206,7 +228,7 @@ async fn collect(mut inbound: Inbound, limit: u64) -> Result<Source, Reason> {
     let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     let gather = std::future::poll_fn(|cx| {
         while let Some(frame) = ready!(Pin::new(&mut inbound).poll_frame(cx)) {
-            match frame.map_err(|_| Reason::ClientGone)?.into_data() {
+            match frame.map_err(|e| UploadError::of(&e))?.into_data() {
                 Ok(data) if first.is_empty() => first = data,
                 Ok(data) => more.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
@@ -275,7 +297,7 @@ impl Tape {
         self.waiting = polled.is_pending();
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Poll::Ready(Some(Err(*self.fault.insert(UploadError::Client)))),
+            Some(Err(e)) => return Poll::Ready(Some(Err(*self.fault.insert(UploadError::of(&e))))),
             None => {
                 self.ended = true;
                 return Poll::Ready(None);

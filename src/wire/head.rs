@@ -98,6 +98,56 @@ pub fn upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Option
     Some(if is_websocket { Upgrade::WebSocket } else { Upgrade::Unknown })
 }
 
+/// Whether a field may stand behind a body: nothing that frames or routes, that says who may do what or how the body is to
+/// be read (RFC 9110 section 6.5.1), and nothing that would not pass in a head of a client that is not trusted.
+pub fn may_trail(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 18] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+        header::CONTENT_RANGE,
+        header::AUTHORIZATION,
+        header::WWW_AUTHENTICATE,
+        header::COOKIE,
+        header::SET_COOKIE,
+        header::CACHE_CONTROL,
+        header::PRAGMA,
+        header::MAX_FORWARDS,
+        header::RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::IF_RANGE,
+    ];
+    !NEVER.contains(name) && !is_for_one_hop(name) && may_pass(name, false)
+}
+
+/// Removes from trailers what may not stand there. `None`: nothing is left.
+pub fn strip_trailers(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    let gone: SmallVec<[HeaderName; 4]> = trailers.keys().filter(|name| !may_trail(name)).cloned().collect();
+    for name in gone {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then_some(trailers)
+}
+
+/// Joins the pieces into which HTTP/2 may cut `Cookie` (RFC 9113 section 8.2.3): to HTTP/1 they would be several fields.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else { return };
+    let mut whole = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        whole.extend_from_slice(b"; ");
+        whole.extend_from_slice(piece.as_bytes());
+    }
+    // What is made of values is one.
+    if let Ok(whole) = HeaderValue::from_maybe_shared(bytes::Bytes::from(whole)) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
 fn is_for_one_hop(name: &HeaderName) -> bool {
     *name == header::CONNECTION
         || *name == header::TE

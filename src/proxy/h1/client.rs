@@ -201,8 +201,7 @@ impl Talk {
 
     /// The next part of the request's body.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Broken>> {
-        if self.is_waiting && !self.wire.has_rest() {
-            self.is_waiting = false;
+        if std::mem::take(&mut self.is_waiting) && !self.wire.has_rest() {
             self.wire.out().extend_from_slice(write::CONTINUE);
         }
         // An interim answer that does not fit goes with the final one.
@@ -283,6 +282,8 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
     let tunnel = tunnel::take(&mut head.extensions);
     let plan = {
         let mut talk = lock(link);
+        // Nothing comes between a response and its body, also where the request's body is read only now.
+        talk.is_waiting = false;
         // A body that will not be read any more stands in the way of the next request.
         let is_stuck = matches!(body, Out::Whole(_)) && !talk.body.has_ended();
         let may_keep = !is_stuck && talk.turn < REQUESTS && client.pulse.order() == Order::None;
@@ -316,8 +317,9 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
             End::Cut
         }
         (Ok(()), Some(tunnel)) => End::Tunnel(tunnel),
-        (Ok(()), None) if !talk.body.has_ended() => End::Linger,
-        (Ok(()), None) if plan.keeps => End::Keep,
+        (Ok(()), None) if plan.keeps && talk.body.has_ended() => End::Keep,
+        // A pipelined request is not answered any more, and must not cost the client the answer before it.
+        (Ok(()), None) if !talk.body.has_ended() || talk.wire.has_rest() => End::Linger,
         (Ok(()), None) => End::Close,
     }
 }

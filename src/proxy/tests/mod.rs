@@ -4,6 +4,7 @@ mod body;
 mod drain;
 mod failure;
 mod head;
+mod hostile;
 mod plugged;
 mod protocol;
 mod secure;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{Flaw, Length, head};
+use crate::wire::head::strip_trailers;
 
 /// Longest line with the size of a chunk, extensions and all (ours).
 const LINE_BYTES: usize = 1024;
@@ -166,13 +167,13 @@ impl Decoder {
     }
 }
 
-/// The fields of trailers; `None` where there are none.
+/// The fields of trailers that may stand there; `None` where there are none.
 fn trailers(octets: &[u8]) -> Result<Option<Box<HeaderMap>>, Flaw> {
     if octets == b"\r\n" {
         return Ok(None);
     }
     let fields = head::trailers(&Bytes::copy_from_slice(octets)).map_err(|_| Flaw::Trailers)?;
-    Ok(Some(Box::new(fields)))
+    Ok(strip_trailers(fields).map(Box::new))
 }
 
 fn clip(rest: &[u8], left: u64) -> usize {

@@ -76,13 +76,18 @@ pub fn request(head: &Bytes) -> Result<Request, Flaw> {
         return Err(Flaw::LongTarget);
     }
     // A second space would be part of the target to one reader and its end to another.
-    if target.is_empty() || !target.iter().all(u8::is_ascii_graphic) {
+    // A fragment is not sent (RFC 9110 section 7.1): some would cut it off, others look for a file of that name.
+    if target.is_empty() || !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
         return Err(Flaw::Target);
     }
     let method = line.get(..method_end).filter(|m| m.len() <= METHOD_BYTES).ok_or(Flaw::FirstLine)?;
     let method = Method::from_bytes(method).map_err(|_| Flaw::FirstLine)?;
     let target = head.slice(first.start + method_end + 1..first.start + target_end);
     let target = Uri::from_maybe_shared(target).map_err(|_| Flaw::Target)?;
+    // A host without a scheme is a target for CONNECT alone (RFC 9112 section 3.2.3).
+    if target.scheme().is_none() && target.authority().is_some() && method != Method::CONNECT {
+        return Err(Flaw::Target);
+    }
     let headers = fields(lines)?;
     let is_1_0 = version == Version::HTTP_10;
     let length = Length::said(&headers, is_1_0)?.unwrap_or(Length::None);

@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TR
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Length;
+use crate::wire::head::may_trail;
 
 /// Interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -101,23 +102,6 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
             out.put_slice(b"\r\n");
         }
     }
-}
-
-/// Whether a field may stand in trailers: not what frames, routes, or decides who may do what (RFC 9110 section 6.5.1).
-fn may_trail(name: &HeaderName) -> bool {
-    use http::header;
-    const NEVER: [HeaderName; 9] = [
-        CONTENT_LENGTH,
-        TRANSFER_ENCODING,
-        header::HOST,
-        CONNECTION,
-        header::TRAILER,
-        header::AUTHORIZATION,
-        header::SET_COOKIE,
-        header::CONTENT_ENCODING,
-        header::CONTENT_TYPE,
-    ];
-    !NEVER.contains(name)
 }
 
 fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {

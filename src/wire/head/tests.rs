@@ -185,3 +185,38 @@ proptest! {
         prop_assert_eq!(map, again, "once is enough");
     }
 }
+
+#[test]
+fn what_decides_does_not_come_behind_a_body() {
+    let trailers = headers(&[
+        ("grpc-status", "0"),
+        ("x-sum", "1"),
+        ("content-length", "5"),
+        ("transfer-encoding", "chunked"),
+        ("host", "b"),
+        ("connection", "close"),
+        ("te", "trailers"),
+        ("upgrade", "h2c"),
+        ("authorization", "x"),
+        ("cookie", "a=b"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "for=192.0.2.1"),
+        ("x-real-ip", "192.0.2.1"),
+        ("proxy-authorization", "x"),
+        ("x_sum", "2"),
+    ]);
+    assert_eq!(names(&strip_trailers(trailers).unwrap()), ["grpc-status", "x-sum"]);
+    assert_eq!(strip_trailers(headers(&[("host", "b")])), None);
+}
+
+#[test]
+fn pieces_of_cookies_become_one_field() {
+    let mut map = headers(&[("cookie", "a=b"), ("accept", "*/*"), ("cookie", "c=d"), ("cookie", "e=f")]);
+    join_cookies(&mut map);
+    assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=b; c=d; e=f"]);
+    for alone in [&[][..], &[("cookie", "a=b")]] {
+        let mut map = headers(alone);
+        join_cookies(&mut map);
+        assert_eq!(map, headers(alone));
+    }
+}
