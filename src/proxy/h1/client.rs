@@ -252,9 +252,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(asked: &Asked, status: StatusCode, headers: &HeaderMap, body: &Out, may_keep: bool) -> Self {
+    fn of(asked: &Asked, status: StatusCode, headers: &HeaderMap, exact: Option<u64>, may_keep: bool) -> Self {
         let has_none = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let exact = body.size_hint().exact();
         let length = match exact {
             // What a HEAD or 304 says of a body that it does not have stands in its fields.
             Some(0) if asked.is_head => Length::None,
@@ -280,6 +279,8 @@ impl Plan {
 async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response<Out>) -> End {
     let (mut head, mut body) = response.into_parts();
     let tunnel = tunnel::take(&mut head.extensions);
+    // Asked before the connection is locked: the body may be the request's own.
+    let exact = body.size_hint().exact();
     let plan = {
         let mut talk = lock(link);
         // Nothing comes between a response and its body, also where the request's body is read only now.
@@ -287,7 +288,7 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
         // A body that will not be read any more stands in the way of the next request.
         let is_stuck = matches!(body, Out::Whole(_)) && !talk.body.has_ended();
         let may_keep = !is_stuck && talk.turn < REQUESTS && client.pulse.order() == Order::None;
-        let plan = Plan::of(asked, head.status, &head.headers, &body, may_keep);
+        let plan = Plan::of(asked, head.status, &head.headers, exact, may_keep);
         let keeps = match (plan.keeps, asked.version) {
             _ if tunnel.is_some() => Keeps::Yes,
             (true, Version::HTTP_11) => Keeps::Yes,
