@@ -272,7 +272,7 @@ mod tests {
         let whole = wire.out.small.len() + BULK + 2;
         // A socket takes as much as it likes: the last time all but one octet of the chunk's CRLF.
         for written in [1, wire.out.small.len(), BULK - 1, 1, 0] {
-            assert!(wire.is_full(), "{} octets are still to be written", whole);
+            assert!(wire.is_full(), "{whole} octets are still to be written");
             wire.out.advance(written);
         }
         assert!(wire.is_full());
