@@ -103,6 +103,27 @@ fn the_steering_that_the_guide_shows_is_good() {
 }
 
 #[test]
+fn the_routes_that_the_guide_shows_are_good() {
+    let guide = fs::read_to_string(root().join("docs/GUIDE.md")).unwrap();
+    let examples = guide.split("```toml\n").skip(1).map(|t| t.split("```").next().unwrap());
+    let examples: Vec<&str> = examples.filter(|t| t.contains("[[route]]") && !t.contains("[[service]]")).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let service = |name: &str| format!("[[service]]\nname = '{name}'\nbackends.shenzhen = ['10.1.0.1:7000']\n");
+        let mut text = String::from("[[datacenter]]\nname = 'shenzhen'\n");
+        for name in ["gift-list", "gift-list-next", "gift-list-shadow"] {
+            text += if example.contains(&format!("\"{name}\"")) { service(name) } else { String::new() }.as_str();
+        }
+        if !example.contains("[[listener]]") {
+            text += "[[listener]]\nname = 'public'\nlisten = '127.0.0.1:8080'\n";
+        }
+        text += example;
+        let config = check::parse(&text, Path::new("guide.toml")).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(config.warnings.is_empty(), "{}", config.warnings);
+    }
+}
+
+#[test]
 fn the_generated_pages_are_those_of_this_program() {
     let page = |name: &str| fs::read_to_string(root().join("docs").join(name)).unwrap_or_default();
     let hint = |what: &str, name: &str| format!("run: springtide docs {what} > docs/{name}");

@@ -11,6 +11,8 @@ mod dns;
 mod dnssec;
 #[path = "geo.rs"]
 mod geo;
+#[path = "routing.rs"]
+mod routing;
 
 use std::path::Path;
 
@@ -21,6 +23,7 @@ pub use dnssec::{dnssec_bitmap, dnssec_canonical, dnssec_records, dnssec_success
 pub use geo::{cidr, mmdb};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+pub use routing::{query, route};
 use springtide::config::check;
 use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
@@ -55,7 +58,9 @@ pub const ALL: &[(&str, Body)] = &[
     ("path_normalise", path_normalise),
     ("proxy_line", proxy_line),
     ("prefix", prefix),
+    ("query", query),
     ("rdata", rdata),
+    ("route", route),
     ("transfer", transfer),
     ("tsig", tsig),
     ("x509", x509),

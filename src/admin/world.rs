@@ -103,14 +103,11 @@ fn route(name: &str, prefix: &str, method: &str, service: usize) -> Route {
             host: Some("www.hongbao.test".into()),
             path: PathMatch::Prefix(prefix.into()),
             methods: vec![method.into()],
-            headers: vec![],
+            ..RouteMatch::default()
         },
         action: Action::Forward(ServiceId::new(service)),
         user: UserKey::Header("x-user-id".into()),
-        deadline: None,
-        retry_keyed: true,
-        hedge: false,
-        max_body: 1 << 20,
+        ..Route::default()
     }
 }
 

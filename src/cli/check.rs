@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::table::{Cell, Paint, Table, Tone};
 use crate::base::ids::ServiceId;
-use crate::config::{Action, Config, Listener, PathMatch, Route, Service, check};
+use crate::config::{Action, Config, Listener, PathMatch, Route, Service, ValueMatch, check};
 use crate::router;
 
 /// Checks a configuration: reports all findings, or what it means. Exits with 0 (good), 1 (errors) or 2 (cannot be read).
@@ -123,10 +123,15 @@ fn route(config: &Config, route: &Route) -> Vec<String> {
         PathMatch::Exact(path) => path.clone(),
         PathMatch::Prefix(path) => format!("{}/*", path.trim_end_matches('/')),
     };
-    let headers = m.headers.iter().map(|(name, value)| match value {
-        Some(value) => format!("{name}={value}"),
-        None => name.clone(),
-    });
+    let said = |mark: &'static str| {
+        move |(name, value): &(String, ValueMatch)| match value {
+            ValueMatch::Any => format!("{mark}{name}"),
+            ValueMatch::Exact(value) => format!("{mark}{name}={value}"),
+            ValueMatch::Prefix(value) => format!("{mark}{name}={value}*"),
+        }
+    };
+    let headers = m.headers.iter().map(said("")).chain(m.query.iter().map(said("?")));
+    let headers = headers.chain(m.cookies.iter().map(said("cookie:")));
     let methods = (!m.methods.is_empty()).then(|| m.methods.join("|"));
     let parts = methods.into_iter().chain([format!("{}{path}", m.host.as_deref().unwrap_or("*"))]).chain(headers);
     let does = match &route.action {

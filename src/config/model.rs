@@ -15,8 +15,10 @@ use crate::base::clock::Wall;
 use crate::base::ids::{DatacenterId, ServiceId};
 
 mod balancing;
+mod routing;
 
 pub use balancing::{Limits, Seat, Session};
+pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 
 /// Everything that one file says.
 #[derive(Clone, Debug, Default)]
@@ -807,81 +809,4 @@ pub struct Listener {
 pub struct ListenerTls {
     /// Certificate chain and key, PEM files.
     pub pairs: Vec<(PathBuf, PathBuf)>,
-}
-
-/// A route of the edge.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// What it matches.
-    pub matches: RouteMatch,
-    /// What it does.
-    pub action: Action,
-    /// Who the user is.
-    pub user: UserKey,
-    /// How long a request may take in all. Default: the service's.
-    pub deadline: Option<Duration>,
-    /// Whether a POST with an `Idempotency-Key` header may be tried again. Default true.
-    pub retry_keyed: bool,
-    /// Whether a GET that is slow is asked of a second backend too. Default false.
-    pub hedge: bool,
-    /// Longest request body. Default 1 MiB.
-    pub max_body: u64,
-}
-
-/// What a route matches; everything that is said must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RouteMatch {
-    /// Host, lower case; `*.example` matches one or more labels before it. `None`: any.
-    pub host: Option<String>,
-    /// Path.
-    pub path: PathMatch,
-    /// Methods; empty: any.
-    pub methods: Vec<String>,
-    /// Header names (lower case) with the value that each must have; `None`: it must be there.
-    pub headers: Vec<(String, Option<String>)>,
-}
-
-/// How a path is matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// This path and no other.
-    Exact(String),
-    /// This path and all below it, by whole segments.
-    Prefix(String),
-}
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix("/".into())
-    }
-}
-
-/// What a route does with a request.
-#[derive(Clone, Debug)]
-pub enum Action {
-    /// Passes it to a service.
-    Forward(ServiceId),
-    /// Answers by itself.
-    Respond {
-        /// Status.
-        status: u16,
-        /// Content type.
-        content_type: String,
-        /// Body.
-        body: String,
-    },
-}
-
-/// Who the user of a request is: the key of stickiness and limits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum UserKey {
-    /// The client's address.
-    #[default]
-    Client,
-    /// A header's value.
-    Header(String),
-    /// A cookie's value.
-    Cookie(String),
 }

@@ -10,14 +10,16 @@ use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
 use super::words::{
-    AllDown, Alpn, DomainName, Drain, File, Host, HostPattern, Ip, Listen, Method, Name, Peer, Prefix, Rate, Share,
-    Size, Statuses, Text, Time, UrlPath, User,
+    AllDown, Alpn, DomainName, Drain, File, Host, Ip, Listen, Name, Peer, Prefix, Rate, Share, Statuses, Text, Time,
+    UrlPath,
 };
 
 mod guarding;
+mod routing;
 mod transports;
 
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
+pub(super) use routing::{ByHeader, Like, Match, Route};
 pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
 
 const MINUTE: u64 = 60_000;
@@ -42,14 +44,6 @@ impl By for ByDatacenter {
         (ours && !value.is_array())
             .then(|| format!("`{name}` belongs to the service: move it above the header of this table"))
     }
-}
-
-/// Keys of `header = { ... }`.
-#[derive(Clone, Debug)]
-pub(super) struct ByHeader;
-
-impl By for ByHeader {
-    const NAME: &'static str = "header name";
 }
 
 section! {
@@ -619,83 +613,5 @@ section! {
         client_ca: "clients are not asked for certificates yet",
     } synonyms {
         cert: "certs", key: "keys", certificate: "certs", certificates: "certs", chain: "certs",
-    }
-}
-
-section! {
-    /// What the edge does with a request that matches.
-    Route {
-        /// Its name, in logs and metrics. By default that of its service.
-        name: Name = optional,
-        /// What it matches: everything that is said must hold. By default every request.
-        matches as "match": Match = {},
-        /// The service that gets the request.
-        service: Name = optional,
-        /// Or: the answer.
-        respond: Respond = optional,
-        /// Who the user is, the key of stickiness: `header:NAME`, `cookie:NAME`, or `client`, its address.
-        user: User = "client",
-        /// How long a request may take in all. By default as the service says.
-        deadline: Time<1, HOUR> = optional,
-        /// Whether a request with an `Idempotency-Key` header may be tried again, whatever its method.
-        retry_keyed: Flag = true,
-        /// Longest request body.
-        max_body: Size = "1MiB",
-    } later {
-        limit: "requests are not limited per user yet: limit in the service",
-        cache: "responses are not cached yet",
-        files: "files are not served yet: answer with `respond`, or from a service",
-        rewrite: "paths go through as they came",
-        redirect: "redirect in a service",
-        split: "one route, one service: split by weights of backends",
-        mirror: "requests are not mirrored",
-        headers: "headers go through as they came",
-        compress: "responses go through as they came",
-        cors: "answer CORS in the service",
-        auth: "authenticate in the service",
-    } synonyms {
-        timeout: "deadline", upstream: "service", backend: "service", cluster: "service", to: "service",
-        response: "respond", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
-    }
-}
-
-section! {
-    /// What a route matches: everything that is said must hold.
-    Match {
-        /// The host: a name, or `*.name` for one or more labels before it. By default any.
-        host: HostPattern = optional,
-        /// This path and no other.
-        path: UrlPath = optional,
-        /// This path and all below it, by whole segments: `/v1` matches `/v1` and `/v1/gifts`, not `/v12`.
-        path_prefix: UrlPath = optional,
-        /// The method, or several. By default any.
-        method: List<Method, 16> = [],
-        /// Headers: the value that each must have, or `true` where it must be there.
-        header: Keyed<ByHeader, Or<Text, Yes>, 16> = {},
-    } later {
-        query: "the query is not matched yet",
-        cookie: "cookies are not matched yet",
-        regex: "paths are matched whole or by prefix",
-        path_regex: "paths are matched whole or by prefix",
-        client: "clients are not matched yet",
-    } synonyms {
-        prefix: "path_prefix", methods: "method", headers: "header", hosts: "host", hostname: "host",
-    }
-}
-
-section! {
-    /// An answer that needs no service.
-    Respond {
-        /// Status.
-        status: Count<200, 599> = 200,
-        /// Content type.
-        content_type: Text = "text/plain; charset=utf-8",
-        /// Body.
-        body: Text = "",
-    } later {
-        headers: "an answer has a status, a content type and a body for now",
-        file: "an answer has its body in the configuration for now",
-    } synonyms {
-        code: "status", text: "body", type: "content_type",
     }
 }

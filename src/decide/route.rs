@@ -1,9 +1,10 @@
 //! Which route a request takes.
 //!
 //! The most specific match wins, as in the Kubernetes Gateway API: host (exact, then the longest wildcard, then any), path
-//! (exact, then the longest prefix, by whole segments), then the number of further conditions (method, headers), then
-//! the order of the file. The table is compiled once for a topology; a lookup hashes the host and searches sorted paths,
-//! without allocating. It refuses to repair anything: host and path come in checked (`wire::host`, `wire::path`).
+//! (segment by segment from the left: as it stands, then a variable, then what a prefix leaves open; a path that ends before
+//! a prefix of the same segments), then the number of further conditions (method, headers, query, cookies), then the order
+//! of the file. The table is compiled once for a topology; a lookup hashes the host and walks a tree of segments, without
+//! allocating. It refuses to repair anything: host and path come in checked (`wire::host`, `wire::path`).
 
 use std::collections::HashMap;
 
@@ -11,8 +12,14 @@ use http::{HeaderMap, HeaderName, Method};
 use smallvec::SmallVec;
 
 use crate::base::ids::RouteId;
-use crate::config::{PathMatch, Route, RouteMatch};
-use crate::wire::{host, path};
+use crate::config::{Route, RouteMatch, ValueMatch};
+use crate::wire::{cookie, host, query};
+
+pub mod pattern;
+mod tree;
+
+use pattern::Pattern;
+use tree::Tree;
 
 /// What is asked of the table.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +28,8 @@ pub struct Ask<'a> {
     pub host: &'a str,
     /// Path, normalised, without the query.
     pub path: &'a str,
+    /// Query, as it came; empty where there is none.
+    pub query: &'a str,
     /// Method.
     pub method: &'a Method,
     /// Headers.
@@ -34,7 +43,7 @@ pub struct Found {
     pub route: RouteId,
     /// By what its host was matched.
     pub host: HostRank,
-    /// Whether its path was matched as a whole.
+    /// Whether its path ends where that of the request does.
     pub path_exact: bool,
 }
 
@@ -64,6 +73,10 @@ pub enum Considered {
     Method,
     /// This header is missing, or has another value.
     Header(String),
+    /// This parameter of the query is missing, or has another value.
+    Query(String),
+    /// This cookie is missing, or has another value.
+    Cookie(String),
 }
 
 impl Considered {
@@ -76,6 +89,8 @@ impl Considered {
             Self::Path => "other path",
             Self::Method => "other method",
             Self::Header(_) => "header missing or different",
+            Self::Query(_) => "query parameter missing or different",
+            Self::Cookie(_) => "cookie missing or different",
         }
     }
 }
@@ -84,20 +99,34 @@ impl Considered {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Matcher>,
-    exact: HashMap<Box<str>, Bucket>,
+    exact: HashMap<Box<str>, Tree>,
     /// By what follows `*.`.
-    wildcard: HashMap<Box<str>, Bucket>,
-    any: Bucket,
+    wildcard: HashMap<Box<str>, Tree>,
+    any: Tree,
 }
 
 /// One route with its conditions parsed.
 #[derive(Debug)]
 struct Matcher {
     host: HostPattern,
-    path: String,
-    path_exact: bool,
+    path: Pattern,
     methods: Vec<Method>,
-    headers: Vec<(String, Option<HeaderName>, Option<String>)>,
+    conditions: Vec<Condition>,
+}
+
+/// Something that a named value has to be.
+#[derive(Debug)]
+struct Condition {
+    of: Named,
+    wanted: ValueMatch,
+}
+
+/// A value of a request that has a name.
+#[derive(Debug)]
+enum Named {
+    Header(HeaderName),
+    Query(String),
+    Cookie(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -107,27 +136,8 @@ enum HostPattern {
     Exact(String),
 }
 
-/// The routes of one host, as a sorted list of paths. Each knows its nearest ancestor in the list, so that the longest
-/// prefix is the predecessor of the path asked for, or one of its ancestors: whatever sorts between a prefix and the path
-/// begins with that prefix too.
-#[derive(Debug, Default)]
-struct Bucket {
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug)]
-struct Node {
-    /// Without a final slash where it is a prefix; the root is empty.
-    path: Box<str>,
-    parent: Option<usize>,
-    /// Routes for this path and no other, best first.
-    exact: Vec<usize>,
-    /// Routes for this path and all below it, best first.
-    below: Vec<usize>,
-}
-
 impl RouteTable {
-    /// Compiles `routes`. Patterns are normalised as requests are, so that `/caf%C3%A9` and `/café` are one path.
+    /// Compiles `routes`.
     pub fn compile(routes: &[Route]) -> Self {
         let mut table = Self { routes: routes.iter().map(|r| Matcher::new(&r.matches)).collect(), ..Self::default() };
         let mut order: Vec<usize> = (0..table.routes.len()).collect();
@@ -135,15 +145,13 @@ impl RouteTable {
         order.sort_by_key(|&i| std::cmp::Reverse(table.routes[i].constraints()));
         for i in order {
             let matcher = &table.routes[i];
-            let bucket = match &matcher.host {
+            let tree = match &matcher.host {
                 HostPattern::Any => &mut table.any,
                 HostPattern::Wildcard(rest) => table.wildcard.entry(rest.as_str().into()).or_default(),
                 HostPattern::Exact(name) => table.exact.entry(name.as_str().into()).or_default(),
             };
-            bucket.insert(&matcher.path, matcher.path_exact, i);
+            tree.insert(&matcher.path, i);
         }
-        let all = table.exact.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]);
-        all.for_each(Bucket::link);
         table
     }
 
@@ -162,14 +170,14 @@ impl RouteTable {
         let mut buffer = SmallVec::new();
         let host = host::canonical(ask.host, &mut buffer);
         let named = |(route, path_exact): (usize, bool), host| Found { route: RouteId::new(route), host, path_exact };
-        if let Some(hit) = self.exact.get(host).and_then(|bucket| self.within(bucket, ask)) {
+        if let Some(hit) = self.exact.get(host).and_then(|tree| self.within(tree, ask)) {
             return Some(named(hit, HostRank::Exact));
         }
         if !self.wildcard.is_empty() {
             // From the longest suffix to the shortest; a wildcard stands for at least one label.
             for (at, _) in host.match_indices('.') {
                 let rest = host.get(at + 1..).unwrap_or_default();
-                if let Some(hit) = self.wildcard.get(rest).and_then(|bucket| self.within(bucket, ask)) {
+                if let Some(hit) = self.wildcard.get(rest).and_then(|tree| self.within(tree, ask)) {
                     return Some(named(hit, HostRank::Wildcard(rest.len())));
                 }
             }
@@ -202,95 +210,38 @@ impl RouteTable {
         methods
     }
 
-    fn within(&self, bucket: &Bucket, ask: &Ask<'_>) -> Option<(usize, bool)> {
-        let fits = |&&i: &&usize| self.routes.get(i).is_some_and(|matcher| matcher.conditions(ask).is_none());
-        let place = bucket.nodes.binary_search_by(|node| (*node.path).cmp(ask.path));
-        let mut at = match place {
-            Ok(same) => {
-                let exact = bucket.nodes.get(same)?.exact.iter().find(fits);
-                if let Some(&route) = exact {
-                    return Some((route, true));
-                }
-                Some(same)
-            }
-            Err(next) => next.checked_sub(1),
-        };
-        while let Some(node) = at.and_then(|i| bucket.nodes.get(i)) {
-            if is_below(ask.path, &node.path)
-                && let Some(&route) = node.below.iter().find(fits)
-            {
-                return Some((route, false));
-            }
-            at = node.parent;
-        }
-        None
-    }
-}
-
-impl Bucket {
-    fn insert(&mut self, path: &str, exact: bool, route: usize) {
-        let at = match self.nodes.binary_search_by(|node| (*node.path).cmp(path)) {
-            Ok(at) => at,
-            Err(at) => {
-                let node = Node { path: path.into(), parent: None, exact: Vec::new(), below: Vec::new() };
-                self.nodes.insert(at, node);
-                at
-            }
-        };
-        if let Some(node) = self.nodes.get_mut(at) {
-            if exact { node.exact.push(route) } else { node.below.push(route) }
-        }
-    }
-
-    /// Gives each path its nearest ancestor.
-    fn link(&mut self) {
-        let mut line: Vec<usize> = Vec::new();
-        for i in 0..self.nodes.len() {
-            while let Some(&top) = line.last()
-                && !self.nodes[i].path.starts_with(&*self.nodes[top].path)
-            {
-                line.pop();
-            }
-            self.nodes[i].parent = line.last().copied();
-            line.push(i);
-        }
+    fn within(&self, tree: &Tree, ask: &Ask<'_>) -> Option<(usize, bool)> {
+        tree.find(ask.path, |i| self.routes.get(i).is_some_and(|matcher| matcher.unmet(ask).is_none()))
     }
 }
 
 impl Matcher {
     fn new(said: &RouteMatch) -> Self {
-        let (text, path_exact) = match &said.path {
-            PathMatch::Exact(text) => (text, true),
-            PathMatch::Prefix(text) => (text, false),
-        };
-        let path = path::normalise(text).map_or_else(|_| text.clone(), Into::into);
+        // The configuration's check lets no other names through.
+        let headers =
+            said.headers.iter().filter_map(|(name, wanted)| Some((Named::Header(name.parse().ok()?), wanted.clone())));
+        let query = said.query.iter().map(|(name, wanted)| (Named::Query(name.clone()), wanted.clone()));
+        let cookies = said.cookies.iter().map(|(name, wanted)| (Named::Cookie(name.clone()), wanted.clone()));
+        let conditions = headers.chain(query).chain(cookies).map(|(of, wanted)| Condition { of, wanted });
         Self {
             host: said.host.as_deref().map_or(HostPattern::Any, HostPattern::new),
-            path: if path_exact { path } else { path.trim_end_matches('/').to_owned() },
-            path_exact,
+            path: Pattern::of(&said.path),
             methods: said.methods.iter().filter_map(|m| Method::from_bytes(m.as_bytes()).ok()).collect(),
-            headers: said.headers.iter().map(|(n, v)| (n.clone(), n.parse().ok(), v.clone())).collect(),
+            conditions: conditions.collect(),
         }
     }
 
     /// How many conditions it has beyond host and path.
     fn constraints(&self) -> usize {
-        usize::from(!self.methods.is_empty()) + self.headers.len()
+        usize::from(!self.methods.is_empty()) + self.conditions.len()
     }
 
     /// The first condition beyond host and path that `ask` does not meet.
-    fn conditions(&self, ask: &Ask<'_>) -> Option<Considered> {
+    fn unmet(&self, ask: &Ask<'_>) -> Option<Considered> {
         if !self.methods.is_empty() && !self.methods.contains(ask.method) {
             return Some(Considered::Method);
         }
-        let missing = self.headers.iter().find(|(_, name, wanted)| {
-            let mut values = name.iter().flat_map(|name| ask.headers.get_all(name));
-            !match wanted {
-                Some(wanted) => values.any(|value| value.as_bytes() == wanted.as_bytes()),
-                None => values.next().is_some(),
-            }
-        });
-        missing.map(|(name, ..)| Considered::Header(name.clone()))
+        self.conditions.iter().find(|condition| !condition.holds(ask)).map(Condition::refusal)
     }
 
     /// Why `ask` does not match at all.
@@ -299,8 +250,37 @@ impl Matcher {
         if !self.host.takes(host::canonical(ask.host, &mut buffer)) {
             return Some(Considered::Host);
         }
-        let on_path = if self.path_exact { ask.path == self.path } else { is_below(ask.path, &self.path) };
-        if on_path { self.conditions(ask) } else { Some(Considered::Path) }
+        if self.path.takes(ask.path) { self.unmet(ask) } else { Some(Considered::Path) }
+    }
+}
+
+impl Condition {
+    fn holds(&self, ask: &Ask<'_>) -> bool {
+        match &self.of {
+            Named::Header(name) => ask.headers.get_all(name).iter().any(|v| is_wanted(&self.wanted, v.as_bytes())),
+            Named::Query(name) => query::values(ask.query, name).any(|value| match &self.wanted {
+                ValueMatch::Any => true,
+                ValueMatch::Exact(wanted) => value.is(wanted),
+                ValueMatch::Prefix(wanted) => value.begins_with(wanted),
+            }),
+            Named::Cookie(name) => cookie::find(ask.headers, name).is_some_and(|v| is_wanted(&self.wanted, v)),
+        }
+    }
+
+    fn refusal(&self) -> Considered {
+        match &self.of {
+            Named::Header(name) => Considered::Header(name.as_str().to_owned()),
+            Named::Query(name) => Considered::Query(name.clone()),
+            Named::Cookie(name) => Considered::Cookie(name.clone()),
+        }
+    }
+}
+
+fn is_wanted(wanted: &ValueMatch, value: &[u8]) -> bool {
+    match wanted {
+        ValueMatch::Any => true,
+        ValueMatch::Exact(wanted) => value == wanted.as_bytes(),
+        ValueMatch::Prefix(wanted) => value.starts_with(wanted.as_bytes()),
     }
 }
 
@@ -322,11 +302,6 @@ impl HostPattern {
             }
         }
     }
-}
-
-/// Whether `path` is `prefix` or below it, by whole segments; `prefix` has no final slash.
-fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::ids::{BackendId, ServiceId};
 use crate::base::units::show_duration;
-use crate::config::{Action, PathMatch, Route, UserKey};
+use crate::config::{Action, Route, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
 use crate::decide::retry;
@@ -63,7 +63,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
     });
     let view = View::of(snapshot);
     let config = &snapshot.topology.config;
-    let ask = Ask { host: &asked.host, path: &asked.path, method: &asked.method, headers: &asked.headers };
+    let (host, path, query) = (&asked.host, &asked.path, &asked.query);
+    let ask = Ask { host, path, query, method: &asked.method, headers: &asked.headers };
     let (found, considered) = view.routes.trace(&ask);
     answer["routes"] = config.routes.iter().zip(&considered).map(|(route, fate)| candidate(route, fate)).collect();
     let Some(found) = found else {
@@ -77,7 +78,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         return answer;
     };
     let Some(route) = config.routes.get(found.route.index()) else { return answer };
-    answer["route"] = json!({ "name": route.name, "matched": matched(&found) });
+    answer["route"] = json!({ "name": route.name, "matched": matched(&found, route) });
     match &route.action {
         Action::Respond { status, content_type, .. } => {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
@@ -92,13 +93,15 @@ struct Asked {
     method: Method,
     host: String,
     path: String,
+    query: String,
     headers: HeaderMap,
 }
 
 fn read(question: &Question) -> Result<Asked, (&'static str, String)> {
     let method = Method::from_bytes(question.method.as_bytes()).map_err(|e| ("method", e.to_string()))?;
     let host = host::parse(&question.host).map_err(|e| ("host", e.to_string()))?.name.to_ascii_lowercase();
-    let bare = question.path.split(['?', '#']).next().unwrap_or_default();
+    let whole = question.path.split('#').next().unwrap_or_default();
+    let (bare, query) = whole.split_once('?').unwrap_or((whole, ""));
     let path = path::normalise(bare).map_err(|e| ("path", e.to_string()))?.into_owned();
     let mut headers = HeaderMap::new();
     for (name, value) in &question.headers {
@@ -106,30 +109,46 @@ fn read(question: &Question) -> Result<Asked, (&'static str, String)> {
         let value = HeaderValue::from_str(value).map_err(|e| ("header", format!("{name}: {e}")))?;
         headers.append(name, value);
     }
-    Ok(Asked { method, host, path, headers })
+    Ok(Asked { method, host, path, query: query.to_owned(), headers })
 }
 
 fn candidate(route: &Route, fate: &Considered) -> Value {
-    let (kind, path) = match &route.matches.path {
-        PathMatch::Exact(path) => ("exact", path),
-        PathMatch::Prefix(path) => ("prefix", path),
-    };
+    let matches = &route.matches;
     let mut value = json!({
-        "name": route.name, "host": route.matches.host, "path": path, "path_match": kind, "fate": fate.as_str(),
+        "name": route.name, "host": matches.host, "path": matches.path.text(), "path_match": kind(route),
+        "fate": fate.as_str(),
     });
-    if let Considered::Header(name) = fate {
-        value["header"] = json!(name);
+    match fate {
+        Considered::Header(name) => value["header"] = json!(name),
+        Considered::Query(name) => value["query"] = json!(name),
+        Considered::Cookie(name) => value["cookie"] = json!(name),
+        _ => {}
     }
     value
 }
 
-fn matched(found: &route::Found) -> String {
+/// How a route's path is matched.
+fn kind(route: &Route) -> &'static str {
+    let path = &route.matches.path;
+    match path.variables().next() {
+        Some(_) => "pattern",
+        None if path.is_exact() => "exact",
+        None => "prefix",
+    }
+}
+
+fn matched(found: &route::Found, route: &Route) -> String {
     let host = match found.host {
         route::HostRank::Exact => "exact host",
         route::HostRank::Wildcard(_) => "wildcard host",
         route::HostRank::Any => "any host",
     };
-    format!("{host}, {}", if found.path_exact { "exact path" } else { "longest prefix" })
+    let path = match kind(route) {
+        "prefix" => "longest prefix",
+        "exact" => "exact path",
+        pattern => pattern,
+    };
+    format!("{host}, {path}")
 }
 
 fn forward(

@@ -133,7 +133,13 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
         set_path(head, &normal)?;
     }
     let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;
-    let ask = Ask { host: host.said, path: head.uri.path(), method: &head.method, headers: &head.headers };
+    let ask = Ask {
+        host: host.said,
+        path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
+        method: &head.method,
+        headers: &head.headers,
+    };
     let Some(found) = entry.sight.view.routes.find(&ask) else {
         let methods = entry.sight.view.routes.methods_allowed(&ask);
         if methods.is_empty() {

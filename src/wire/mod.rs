@@ -20,6 +20,7 @@ pub mod name;
 pub mod notify;
 pub mod path;
 pub mod proxy_line;
+pub mod query;
 pub mod rdata;
 pub mod svcb;
 pub mod text;

@@ -18,9 +18,11 @@ use super::words::File;
 mod edge;
 mod guarding;
 mod health;
+mod matching;
 mod names;
 mod places;
 mod pools;
+mod routing;
 mod sockets;
 mod steering;
 mod syntax;
@@ -100,7 +102,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
     let admin = places::admin(root, checker);
     let dns = steering::dns(root, &places, &work, &datacenters, checker);
     let listeners = edge::listeners(root, checker);
-    let routes = edge::routes(root, &work, &services, checker);
+    let routes = routing::routes(root, &work, &services, checker);
     sockets::collisions(root, checker);
     idle(root, checker);
     Config {

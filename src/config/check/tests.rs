@@ -8,6 +8,7 @@ use super::*;
 use crate::base::ids::DatacenterId;
 use crate::config::model::{
     Action, Balance, Connections, Health, OnAllDown, Passive, PathMatch, Policy, ProbeKind, Protocol, Retry, UserKey,
+    ValueMatch,
 };
 
 const NORTH_STAR: &str = include_str!("../../../tests/golden/config/ok-north-star.toml");
@@ -60,7 +61,10 @@ fn the_north_star_is_understood() {
     assert_eq!(config.listeners[0].tls.as_ref().unwrap().pairs.len(), 1);
     assert_eq!(config.routes[0].user, UserKey::Header("x-user-id".into()));
     assert_eq!(config.routes[0].max_body, 65_536);
-    assert_eq!(config.routes[1].matches.headers, [("x-beta".into(), None), ("x-kind".into(), Some("red".into()))]);
+    assert_eq!(
+        config.routes[1].matches.headers,
+        [("x-beta".into(), ValueMatch::Any), ("x-kind".into(), ValueMatch::Exact("red".into()))]
+    );
     let names: Vec<_> = config.routes.iter().map(|r| r.name.as_str()).collect();
     assert_eq!(names, ["claim", "gift-list", "recommend", "rest"]);
     assert!(matches!(config.routes[3].action, Action::Respond { status: 404, .. }));

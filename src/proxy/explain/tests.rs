@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Question, explain};
 use crate::base::ids::BackendId;
-use crate::config::{Action, Balance, PathMatch, Route, RouteMatch, UserKey};
+use crate::config::{Action, Balance, PathMatch, Route, RouteMatch, UserKey, ValueMatch};
 use crate::decide::world::{SERVICE, routed, set_backend, set_datacenter};
 use crate::snapshot::health::BackendState;
 use crate::snapshot::{DcState, Snapshot};
@@ -18,14 +18,11 @@ fn route(name: &str, host: &str, prefix: &str, methods: &[&str]) -> Route {
             host: Some(host.into()),
             path: PathMatch::Prefix(prefix.into()),
             methods: methods.iter().map(|m| (*m).into()).collect(),
-            headers: Vec::new(),
+            ..RouteMatch::default()
         },
         action: Action::Forward(SERVICE),
         user: UserKey::Header("x-user-id".into()),
-        deadline: None,
-        retry_keyed: true,
-        hedge: false,
-        max_body: 1 << 20,
+        ..Route::default()
     }
 }
 
@@ -68,6 +65,27 @@ fn the_whole_way_is_told() {
     let shares: Vec<f64> =
         answer["backends"].as_array().unwrap().iter().map(|b| b["share"].as_f64().unwrap()).collect();
     assert!((shares[0] - 0.5).abs() < 0.1 && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+}
+
+#[test]
+fn conditions_that_are_not_met_are_named() {
+    let matches = RouteMatch {
+        path: PathMatch::Exact("/v1/gifts/{id}".into()),
+        query: vec![("v".into(), ValueMatch::Exact("2".into()))],
+        ..RouteMatch::default()
+    };
+    let cookies = vec![("side".into(), ValueMatch::Any)];
+    let routes = vec![
+        Route { name: "new".into(), matches: matches.clone(), action: Action::Forward(SERVICE), ..Route::default() },
+        Route { name: "side".into(), matches: RouteMatch { cookies, ..matches.clone() }, ..Route::default() },
+    ];
+    let snapshot = routed(Balance::P2c, &[(1, &[1])], routes);
+    let answer = explain(&snapshot, &ask("/v1/gifts/7?v=2"));
+    assert_eq!(answer["route"], json!({ "name": "new", "matched": "any host, pattern" }));
+    assert_eq!(answer["routes"][1]["cookie"], "side");
+    let missed = explain(&snapshot, &ask("/v1/gifts/7"));
+    assert_eq!(missed["routes"][0]["query"], "v");
+    assert_eq!(missed["refused"]["status"], 404);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod head;
 mod hostile;
 mod plugged;
 mod protocol;
+mod routing;
 mod secure;
 mod tunnel;
 
@@ -211,10 +212,7 @@ fn route(name: &str, prefix: &str, action: Action) -> Route {
         matches: RouteMatch { path: PathMatch::Prefix(prefix.into()), ..RouteMatch::default() },
         action,
         user: crate::config::UserKey::Header("x-user-id".into()),
-        deadline: None,
-        retry_keyed: true,
-        hedge: false,
-        max_body: 1 << 20,
+        ..Route::default()
     }
 }
 

@@ -1,0 +1,116 @@
+//! Routes of the edge: what each does, and that it goes together.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Checker;
+use super::matching;
+use super::names::Names;
+use crate::base::ids::ServiceId;
+use crate::base::units::show_duration;
+use crate::config::diag::{Code, Finding, Span};
+use crate::config::model::{Action, Balance, Route, Service, UserKey};
+use crate::config::raw::{self, Root};
+use crate::config::reader::Said;
+
+pub(super) fn routes(root: &Root, work: &Names, services: &[Service], checker: &mut Checker<'_>) -> Vec<Route> {
+    let mut taken: HashMap<&str, Span> = HashMap::new();
+    for name in root.route.0.iter().filter_map(|r| r.name.as_ref()) {
+        if let Some(first) = taken.insert(&name.0, name.span) {
+            checker.twice(name.span, first, format!("route `{}` stands twice", name.0));
+        }
+    }
+    let mut used: HashSet<String> = taken.keys().map(|name| (*name).to_owned()).collect();
+    let routes: Vec<Route> = root.route.0.iter().map(|said| route(said, work, services, &mut used, checker)).collect();
+    matching::dead(root, &routes, checker);
+    matching::crossing(root, &routes, checker);
+    routes
+}
+
+fn route(
+    said: &Said<raw::Route>,
+    work: &Names,
+    services: &[Service],
+    used: &mut HashSet<String>,
+    checker: &mut Checker<'_>,
+) -> Route {
+    let action = action(said, work, services, checker);
+    let stem = said.service.as_ref().map_or("respond", |s| s.0.as_str());
+    let name = said.name.as_ref().map_or_else(|| derived(stem, used), |n| n.0.clone());
+    Route {
+        name,
+        matches: matching::matches(&said.matches, checker),
+        action,
+        user: said.user.0.clone(),
+        deadline: said.deadline.as_ref().map(|d| d.0),
+        retry_keyed: said.retry_keyed.0,
+        hedge: false,
+        max_body: said.max_body.0,
+    }
+}
+
+/// A name for a route that has none: that of its service, with a number from the second on.
+fn derived(stem: &str, used: &mut HashSet<String>) -> String {
+    let mut name = stem.to_owned();
+    let mut number = 2_usize;
+    while !used.insert(name.clone()) {
+        name = format!("{stem}-{number}");
+        number += 1;
+    }
+    name
+}
+
+fn action(said: &Said<raw::Route>, work: &Names, services: &[Service], checker: &mut Checker<'_>) -> Action {
+    let nothing = Action::Respond { status: 404, content_type: String::new(), body: String::new() };
+    match (&said.service, &said.respond) {
+        (Some(name), None) => {
+            let Some(index) = work.resolve(&name.0, name.span, checker) else { return nothing };
+            if let Some(service) = services.get(index) {
+                fits(said, service, checker);
+            }
+            Action::Forward(ServiceId::new(index))
+        }
+        (None, Some(respond)) => Action::Respond {
+            status: respond.status.0 as u16,
+            content_type: content_type(&respond.content_type, checker),
+            body: respond.body.0.clone(),
+        },
+        (Some(service), Some(respond)) => {
+            let finding = Finding::error(Code::Conflict, respond.span, "this route both answers and forwards");
+            checker.notes.push(finding.related(service.span, "to this service").hint("keep `service` or `respond`"));
+            nothing
+        }
+        (None, None) => {
+            if checker.whole && said.clean {
+                let hint = "add `service = \"...\"`, or `respond = { status = 404 }`";
+                checker.error(Code::MissingKey, said.span, "this route does not say what to do", hint);
+            }
+            nothing
+        }
+    }
+}
+
+/// Whether route and service go together.
+fn fits(said: &Said<raw::Route>, service: &Service, checker: &mut Checker<'_>) {
+    if service.balance == Balance::UserHome && said.user.0 == UserKey::Client && said.user.clean {
+        let message =
+            format!("service `{}` has a home for each user, and this route does not say who the user is", service.name);
+        let span = if said.user.written { said.user.span } else { said.service.as_ref().map_or(said.span, |s| s.span) };
+        let hint = "add `user = \"header:x-user-id\"` or `user = \"cookie:NAME\"`: an address is nobody's identity";
+        checker.error(Code::Conflict, span, message, hint);
+    }
+    if let (Some(deadline), Some(per_try)) = (&said.deadline, service.retry.per_try)
+        && per_try > deadline.0
+    {
+        let message =
+            format!("one try of service `{}` may take {}, longer than this", service.name, show_duration(per_try));
+        checker.warn(Code::Doubtful, deadline.span, message, "shorten `retry.per_try` of the service");
+    }
+}
+
+fn content_type(said: &Said<crate::config::words::Text>, checker: &mut Checker<'_>) -> String {
+    if http::HeaderValue::from_str(&said.0).is_err() || !said.0.contains('/') {
+        let message = format!("`{}` is not a content type", said.0);
+        checker.error(Code::BadValue, said.span, message, "for example \"application/json\"");
+    }
+    said.0.clone()
+}
