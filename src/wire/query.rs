@@ -79,7 +79,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_encoded_is_read_again(value in "\\PC{0,20}", name in "[a-z]{1,4}") {
-            let encoded: String = value.bytes().map(|b| format!("%{b:02x}")).collect();
+            let encoded = value.bytes().fold(String::new(), |text, b| format!("{text}%{b:02x}"));
             let query = format!("x=1&{name}={encoded}&y");
             prop_assert!(values(&query, &name).any(|v| v.is(&value) && v.begins_with(&value)));
         }

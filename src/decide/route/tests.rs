@@ -6,13 +6,13 @@ use super::*;
 use crate::config::{PathMatch, Segment};
 
 fn route(host: Option<&str>, path: PathMatch, methods: &[&str], headers: &[(&str, Option<&str>)]) -> Route {
-    let wanted = |v: &Option<&str>| v.map_or(ValueMatch::Any, |v| ValueMatch::Exact(v.into()));
+    let wanted = |v: Option<&str>| v.map_or(ValueMatch::Any, |v| ValueMatch::Exact(v.into()));
     Route {
         matches: RouteMatch {
             host: host.map(Into::into),
             path,
             methods: methods.iter().map(|m| (*m).into()).collect(),
-            headers: headers.iter().map(|(n, v)| ((*n).into(), wanted(v))).collect(),
+            headers: headers.iter().map(|(n, v)| ((*n).into(), wanted(*v))).collect(),
             ..RouteMatch::default()
         },
         ..Route::default()
@@ -221,17 +221,13 @@ fn path_rank(said: &PathMatch, path: &str) -> Option<Vec<u8>> {
     let mut segments = path[1..].split('/');
     let mut rank = Vec::new();
     for segment in said.segments() {
-        match segment {
-            Segment::Literal(text) => (segments.next()? == text).then(|| rank.push(2))?,
-            Segment::Variable(_) => (!segments.next()?.is_empty()).then(|| rank.push(1))?,
+        rank.push(match segment {
+            Segment::Literal(text) => (segments.next()? == text).then_some(2)?,
+            Segment::Variable(_) => (!segments.next()?.is_empty()).then_some(1)?,
             Segment::Rest(_) => break,
-        }
+        });
     }
-    if said.is_exact() {
-        segments.next().is_none().then(|| rank.push(3))?
-    } else {
-        rank.push(0)
-    }
+    rank.push(if said.is_exact() { segments.next().is_none().then_some(3)? } else { 0 });
     Some(rank)
 }
 
