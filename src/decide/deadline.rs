@@ -60,9 +60,14 @@ pub fn deadline(route: Option<Duration>, service: Duration, headers: &HeaderMap)
     }
 }
 
-/// Tells the next hop what `remaining` leaves it: 5 ms less, at least 1 ms. `grpc-timeout` is rewritten where it stands.
+/// What `remaining` leaves the next hop, in milliseconds: 5 less, at least 1.
+pub fn left_ms(remaining: Duration) -> u64 {
+    u64::try_from(remaining.saturating_sub(KEPT).as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// Tells the next hop what `remaining` leaves it. `grpc-timeout` is rewritten where it stands.
 pub fn pass_on(headers: &mut HeaderMap, remaining: Duration) {
-    let left = u64::try_from(remaining.saturating_sub(KEPT).as_millis()).unwrap_or(u64::MAX).max(1);
+    let left = left_ms(remaining);
     headers.insert(X_DEADLINE_MS, HeaderValue::from(left));
     if headers.contains_key(GRPC_TIMEOUT)
         && let Ok(value) = HeaderValue::try_from(format!("{}m", left.min(99_999_999)))

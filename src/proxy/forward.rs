@@ -19,18 +19,20 @@ use super::h1::tunnel;
 use super::pool::h1::{Ask, Failure as LineFailure};
 use super::pool::{NoLine, Pool};
 use super::reply::Reason;
+use super::stages::X_REQUEST_ID;
 use super::tally::{Entry, Try};
 use super::upload::{Inbound, Progress, STALL, Source, Upload};
 use super::worker::{Sight, Worker};
 use crate::base::clock::Mono;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
-use crate::config::{Balance, Route, Service};
+use crate::config::{Balance, Protocol, Route, Service};
 use crate::decide::balance::{self, NoChoice, Wanted, user};
 use crate::decide::deadline::{self, By, Deadline};
 use crate::decide::retry::{self, Case, Failure};
 use crate::decide::tried::Tried;
 use crate::net::stage::{Next, Stage};
 use crate::snapshot::load::Outcome;
+use crate::wire::h1::write;
 use crate::wire::head::{self, Upgrade, Way};
 use crate::wire::{forwarded, host};
 
@@ -43,13 +45,14 @@ const CONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// # Errors
 /// The reason why no backend has answered.
 pub(super) async fn forward(
+    worker: &Arc<Worker>,
+    sight: &Arc<Sight>,
     entry: &mut Entry,
     mut head: Parts,
     inbound: Inbound,
     route: &Route,
     service: ServiceId,
 ) -> Result<Response<Out>, Reason> {
-    let sight = Arc::clone(&entry.sight);
     let spec = sight.snapshot.topology.service(service);
     let deadline = deadline::deadline(route.deadline, spec.deadline, &head.headers);
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
@@ -57,42 +60,63 @@ pub(super) async fn forward(
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
     let is_upgrading = head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
-    rewrite(&mut head, entry, is_upgrading)?;
-    if let Some(upstream) = &sight.kit(service).upstream {
-        return within(&**upstream, entry, head, inbound, route.max_body, deadline.budget).await;
-    }
-    let source = Source::of(inbound, route.max_body).await?;
-    let began = if matches!(source, Source::Empty) { entry.began } else { entry.client.worker.now() };
-    let mut errand = Errand {
-        worker: Arc::clone(&entry.client.worker),
-        sight,
-        service,
-        head,
-        source,
-        deadline,
-        until: began + deadline.budget,
-        is_repeatable,
-        is_upgrading,
+    let upstream = sight.kit(service).upstream.as_ref();
+    let hop = if upstream.is_none() && (spec.protocol == Protocol::Http1 || is_upgrading) && !entry.client.peer.trusted
+    {
+        Hop::Written(head.version)
+    } else {
+        Hop::InFields
     };
-    let answered = errand.run(entry, user).await;
+    rewrite(&mut head, entry, is_upgrading, hop)?;
+    if let Some(upstream) = upstream {
+        return Box::pin(within(&**upstream, entry, head, inbound, route.max_body, deadline.budget)).await;
+    }
+    let (source, began) = if inbound.is_end_stream() {
+        (Source::Empty, entry.began)
+    } else {
+        (Box::pin(Source::of(inbound, route.max_body)).await?, worker.now())
+    };
+    let until = began + deadline.budget;
+    let mut errand = Errand { worker, sight, service, head, hop, source, deadline, until, is_repeatable, is_upgrading };
+    let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
     answered
 }
 
+/// How the backend is told of this hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hop {
+    /// By fields among the others.
+    InFields,
+    /// By lines that are written behind them, for a client of this version.
+    Written(Version),
+}
+
 /// Makes a client's head ours: without what belonged to its hop, with what belongs to this one.
-fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool) -> Result<(), Reason> {
+fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Result<(), Reason> {
     let peer = &entry.client.peer;
-    let said = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?.said.to_owned();
     if head.version > Version::HTTP_11 {
         head::join_cookies(&mut head.headers);
     }
     head::strip(&mut head.headers, Way::Request { trusted: peer.trusted }, is_upgrading);
-    forwarded::stamp(&mut head.headers, peer, &said, head.version);
-    if head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
+    if hop == Hop::InFields || head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
+        let said = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?.said.to_owned();
         let host = HeaderValue::from_str(&said).map_err(|_| Reason::BadRequest)?;
         head.headers.insert(HOST, host);
-        let path = head.uri.path_and_query().cloned();
-        head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        if head.uri.authority().is_some() {
+            let path = head.uri.path_and_query().cloned();
+            head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
+        if hop == Hop::InFields {
+            forwarded::stamp(&mut head.headers, peer, &said, head.version);
+        }
+    }
+    match hop {
+        Hop::InFields => drop(head.headers.insert(X_REQUEST_ID, entry.id.value())),
+        Hop::Written(_) => {
+            head.headers.remove(X_REQUEST_ID);
+            head.headers.remove(deadline::X_DEADLINE_MS);
+        }
     }
     head.version = Version::HTTP_11;
     Ok(())
@@ -101,7 +125,7 @@ fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool) -> Result<(), Re
 /// Lets an upstream in this process answer.
 async fn within(
     upstream: &dyn Stage,
-    entry: &Entry,
+    entry: &mut Entry,
     mut head: Parts,
     inbound: Inbound,
     limit: u64,
@@ -110,22 +134,23 @@ async fn within(
     if inbound.size_hint().lower() > limit {
         return Err(Reason::BodyTooLarge);
     }
-    let peer = &entry.client.peer;
-    head.extensions.insert(Caller { client: entry.from, request_id: entry.id.clone(), is_tls: peer.tls });
+    head.extensions.insert(Caller::of(entry));
     deadline::pass_on(&mut head.headers, budget);
     let request = Request::from_parts(head, inbound.into_limited_body(limit));
     let answered = tokio::time::timeout(budget, upstream.handle(request, Next::end())).await;
     let (mut head, body) = answered.map_err(|_| Reason::Timeout)?.into_parts();
+    entry.seen = entry.client.worker.now();
     head::strip(&mut head.headers, Way::Response, false);
     Ok(Response::from_parts(head, Out::boxed(body)))
 }
 
 /// A request on its way, for as many tries as it takes.
-struct Errand {
-    worker: Arc<Worker>,
-    sight: Arc<Sight>,
+struct Errand<'a> {
+    worker: &'a Arc<Worker>,
+    sight: &'a Arc<Sight>,
     service: ServiceId,
     head: Parts,
+    hop: Hop,
     source: Source,
     deadline: Deadline,
     until: Mono,
@@ -175,8 +200,8 @@ impl From<NoLine> for Fault {
     }
 }
 
-impl Errand {
-    fn spec(&self) -> &Service {
+impl<'a> Errand<'a> {
+    fn spec(&self) -> &'a Service {
         self.sight.snapshot.topology.service(self.service)
     }
 
@@ -184,36 +209,37 @@ impl Errand {
         self.spec().balance == Balance::UserHome
     }
 
-    async fn run(&mut self, entry: &mut Entry, user: Option<u64>) -> Result<Response<Out>, Reason> {
+    /// `began`: when the clock of the deadline was started.
+    async fn run(&mut self, entry: &mut Entry, user: Option<u64>, began: Mono) -> Result<Response<Out>, Reason> {
         let wanted = Wanted { service: self.service, local: self.sight.snapshot.topology.config.node.datacenter, user };
         let mut tried = Tried::new();
-        let mut last = None;
+        let (mut last, mut now) = (None, began);
         loop {
-            let now = self.worker.now();
-            let sight = Arc::clone(&self.sight);
-            let leg = match self.choose(&sight, &wanted, &mut tried, now) {
+            let leg = match self.choose(&wanted, &mut tried, now) {
                 Ok(leg) => leg,
                 Err(reason) => return Err(last.unwrap_or(reason)),
             };
             if let Some(before) = tried.last() {
                 self.pause(before.datacenter == leg.datacenter, tried.count() - 1, now).await;
+                now = self.worker.now();
             }
             entry.tries += 1;
             entry.backend = Some(leg.backend);
-            let mut attempt = Try::begin(&entry.client, &sight, leg.backend, now);
-            let fault = match self.attempt(&leg, now).await {
+            let mut attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
+            let fault = match self.attempt(&leg, entry, now).await {
                 Ok((response, line)) => {
-                    let now = self.worker.now();
+                    now = self.worker.now();
+                    entry.seen = now;
                     let (outcome, failure) = retry::classify(response.status(), response.headers());
                     attempt.answered(outcome, now);
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return self.switch(response, line, attempt);
                     }
                     let (mut head, ()) = response.into_parts();
-                    match download::carry(line, self.source.witness(), leg.pool, &self.worker, attempt, now).await {
+                    match download::carry(line, self.source.witness(), leg.pool, self.worker, attempt, now).await {
                         Ok(body) => match failure {
                             Some(failure) if self.may_retry(&leg, failure, outcome, &mut tried, now) => {
-                                sight.kit(self.service).retried(failure);
+                                self.sight.kit(self.service).retried(failure);
                                 continue;
                             }
                             _ => {
@@ -231,7 +257,7 @@ impl Errand {
                 }
                 Err(fault) => fault,
             };
-            let now = self.worker.now();
+            now = self.worker.now();
             attempt.fail(fault.outcome, now);
             let Some(failure) = fault.failure else { return Err(fault.reason) };
             let reason = if self.is_home() { Reason::HomeDown } else { fault.reason };
@@ -239,13 +265,13 @@ impl Errand {
                 return Err(reason);
             }
             last = Some(reason);
-            sight.kit(self.service).retried(failure);
+            self.sight.kit(self.service).retried(failure);
         }
     }
 
     /// Where the next try goes.
-    fn choose<'a>(&self, sight: &'a Sight, wanted: &Wanted, tried: &mut Tried, now: Mono) -> Result<Leg<'a>, Reason> {
-        let snapshot = &sight.snapshot;
+    fn choose(&self, wanted: &Wanted, tried: &mut Tried, now: Mono) -> Result<Leg<'a>, Reason> {
+        let (sight, snapshot) = (self.sight, &self.sight.snapshot);
         let policy = &self.spec().retry;
         let wits = &mut *self.worker.wits();
         if tried.is_empty() {
@@ -302,16 +328,14 @@ impl Errand {
     }
 
     /// One try: a connection, the request, the head of the response.
-    async fn attempt(&mut self, leg: &Leg<'_>, now: Mono) -> Result<(Response<()>, Line), Fault> {
-        deadline::pass_on(&mut self.head.headers, self.until.since(now));
+    async fn attempt(&mut self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
+        let left = self.until.since(now);
+        if self.hop == Hop::InFields || self.head.headers.contains_key(deadline::GRPC_TIMEOUT) {
+            deadline::pass_on(&mut self.head.headers, left);
+        }
+        // Boxed is what hardly any request needs, so that none keeps room for it.
         if leg.pool.is_h2() && !self.is_upgrading {
-            let stream = leg.pool.stream(leg.connect, now).await?;
-            let request = self.request()?;
-            let until = self.worker.instant(now + leg.patience);
-            let sent = stream.send(request, until, self.late(leg.patience)).await;
-            let (response, timer) = sent.map_err(|f| self.fault(f, leg))?;
-            let (head, body) = response.into_parts();
-            return Ok((Response::from_parts(head, ()), Line::H2 { body, _stream: stream, timer }));
+            return Box::pin(self.over_stream(leg, now)).await;
         }
         // What becomes a tunnel has a connection of its own.
         let mut may_reuse = !self.is_upgrading;
@@ -320,7 +344,7 @@ impl Errand {
             let was_idle = idle.is_some();
             let mut line = match idle {
                 Some(line) => line,
-                None => leg.pool.dial(leg.connect, now).await?,
+                None => Box::pin(leg.pool.dial(leg.connect, now)).await?,
             };
             line.arm(self.worker.instant(now + leg.patience));
             let upload = self.upload()?;
@@ -329,7 +353,8 @@ impl Errand {
                 target: self.head.uri.path_and_query().map_or("/", |target| target.as_str()),
                 headers: &self.head.headers,
             };
-            match line.send(&ask, upload, self.late(leg.patience)).await {
+            let more = |out: &mut Vec<u8>| self.tell(out, entry, left);
+            match line.send(&ask, more, upload, self.late(leg.patience)).await {
                 Ok(head) => {
                     let mut response = Response::new(());
                     (*response.status_mut(), *response.headers_mut()) = (head.status, head.headers);
@@ -344,6 +369,31 @@ impl Errand {
                 Err(failure) => return Err(self.fault(failure, leg)),
             }
         }
+    }
+
+    /// Writes what the backend is told of this hop, where fields don't say it.
+    fn tell(&self, out: &mut Vec<u8>, entry: &Entry, left: Duration) {
+        let Hop::Written(version) = self.hop else { return };
+        let host = self.head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        forwarded::write(out, &entry.client.peer, host, version);
+        out.extend_from_slice(b"x-request-id: ");
+        out.extend_from_slice(entry.id.as_str().as_bytes());
+        if !self.head.headers.contains_key(deadline::X_DEADLINE_MS) {
+            out.extend_from_slice(b"\r\nx-deadline-ms: ");
+            write::number(out, deadline::left_ms(left));
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// One try over HTTP/2.
+    async fn over_stream(&self, leg: &Leg<'_>, now: Mono) -> Result<(Response<()>, Line), Fault> {
+        let stream = leg.pool.stream(leg.connect, now).await?;
+        let request = self.request()?;
+        let until = self.worker.instant(now + leg.patience);
+        let sent = stream.send(request, until, self.late(leg.patience)).await;
+        let (response, timer) = sent.map_err(|f| self.fault(f, leg))?;
+        let (head, body) = response.into_parts();
+        Ok((Response::from_parts(head, ()), Line::H2 { body, _stream: stream, timer }))
     }
 
     fn upload(&self) -> Result<Upload, Fault> {
@@ -371,7 +421,7 @@ impl Errand {
 
     /// Asked when patience has run out: until when to go on waiting. Not for the backend; for a body on its way to it.
     fn late(&self, patience: Duration) -> impl FnMut() -> Option<tokio::time::Instant> {
-        let (source, worker) = (&self.source, &self.worker);
+        let (source, worker) = (&self.source, self.worker);
         let mut before = (0, worker.now());
         move || {
             let now = worker.now();

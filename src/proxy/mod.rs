@@ -16,6 +16,7 @@ pub mod explain;
 mod forward;
 mod h1;
 mod line;
+mod meter;
 mod pool;
 pub mod reply;
 mod serve;
@@ -46,6 +47,12 @@ pub struct Caller {
     pub request_id: http::HeaderValue,
     /// Whether the client speaks TLS with us.
     pub is_tls: bool,
+}
+
+impl Caller {
+    fn of(entry: &tally::Entry) -> Self {
+        Self { client: entry.from, request_id: entry.id.value(), is_tls: entry.client.peer.tls }
+    }
 }
 
 #[cfg(test)]

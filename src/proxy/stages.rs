@@ -14,11 +14,12 @@ use http_body::Body as _;
 use super::download::Out;
 use super::reply::{Reason, Taste, refuse};
 use super::serve::Client;
-use super::tally::Entry;
+use super::tally::{Entry, Id};
 use super::upload::Inbound;
-use super::worker::Answer;
+use super::worker::{Answer, Sight};
 use super::{Caller, forward};
-use crate::config::Action;
+use crate::base::ids::ServiceId;
+use crate::config::{Action, Route};
 use crate::decide::route::Ask;
 use crate::net::stage::{Next, Stage};
 use crate::wire::{forwarded, host, path};
@@ -34,7 +35,7 @@ pub const PIPELINE: [(&str, &str); 5] = [
 ];
 
 /// The id of a request, as it is passed on and as it is accepted from trusted peers.
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest id that is accepted.
 const ID_BYTES: usize = 128;
 /// A request that has passed so many hops of ours runs in a circle.
@@ -43,11 +44,20 @@ const HOPS: usize = 8;
 /// Takes one request through all stages.
 pub(super) async fn pass(client: Arc<Client>, mut head: Parts, inbound: Inbound) -> Response<Out> {
     let taste = Taste::of(&head.headers);
-    let mut entry = identify(&client, &mut head);
+    let mut entry = identify(&client, &head);
+    let sight = Arc::clone(&entry.sight);
     entry.has_unread_body = !inbound.is_end_stream();
     let response = match route(&mut entry, &mut head) {
-        Ok(()) => filter(&mut entry, head, inbound).await,
         Err(reason) => Err(reason),
+        Ok(()) if client.worker.stages.filters.is_empty() => match act(&entry, &sight) {
+            Ok(Act::Forward(route, to)) => {
+                forward::forward(&client.worker, &sight, &mut entry, head, inbound, route, to).await
+            }
+            Ok(Act::Answer(answer)) => Ok(answer.response()),
+            Err(reason) => Err(reason),
+        },
+        // Boxed, so that who has no filters keeps no room for them.
+        Ok(()) => Box::pin(filter(&mut entry, head, inbound)).await,
     };
     let response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
     finish(entry, response)
@@ -55,8 +65,8 @@ pub(super) async fn pass(client: Arc<Client>, mut head: Parts, inbound: Inbound)
 
 /// Answers a request whose head could not be read: no stage has seen it.
 pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Out> {
-    let (mut head, ()) = Request::new(()).into_parts();
-    let mut entry = identify(client, &mut head);
+    let (head, ()) = Request::new(()).into_parts();
+    let mut entry = identify(client, &head);
     entry.has_unread_body = true;
     let response = turn_away(&mut entry, reason, Taste::of(&HeaderMap::new()));
     finish(entry, response)
@@ -64,6 +74,7 @@ pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Ou
 
 fn turn_away(entry: &mut Entry, reason: Reason, taste: Taste) -> Response<Out> {
     entry.reason = Some(reason);
+    entry.seen = entry.client.worker.now();
     let mut response = refuse(reason, taste, entry.id(), entry.has_unread_body, &mut entry.client.worker.wits().rng);
     if let Some(allow) = entry.allow.take() {
         response.headers_mut().insert(ALLOW, allow);
@@ -71,16 +82,14 @@ fn turn_away(entry: &mut Entry, reason: Reason, taste: Taste) -> Response<Out> {
     response
 }
 
-fn identify(client: &Arc<Client>, head: &mut Parts) -> Entry {
+fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     let worker = &client.worker;
     let sight = worker.sight();
     let accepted = client.peer.trusted.then(|| head.headers.get(X_REQUEST_ID).filter(|id| is_valid_id(id))).flatten();
-    let id = accepted.cloned().unwrap_or_else(|| {
-        let mut wits = worker.wits();
-        let (high, low) = (wits.rng.next_u64(), wits.rng.next_u64());
-        new_id(high, low)
+    let id = accepted.cloned().map(Id::Theirs).unwrap_or_else(|| {
+        let rng = &mut worker.wits().rng;
+        Id::new(rng.next_u64(), rng.next_u64())
     });
-    head.headers.insert(X_REQUEST_ID, id.clone());
     let config = &sight.snapshot.topology.config;
     let trusted = config.listeners.get(client.listener.index()).map_or(&[][..], |listener| &listener.trusted);
     let from = client.peer.client(&head.headers, trusted);
@@ -96,17 +105,6 @@ fn identify(client: &Arc<Client>, head: &mut Parts) -> Entry {
 fn is_valid_id(id: &HeaderValue) -> bool {
     let is_fine = |&b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&b);
     (1..=ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_fine)
-}
-
-/// 128 random bits in hexadecimal.
-fn new_id(high: u64, low: u64) -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [0u8; 32];
-    let bits = (u128::from(high) << 64) | u128::from(low);
-    for (i, digit) in text.iter_mut().enumerate() {
-        *digit = HEX[(bits >> (124 - 4 * i)) as usize & 15];
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
@@ -167,12 +165,8 @@ fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
 
 async fn filter(entry: &mut Entry, mut head: Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
     let stages = Arc::clone(&entry.client.worker.stages);
-    if stages.filters.is_empty() {
-        return act(entry, head, inbound).await;
-    }
-    let peer = &entry.client.peer;
-    let caller = Caller { client: entry.from, request_id: entry.id.clone(), is_tls: peer.tls };
-    head.extensions.insert(caller);
+    head.headers.insert(X_REQUEST_ID, entry.id.value());
+    head.extensions.insert(Caller::of(entry));
     let response = chain(&stages.filters, entry).run(Request::from_parts(head, inbound.into_body())).await;
     Ok(response.map(Out::boxed))
 }
@@ -185,21 +179,33 @@ fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
             Box::pin(async move {
                 let (head, body) = request.into_parts();
                 let taste = Taste::of(&head.headers);
-                let response = act(entry, head, Inbound::Boxed(body)).await;
+                let (sight, worker) = (Arc::clone(&entry.sight), Arc::clone(&entry.client.worker));
+                let response = match act(entry, &sight) {
+                    Ok(Act::Forward(route, to)) => {
+                        forward::forward(&worker, &sight, entry, head, Inbound::Boxed(body), route, to).await
+                    }
+                    Ok(Act::Answer(answer)) => Ok(answer.response()),
+                    Err(reason) => Err(reason),
+                };
                 response.unwrap_or_else(|reason| turn_away(entry, reason, taste)).map(Out::into_body)
             })
         }),
     }
 }
 
-async fn act(entry: &mut Entry, head: Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
-    let sight = Arc::clone(&entry.sight);
+/// What a route does with a request.
+enum Act<'s> {
+    Forward(&'s Route, ServiceId),
+    Answer(&'s Answer),
+}
+
+fn act<'s>(entry: &Entry, sight: &'s Sight) -> Result<Act<'s>, Reason> {
     let id = entry.route.ok_or(Reason::NoRoute)?;
     let route = sight.snapshot.topology.config.routes.get(id.index()).ok_or(Reason::NoRoute)?;
     match route.action {
-        Action::Forward(service) => forward::forward(entry, head, inbound, route, service).await,
+        Action::Forward(service) => Ok(Act::Forward(route, service)),
         Action::Respond { .. } => {
-            sight.route(id).and_then(|kit| kit.answer.as_ref()).map(Answer::response).ok_or(Reason::Internal)
+            sight.route(id).and_then(|kit| kit.answer.as_ref()).map(Act::Answer).ok_or(Reason::Internal)
         }
     }
 }
@@ -207,8 +213,7 @@ async fn act(entry: &mut Entry, head: Parts, inbound: Inbound) -> Result<Respons
 fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {
     entry.status = response.status().as_u16();
     if let Some(entry) = response.body_mut().watch(entry) {
-        let now = entry.client.worker.now();
-        entry.end(now);
+        entry.end_as_seen();
     }
     response
 }
@@ -219,7 +224,7 @@ mod tests {
 
     #[test]
     fn ids_are_hexadecimal_and_only_harmless_ones_are_accepted() {
-        assert_eq!(new_id(0x0123_4567_89ab_cdef, 0xf), "0123456789abcdef000000000000000f");
+        assert_eq!(Id::new(0x0123_4567_89ab_cdef, 0xf).as_str(), "0123456789abcdef000000000000000f");
         for good in ["a", "4bf92f3577b34da6a3ce929d0e0e4736", "01J9-x_y.z:1/2+3=@"] {
             assert!(is_valid_id(&HeaderValue::from_static(good)), "{good}");
         }

@@ -96,14 +96,49 @@ impl Drop for Try {
     }
 }
 
+/// A request's id, in logs here and at backends.
+pub(super) enum Id {
+    /// Made here: 128 random bits in hexadecimal.
+    Ours([u8; 32]),
+    /// Taken over from a trusted peer.
+    Theirs(HeaderValue),
+}
+
+impl Id {
+    /// Of these bits.
+    pub(super) fn new(high: u64, low: u64) -> Self {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let bits = (u128::from(high) << 64) | u128::from(low);
+        Self::Ours(std::array::from_fn(|i| HEX[(bits >> (124 - 4 * i)) as usize & 15]))
+    }
+
+    /// As text.
+    pub(super) fn as_str(&self) -> &str {
+        let octets = match self {
+            Self::Ours(digits) => &digits[..],
+            Self::Theirs(value) => value.as_bytes(),
+        };
+        std::str::from_utf8(octets).unwrap_or_default()
+    }
+
+    /// As a field.
+    pub(super) fn value(&self) -> HeaderValue {
+        match self {
+            Self::Ours(digits) => HeaderValue::from_bytes(digits).unwrap_or(HeaderValue::from_static("-")),
+            Self::Theirs(value) => value.clone(),
+        }
+    }
+}
+
 /// One request.
 pub(super) struct Entry {
     pub(super) client: Arc<Client>,
     pub(super) sight: Arc<Sight>,
     /// When its head was read.
     pub(super) began: Mono,
-    /// Its id, in the log here and at the backend.
-    pub(super) id: HeaderValue,
+    /// When it was last heard of.
+    pub(super) seen: Mono,
+    pub(super) id: Id,
     /// Whom it came from.
     pub(super) from: IpAddr,
     pub(super) route: Option<RouteId>,
@@ -123,12 +158,13 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Begins.
-    pub(super) fn new(client: &Arc<Client>, sight: Arc<Sight>, id: HeaderValue, from: IpAddr, now: Mono) -> Self {
+    pub(super) fn new(client: &Arc<Client>, sight: Arc<Sight>, id: Id, from: IpAddr, now: Mono) -> Self {
         client.pulse.begin();
         Self {
             client: Arc::clone(client),
             sight,
             began: now,
+            seen: now,
             id,
             from,
             route: None,
@@ -145,7 +181,13 @@ impl Entry {
 
     /// Its id as text.
     pub(super) fn id(&self) -> &str {
-        self.id.to_str().unwrap_or_default()
+        self.id.as_str()
+    }
+
+    /// Its response is whole, and was when it was last heard of.
+    pub(super) fn end_as_seen(self) {
+        let seen = self.seen;
+        self.end(seen);
     }
 
     /// Its response has gone out, or as much of it as there will be.
@@ -163,9 +205,9 @@ impl Entry {
         }
         if let Some(meters) = self.route.and_then(|route| self.sight.route(route)) {
             if let Some(class) = meters.requests.get(usize::from(status / 100).wrapping_sub(1)) {
-                class.increment(1);
+                class.one();
             }
-            meters.duration.record(took.as_secs_f64());
+            meters.duration.note(took);
         }
         if let Some(line) = &self.line {
             self.write(line, status, took);

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge};
 use tokio::time::Instant;
 
 use super::admit::Handshakes;
 use super::download::Out;
 use super::drain::Open;
+use super::meter::{Count, Spread};
 use super::pool::{Key, Pool};
 use super::reply::{REASONS, Reason};
 use super::{Stages, view};
@@ -63,14 +64,14 @@ pub(super) struct Meters {
     pub(super) tunnels: Gauge,
     pub(super) tunnel_bytes: Counter,
     pub(super) handshakes_failed: Counter,
-    reasons: [Counter; REASONS.len()],
+    reasons: [Count; REASONS.len()],
 }
 
 impl Meters {
     /// Counts a refusal.
     pub(super) fn refused(&self, reason: Reason) {
-        if let Some(counter) = self.reasons.get(reason as usize) {
-            counter.increment(1);
+        if let Some(count) = self.reasons.get(reason as usize) {
+            count.one();
         }
     }
 }
@@ -95,8 +96,8 @@ pub(super) struct RouteKit {
     /// What it answers by itself.
     pub(super) answer: Option<Answer>,
     /// By first digit of the status: 1xx to 5xx.
-    pub(super) requests: [Counter; 5],
-    pub(super) duration: Histogram,
+    pub(super) requests: [Count; 5],
+    pub(super) duration: Spread,
 }
 
 /// An answer that is always the same.
@@ -132,10 +133,10 @@ impl Answer {
 pub(super) struct ServiceKit {
     /// Answers in this process, instead of the service's backends.
     pub(super) upstream: Option<Arc<dyn Stage>>,
-    pub(super) tries: [Counter; OUTCOMES.len()],
-    pub(super) retries: [Counter; FAILURES.len()],
+    pub(super) tries: [Count; OUTCOMES.len()],
+    pub(super) retries: [Count; FAILURES.len()],
     /// By datacenter.
-    pub(super) spills: Vec<Counter>,
+    pub(super) spills: Vec<Count>,
 }
 
 /// Every outcome with its label.
@@ -155,8 +156,8 @@ const FAILURES: [&str; 6] = ["connect", "unprocessed", "reset", "timeout", "stat
 impl ServiceKit {
     /// Counts the end of a try.
     pub(super) fn tried(&self, outcome: Outcome) {
-        if let Some(counter) = self.tries.get(outcome as usize) {
-            counter.increment(1);
+        if let Some(count) = self.tries.get(outcome as usize) {
+            count.one();
         }
     }
 
@@ -170,15 +171,15 @@ impl ServiceKit {
             Failure::Status(_) => 4,
             Failure::Overload => 5,
         };
-        if let Some(counter) = self.retries.get(index) {
-            counter.increment(1);
+        if let Some(count) = self.retries.get(index) {
+            count.one();
         }
     }
 
     /// Counts a try that went to another datacenter than ours.
     pub(super) fn spilled(&self, to: DatacenterId) {
-        if let Some(counter) = self.spills.get(to.index()) {
-            counter.increment(1);
+        if let Some(count) = self.spills.get(to.index()) {
+            count.one();
         }
     }
 }
@@ -206,7 +207,7 @@ impl Worker {
                 tunnels: names::TUNNELS.gauge(&[]),
                 tunnel_bytes: names::TUNNEL_BYTES.counter(&[]),
                 handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
-                reasons: REASONS.map(|reason| names::REFUSED.counter(&[reason.as_str()])),
+                reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
             },
             wits: Mutex::new(Wits { rng: Rng::from_os(), turn: Turn::new(), budgets: Budgets::default() }),
             sight: Mutex::new(Arc::new(sight)),
@@ -248,7 +249,8 @@ impl Worker {
         Arc::clone(&sight)
     }
 
-    /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died.
+    /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died, the date, and
+    /// what was counted.
     pub(super) fn sweep(&self, now: Mono) {
         self.open.sweep();
         *self.date.lock().unwrap_or_else(PoisonError::into_inner) = date::http(SystemClock.wall());
@@ -256,6 +258,8 @@ impl Worker {
         for pool in &sight.fixture.pools {
             pool.sweep(now);
         }
+        self.meters.reasons.iter().for_each(Count::flush);
+        sight.fixture.flush();
     }
 }
 
@@ -308,7 +312,7 @@ impl Fixture {
             }
             let (hits, dials) =
                 (names::POOL_HITS.counter(&[&service.name]), names::POOL_DIALS.counter(&[&service.name]));
-            Arc::new(Pool::new(key, transport, hits, dials))
+            Arc::new(Pool::new(key, transport, Count::new(hits), Count::new(dials)))
         };
         let pools = topology.backends.iter().map(pool_of).collect();
         // What is left belongs to backends that are gone.
@@ -317,15 +321,31 @@ impl Fixture {
         }
         let services = config.services.iter().map(|service| ServiceKit {
             upstream: stages.upstreams.get(&service.name).cloned(),
-            tries: OUTCOMES.map(|(_, outcome)| names::TRIES.counter(&[&service.name, outcome])),
-            retries: FAILURES.map(|failure| names::RETRIES.counter(&[&service.name, failure])),
-            spills: config.datacenters.iter().map(|dc| names::SPILLS.counter(&[&service.name, &dc.name])).collect(),
+            tries: OUTCOMES.map(|(_, outcome)| Count::new(names::TRIES.counter(&[&service.name, outcome]))),
+            retries: FAILURES.map(|failure| Count::new(names::RETRIES.counter(&[&service.name, failure]))),
+            spills: config
+                .datacenters
+                .iter()
+                .map(|dc| Count::new(names::SPILLS.counter(&[&service.name, &dc.name])))
+                .collect(),
         });
         let routes = config.routes.iter().map(|route| RouteKit {
-            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| names::REQUESTS.counter(&[&route.name, class])),
+            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"]
+                .map(|class| Count::new(names::REQUESTS.counter(&[&route.name, class]))),
             answer: Answer::of(&route.action),
-            duration: names::REQUEST_DURATION.histogram(&[&route.name]),
+            duration: Spread::new(names::REQUEST_DURATION.histogram(&[&route.name])),
         });
         Self { serial: topology.serial, routes: routes.collect(), services: services.collect(), pools }
+    }
+
+    /// Tells the metrics what was counted.
+    fn flush(&self) {
+        for route in &self.routes {
+            route.requests.iter().for_each(Count::flush);
+            route.duration.flush();
+        }
+        for service in &self.services {
+            service.tries.iter().chain(&service.retries).chain(&service.spills).for_each(Count::flush);
+        }
     }
 }

@@ -11,6 +11,8 @@ use http::header::{HeaderName, HeaderValue, VIA};
 use http::{HeaderMap, Version};
 use ipnet::IpNet;
 
+use super::h1;
+
 /// `Forwarded`, which the `http` crate has no constant for.
 pub const FORWARDED: &str = "forwarded";
 /// Whom a request came from, oldest first.
@@ -45,6 +47,27 @@ struct Named {
     said: Box<str>,
     host: Option<HeaderValue>,
     element: Option<HeaderValue>,
+    /// All of it as lines of a head, but for `Via`.
+    lines: Box<[u8]>,
+}
+
+impl Named {
+    fn new(peer: &Peer, said: &str) -> Self {
+        let host = HeaderValue::from_str(said).ok().filter(|_| !said.is_empty());
+        let element = HeaderValue::try_from(element(peer, said)).ok();
+        let mut lines = Vec::with_capacity(160);
+        let proto = HeaderValue::from_static(peer.scheme());
+        let fields = [
+            (&X_FORWARDED_FOR, Some(&peer.text)),
+            (&X_FORWARDED_PROTO, Some(&proto)),
+            (&X_FORWARDED_HOST, host.as_ref()),
+            (&FORWARDED_NAME, element.as_ref()),
+        ];
+        for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            h1::write::field(&mut lines, name, value);
+        }
+        Self { said: said.into(), host, element, lines: lines.into() }
+    }
 }
 
 impl Peer {
@@ -61,13 +84,8 @@ impl Peer {
     }
 
     fn named(&self, said: &str) -> Cow<'_, Named> {
-        let make = || Named {
-            said: said.into(),
-            host: HeaderValue::from_str(said).ok().filter(|_| !said.is_empty()),
-            element: HeaderValue::try_from(element(self, said)).ok(),
-        };
-        let first = self.first.get_or_init(make);
-        if *first.said == *said { Cow::Borrowed(first) } else { Cow::Owned(make()) }
+        let first = self.first.get_or_init(|| Named::new(self, said));
+        if *first.said == *said { Cow::Borrowed(first) } else { Cow::Owned(Named::new(self, said)) }
     }
 
     /// Who the client is: the peer, or where that is trusted, the last one in `X-Forwarded-For` that is not.
@@ -110,15 +128,27 @@ pub fn stamp(headers: &mut HeaderMap, peer: &Peer, host: &str, version: Version)
     via(headers, version);
 }
 
+/// The same as lines of a head, to stand behind the fields of a request of which `head::strip` has removed what `peer`, who
+/// is not trusted, may not say: nothing of it is left that would have to be continued, but `Via`, whose lines are a list.
+pub fn write(out: &mut Vec<u8>, peer: &Peer, host: &str, version: Version) {
+    out.extend_from_slice(&peer.named(host).lines);
+    out.extend_from_slice(b"via: ");
+    out.extend_from_slice(via_element(version).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes this hop into `Via`; of responses too.
 pub fn via(headers: &mut HeaderMap, version: Version) {
-    let value = match version {
+    headers.append(VIA, HeaderValue::from_static(via_element(version)));
+}
+
+const fn via_element(version: Version) -> &'static str {
+    match version {
         Version::HTTP_09 | Version::HTTP_10 => "1.0 springtide",
         Version::HTTP_2 => "2 springtide",
         Version::HTTP_3 => "3 springtide",
         _ => "1.1 springtide",
-    };
-    headers.append(VIA, HeaderValue::from_static(value));
+    }
 }
 
 /// How many hops of ours a request has passed: more than a few is a loop.

@@ -101,11 +101,12 @@ impl H1 {
         self.timer.as_mut().poll(cx)
     }
 
-    /// Sends a request and waits for the head of its response. `late` is asked when the timer has run out: it says until
+    /// Sends a request, with the lines of `more` behind its fields, and waits for the head of its response. `late` is asked when the timer has run out: it says until
     /// when to go on waiting, if at all.
     pub(in crate::proxy) async fn send(
         &mut self,
         ask: &Ask<'_>,
+        more: impl Fn(&mut Vec<u8>),
         upload: Upload,
         mut late: impl FnMut() -> Option<Instant>,
     ) -> Result<head::Response, Failure> {
@@ -117,7 +118,7 @@ impl H1 {
                 if self.served > 0 && self.wire.poll_fill(cx).is_ready() {
                     return Poll::Ready(Err(Failure::Unsent));
                 }
-                self.begin(ask, upload);
+                self.begin(ask, &more, upload);
             }
             self.poll_upload(cx).map_err(|()| Failure::Broken)?;
             while let Poll::Ready(read) = self.wire.poll_head(cx, |octets| head::response(octets, ask.method)) {
@@ -145,7 +146,7 @@ impl H1 {
         .await
     }
 
-    fn begin(&mut self, ask: &Ask<'_>, upload: Upload) {
+    fn begin(&mut self, ask: &Ask<'_>, more: &impl Fn(&mut Vec<u8>), upload: Upload) {
         let length = match upload.size_hint().exact() {
             // A body that is not there is said to be empty only where one is expected (RFC 9110 section 8.6).
             Some(0) if upload.is_end_stream() => match *ask.method {
@@ -155,7 +156,7 @@ impl H1 {
             Some(octets) if !upload.has_trailers() => Length::Exact(octets),
             _ => Length::Chunked,
         };
-        write::request(self.wire.out(), ask.method, ask.target, ask.headers, length);
+        write::request(self.wire.out(), ask.method, ask.target, ask.headers, more, length);
         let left = if let Length::Exact(octets) = length { Some(octets) } else { None };
         let sending = Sending { upload, in_chunks: length == Length::Chunked, left };
         self.upload = Some(sending).filter(|s| !s.upload.is_end_stream());

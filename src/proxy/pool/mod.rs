@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::Counter;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::base::clock::Mono;
 use crate::config::{Protocol, UpstreamTls};
 use crate::net::connect::{self, Broken};
 use crate::proxy::line::Line;
+use crate::proxy::meter::Count;
 use crate::proxy::view::Transport;
 use crate::snapshot::load::Outcome;
 
@@ -58,8 +58,8 @@ pub(super) struct Pool {
     dialing: tokio::sync::Mutex<()>,
     open: Arc<AtomicU32>,
     is_closed: AtomicBool,
-    hits: Counter,
-    dials: Counter,
+    hits: Count,
+    dials: Count,
 }
 
 /// One of the connections that a pool may have open; gives its place back when dropped.
@@ -88,7 +88,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// An empty pool for `key`; `hits` and `dials` are counted for its service.
-    pub(super) fn new(key: Key, transport: Transport, hits: Counter, dials: Counter) -> Self {
+    pub(super) fn new(key: Key, transport: Transport, hits: Count, dials: Count) -> Self {
         Self {
             key,
             transport: Mutex::new(transport),
@@ -122,7 +122,7 @@ impl Pool {
         let line = lock(&self.idle).pop()?;
         // The stack is sorted by time: if the freshest is too old, the sweep will find all of them.
         (line.idle_since + IDLE_FOR >= now).then(|| {
-            self.hits.increment(1);
+            self.hits.one();
             line
         })
     }
@@ -137,7 +137,7 @@ impl Pool {
     pub(super) async fn stream(&self, timeout: Duration, now: Mono) -> Result<h2::Stream, NoLine> {
         let borrow = || H2::borrow(&mut lock(&self.shared), now - AGE);
         if let Some(stream) = borrow() {
-            self.hits.increment(1);
+            self.hits.one();
             return Ok(stream);
         }
         let dial = async {
@@ -179,11 +179,13 @@ impl Pool {
         self.is_closed.store(false, Relaxed);
     }
 
-    /// Drops idle connections that are too old or that the backend has closed.
+    /// Drops idle connections that are too old or that the backend has closed; tells the metrics what was counted.
     pub(super) fn sweep(&self, now: Mono) {
         lock(&self.idle)
             .retain_mut(|line| line.idle_since + IDLE_FOR >= now && line.born + AGE >= now && line.is_alive_idle());
         lock(&self.shared).retain(|line| line.is_usable(now - AGE));
+        self.hits.flush();
+        self.dials.flush();
     }
 
     fn slot(&self) -> Result<Slot, NoLine> {
@@ -193,7 +195,7 @@ impl Pool {
     }
 
     async fn line(&self, timeout: Duration) -> Result<Line, NoLine> {
-        self.dials.increment(1);
+        self.dials.one();
         let tcp = connect::dial(self.key.address, timeout).await.map_err(|e| match e.broken {
             Broken::Exhausted => NoLine::Exhausted,
             Broken::Refused | Broken::Timeout | Broken::Unreachable | Broken::Reset | Broken::Other => {

@@ -240,7 +240,7 @@ fn heads_are_written_with_one_framing() {
     headers.insert("transfer-encoding", "gzip".parse().unwrap());
     headers.insert("a", "b".parse().unwrap());
     let mut out = Vec::new();
-    write::request(&mut out, &Method::PUT, "/x?y", &headers, Length::Exact(18_446_744_073_709_551_615));
+    write::request(&mut out, &Method::PUT, "/x?y", &headers, |_| (), Length::Exact(18_446_744_073_709_551_615));
     assert_eq!(out, b"PUT /x?y HTTP/1.1\r\na: b\r\ncontent-length: 18446744073709551615\r\n\r\n");
     out.clear();
     write::response(&mut out, StatusCode::OK, &headers, Length::Chunked, write::Keeps::No, b"D");
@@ -299,7 +299,7 @@ proptest! {
             headers.append(name, value.trim_end().parse().unwrap());
         }
         let mut out = Vec::new();
-        write::request(&mut out, &Method::GET, &path, &headers, Length::None);
+        write::request(&mut out, &Method::GET, &path, &headers, |_| (), Length::None);
         for cut in 0..out.len() {
             prop_assert_eq!(head::end(&out[..cut], cut / 2), Ok(None));
         }

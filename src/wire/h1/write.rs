@@ -15,19 +15,22 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// End of a chunked body without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Room that a head with `headers` takes at most, more or less.
-fn room(headers: &HeaderMap) -> usize {
-    128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
-}
-
-/// Writes the head of a request for `target`.
-pub fn request(out: &mut Vec<u8>, method: &Method, target: &str, headers: &HeaderMap, length: Length) {
-    out.reserve(room(headers) + target.len());
+/// Writes the head of a request for `target`; `more` writes further lines behind its `headers`.
+pub fn request(
+    out: &mut Vec<u8>,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    more: impl FnOnce(&mut Vec<u8>),
+    length: Length,
+) {
+    out.reserve(512 + target.len() + 48 * headers.len());
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target.as_bytes());
     out.put_slice(b" HTTP/1.1\r\n");
     fields(out, headers);
+    more(out);
     match length {
         Length::Exact(octets) => content_length(out, octets),
         Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -40,7 +43,7 @@ pub fn request(out: &mut Vec<u8>, method: &Method, target: &str, headers: &Heade
 /// HEAD and 304, which have no body and may tell what it would be. `date` is written where there is none
 /// (RFC 9110 section 6.6.1).
 pub fn response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, length: Length, keeps: Keeps, date: &[u8]) {
-    out.reserve(room(headers));
+    out.reserve(256 + 48 * headers.len());
     out.put_slice(b"HTTP/1.1 ");
     out.put_slice(status.as_str().as_bytes());
     out.put_u8(b' ');
@@ -112,7 +115,8 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+/// Writes one field.
+pub fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.put_slice(name.as_str().as_bytes());
     out.put_slice(b": ");
     out.put_slice(value.as_bytes());
@@ -121,9 +125,14 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
 
 fn content_length(out: &mut Vec<u8>, octets: u64) {
     out.put_slice(b"content-length: ");
+    number(out, octets);
+    out.put_slice(b"\r\n");
+}
+
+/// Writes `n` in decimal digits.
+pub fn number(out: &mut Vec<u8>, n: u64) {
     let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut left = octets;
+    let (mut at, mut left) = (digits.len(), n);
     loop {
         at -= 1;
         digits[at] = b'0' + (left % 10) as u8;
@@ -133,5 +142,4 @@ fn content_length(out: &mut Vec<u8>, octets: u64) {
         }
     }
     out.put_slice(&digits[at..]);
-    out.put_slice(b"\r\n");
 }
