@@ -93,9 +93,10 @@ impl Spread {
     /// Tells the metrics: each bucket as so many times its mean, which is in the same bucket and makes the same sum.
     pub(super) fn flush(&self) {
         for (count, sum) in &self.buckets {
-            match (usize::try_from(count.take()), sum.take()) {
-                (Ok(count @ 1..), sum) => self.histogram.record_many(sum as f64 / count as f64 / 1e9, count),
-                _ => {}
+            let (count, sum) = (count.take(), sum.take());
+            if count > 0 {
+                let mean = sum as f64 / count as f64 / 1e9;
+                self.histogram.record_many(mean, usize::try_from(count).unwrap_or(usize::MAX));
             }
         }
     }

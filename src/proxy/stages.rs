@@ -86,10 +86,11 @@ fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     let worker = &client.worker;
     let sight = worker.sight();
     let accepted = client.peer.trusted.then(|| head.headers.get(X_REQUEST_ID).filter(|id| is_valid_id(id))).flatten();
-    let id = accepted.cloned().map(Id::Theirs).unwrap_or_else(|| {
+    let made = || {
         let rng = &mut worker.wits().rng;
         Id::new(rng.next_u64(), rng.next_u64())
-    });
+    };
+    let id = accepted.cloned().map_or_else(made, Id::Theirs);
     let config = &sight.snapshot.topology.config;
     let trusted = config.listeners.get(client.listener.index()).map_or(&[][..], |listener| &listener.trusted);
     let from = client.peer.client(&head.headers, trusted);
