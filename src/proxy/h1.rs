@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 use super::line::Line;
 use crate::wire::h1::body::{Decoder, Piece};
@@ -37,6 +38,8 @@ pub(super) struct Wire {
     rest: BytesMut,
     /// How much of `rest` was searched for the end of a head.
     searched: usize,
+    /// Whether the last read brought as much as it could.
+    is_bulky: bool,
     out: Out,
 }
 
@@ -69,7 +72,7 @@ pub(super) enum Part {
 impl Wire {
     /// Over `line`, from which nothing was read yet.
     pub(super) fn new(line: Line) -> Self {
-        Self { line, rest: BytesMut::new(), searched: 0, out: Out::default() }
+        Self { line, rest: BytesMut::new(), searched: 0, is_bulky: false, out: Out::default() }
     }
 
     /// Whether something was read that nobody has used.
@@ -79,19 +82,24 @@ impl Wire {
 
     /// Reads once, behind what is there. `Ready(Ok(false))`: the peer sends no more.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.rest.is_empty() {
-            return SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut self.line).poll_read(cx, &mut buffer))?;
-                self.rest = BytesMut::from(buffer.filled());
-                Poll::Ready(Ok(!buffer.filled().is_empty()))
-            });
+        if self.is_bulky {
+            // Much comes at a time: copying it once more would cost more than room of its own.
+            self.rest.reserve(READ);
+            let read = ready!(poll_read_buf(Pin::new(&mut self.line), cx, &mut self.rest))?;
+            self.is_bulky = read >= BULK;
+            return Poll::Ready(Ok(read > 0));
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.line).poll_read(cx, &mut buffer))?;
-            self.rest.extend_from_slice(buffer.filled());
-            Poll::Ready(Ok(!buffer.filled().is_empty()))
+            let read = buffer.filled();
+            self.is_bulky = read.len() == READ;
+            if self.rest.is_empty() {
+                self.rest = BytesMut::from(read);
+            } else {
+                self.rest.extend_from_slice(read);
+            }
+            Poll::Ready(Ok(!read.is_empty()))
         })
     }
 
@@ -125,10 +133,12 @@ impl Wire {
             match step.what {
                 Piece::Data(length) => {
                     let data = self.rest.split_to(length).freeze();
+                    self.is_bulky &= !decoder.has_ended();
                     self.tidy();
                     return Poll::Ready(Ok(Part::Data(data)));
                 }
                 Piece::End(trailers) => {
+                    self.is_bulky = false;
                     self.tidy();
                     return Poll::Ready(Ok(Part::End(trailers)));
                 }
@@ -142,9 +152,9 @@ impl Wire {
         }
     }
 
-    /// Gives room back that nothing stands in.
+    /// Gives room back that nothing stands in, and that nothing will soon.
     fn tidy(&mut self) {
-        if self.rest.is_empty() {
+        if self.rest.is_empty() && !self.is_bulky {
             self.rest = BytesMut::new();
         }
     }

@@ -365,7 +365,7 @@ impl Service<Request<Incoming>> for Pipeline {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
         let (head, body) = request.into_parts();
-        Box::pin(async move { Ok(stages::pass(client, head, Inbound::Stream(body)).await) })
+        Box::pin(async move { Ok(stages::pass(&client, head, Inbound::Stream(body)).await) })
     }
 }
 

@@ -42,9 +42,9 @@ const ID_BYTES: usize = 128;
 const HOPS: usize = 8;
 
 /// Takes one request through all stages.
-pub(super) async fn pass(client: Arc<Client>, mut head: Parts, inbound: Inbound) -> Response<Out> {
+pub(super) async fn pass(client: &Arc<Client>, mut head: Parts, inbound: Inbound) -> Response<Out> {
     let taste = Taste::of(&head.headers);
-    let mut entry = identify(&client, &head);
+    let mut entry = identify(client, &head);
     let sight = Arc::clone(&entry.sight);
     entry.has_unread_body = !inbound.is_end_stream();
     let response = match route(&mut entry, &mut head) {

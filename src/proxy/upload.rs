@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 
 use super::h1;
 use super::reply::Reason;
-use crate::net::stage::{Body, BodyError};
+use crate::net::stage::{self, Body, BodyError};
 use crate::wire::h1::Flaw;
 use crate::wire::head;
 
@@ -30,6 +30,8 @@ pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// A body as it comes in.
 pub(super) enum Inbound {
+    /// There is none.
+    Empty,
     /// From the client's connection: HTTP/1.
     Line(h1::client::Inbound),
     /// From the client's connection: HTTP/2.
@@ -44,6 +46,7 @@ impl HttpBody for Inbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
+            Self::Empty => Poll::Ready(None),
             Self::Line(body) => body.poll_frame(cx),
             Self::Stream(body) => Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => strip(frame).map(Ok),
@@ -55,6 +58,7 @@ impl HttpBody for Inbound {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Empty => true,
             Self::Line(body) => body.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
@@ -63,6 +67,7 @@ impl HttpBody for Inbound {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Empty => SizeHint::with_exact(0),
             Self::Line(body) => body.size_hint(),
             Self::Stream(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
@@ -74,6 +79,7 @@ impl Inbound {
     /// For a stage.
     pub(super) fn into_body(self) -> Body {
         match self {
+            Self::Empty => stage::empty(),
             Self::Line(_) | Self::Stream(_) => self.boxed_unsync(),
             Self::Boxed(body) => body,
         }
@@ -429,7 +435,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_holds_for_known_and_for_unknown_lengths() {
-        let known = Inbound::Boxed(crate::net::stage::full(vec![0; 11]));
+        let known = Inbound::Boxed(stage::full(vec![0; 11]));
         assert_eq!(Source::of(known, 10).await.err(), Some(Reason::BodyTooLarge));
         let source = Source::of(chunks(&[5, 5, 1]), 10).await.unwrap();
         assert!(source.upload().unwrap().collect().await.is_err());

@@ -97,10 +97,10 @@ pub(in crate::proxy) async fn serve(client: &Arc<Client>, line: Line) {
     close(&link).await;
 }
 
-type Exchange = Pin<Box<dyn Future<Output = End> + Send>>;
+type Exchange<'c> = Pin<Box<dyn Future<Output = End> + Send + 'c>>;
 
 /// The next request, ready to run. `None`: there is none.
-async fn next(client: &Arc<Client>, link: &Link) -> Option<Exchange> {
+async fn next<'c>(client: &'c Arc<Client>, link: &'c Link) -> Option<Exchange<'c>> {
     let mut may_skip = true;
     let head = poll_fn(|cx| {
         loop {
@@ -127,7 +127,6 @@ async fn next(client: &Arc<Client>, link: &Link) -> Option<Exchange> {
             });
         }
     });
-    let (client, link) = (Arc::clone(client), Arc::clone(link));
     Some(match head.await? {
         Ok(head) => Box::pin(exchange(client, link, head)),
         Err(flaw) => Box::pin(refuse(client, link, flaw)),
@@ -135,16 +134,16 @@ async fn next(client: &Arc<Client>, link: &Link) -> Option<Exchange> {
 }
 
 /// One request and its response.
-async fn exchange(client: Arc<Client>, link: Link, head: head::Request) -> End {
+async fn exchange(client: &Arc<Client>, link: &Link, head: head::Request) -> End {
     let asked = Asked {
         is_head: head.method == Method::HEAD,
         version: head.version,
         keeps: head.keeps,
         takes_trailers: takes_trailers(&head.headers),
     };
-    let inbound = lock(&link).begin(&link, &head);
+    let inbound = begin(link, &head);
     let response = {
-        let mut passing = pin!(stages::pass(Arc::clone(&client), parts(head), upload::Inbound::Line(inbound)));
+        let mut passing = pin!(stages::pass(client, parts(head), inbound));
         let answered = poll_fn(|cx| {
             if client.pulse.order() == Order::Close {
                 return Poll::Ready(None);
@@ -152,22 +151,22 @@ async fn exchange(client: Arc<Client>, link: Link, head: head::Request) -> End {
             if let Poll::Ready(response) = passing.as_mut().poll(cx) {
                 return Poll::Ready(Some(response));
             }
-            lock(&link).poll_gone(cx).map(|()| None)
+            lock(link).poll_gone(cx).map(|()| None)
         });
         answered.await
     };
     match response {
-        Some(response) => respond(&client, &link, &asked, response).await,
+        Some(response) => respond(client, link, &asked, response).await,
         None => End::Cut,
     }
 }
 
 /// Tells a client that its request cannot be understood.
-async fn refuse(client: Arc<Client>, link: Link, flaw: Flaw) -> End {
+async fn refuse(client: &Arc<Client>, link: &Link, flaw: Flaw) -> End {
     tracing::debug!(%flaw, peer = %client.peer.address, "a request was refused");
     let asked = Asked { is_head: false, version: Version::HTTP_11, keeps: false, takes_trailers: false };
-    let response = stages::refuse_unread(&client, Reason::from(flaw));
-    match respond(&client, &link, &asked, response).await {
+    let response = stages::refuse_unread(client, Reason::from(flaw));
+    match respond(client, link, &asked, response).await {
         End::Cut => End::Cut,
         _ => End::Linger,
     }
@@ -179,15 +178,20 @@ fn parts(head: head::Request) -> Parts {
     parts
 }
 
-impl Talk {
-    fn begin(&mut self, link: &Link, head: &head::Request) -> Inbound {
-        self.turn += 1;
-        self.body = Decoder::new(head.length);
-        let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        self.is_waiting = expects && head.version == Version::HTTP_11 && !self.body.has_ended();
-        Inbound { link: Arc::clone(link), turn: self.turn }
+/// The body of the request with `head`, which begins now.
+fn begin(link: &Link, head: &head::Request) -> upload::Inbound {
+    let mut talk = lock(link);
+    talk.turn += 1;
+    talk.body = Decoder::new(head.length);
+    if talk.body.has_ended() {
+        return upload::Inbound::Empty;
     }
+    let expects = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    talk.is_waiting = expects && head.version == Version::HTTP_11;
+    upload::Inbound::Line(Inbound { link: Arc::clone(link), turn: talk.turn })
+}
 
+impl Talk {
     /// Ready once the client has left. Watches only where nothing of it is unread.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.body.has_ended() || self.wire.has_rest() {

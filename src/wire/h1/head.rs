@@ -143,7 +143,7 @@ fn version(said: &[u8]) -> Result<Version, Flaw> {
 }
 
 fn fields(mut lines: Lines<'_>) -> Result<HeaderMap, Flaw> {
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut headers = HeaderMap::with_capacity(memchr::memchr_iter(b'\n', lines.head).count().min(FIELDS));
     while let Some(at) = lines.next()? {
         let line = &lines.head[at.clone()];
         if line.is_empty() {
