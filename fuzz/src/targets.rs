@@ -11,6 +11,8 @@ mod dns;
 mod dnssec;
 #[path = "geo.rs"]
 mod geo;
+#[path = "h1.rs"]
+mod h1;
 #[path = "routing.rs"]
 mod routing;
 
@@ -21,6 +23,7 @@ pub use dns::{
 };
 pub use dnssec::{dnssec_bitmap, dnssec_canonical, dnssec_records, dnssec_successor, keyfile};
 pub use geo::{cidr, mmdb};
+pub use h1::{h1_chunked, h1_request, h1_response, h1_written};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use routing::{query, route};
@@ -49,6 +52,10 @@ pub const ALL: &[(&str, Body)] = &[
     ("dnssec_successor", dnssec_successor),
     ("doh", doh),
     ("ecs", ecs),
+    ("h1_chunked", h1_chunked),
+    ("h1_request", h1_request),
+    ("h1_response", h1_response),
+    ("h1_written", h1_written),
     ("head_forwarded", head_forwarded),
     ("host", host),
     ("keyfile", keyfile),

@@ -6,6 +6,7 @@
 //! ```text
 //!   idle --first byte--> head --whole head--> busy --response written--> idle
 //!   60 s: closed         10 s: closed         30 s without a byte that the client should take: closed
+//!                                             15 KiB behind 1 KiB/s with the body that it owes: closed
 //! ```
 
 use std::io;
@@ -25,6 +26,11 @@ const IDLE_ROUNDS: u32 = 60;
 const HEAD_ROUNDS: u32 = 10;
 /// Rounds that a client may refuse to take what we have for it (ours).
 const BLOCKED_ROUNDS: u32 = 30;
+/// Octets of a body that a client owes a round (EDGE 4, gap 9: 1 KiB/s).
+const BODY_OCTETS: u32 = 1024;
+/// So far it may fall behind: nothing for 5 s (EDGE 4, gap 9), and then for as long as it takes to be told that it stalls
+/// ([`super::upload::STALL`]).
+const BODY_DEBT: u32 = 15 * BODY_OCTETS;
 
 /// What one connection is doing.
 #[derive(Debug, Default)]
@@ -32,6 +38,9 @@ pub(super) struct Pulse {
     running: AtomicU32,
     is_in_head: AtomicBool,
     is_blocked: AtomicBool,
+    owes_body: AtomicBool,
+    /// Octets of bodies that have come; it goes round.
+    body: AtomicU32,
     turn: AtomicU32,
     order: AtomicU8,
     waker: Mutex<Option<Waker>>,
@@ -59,7 +68,20 @@ impl Pulse {
     /// A request has ended.
     pub(super) fn end(&self) {
         self.running.fetch_sub(1, Relaxed);
+        self.owes_body.store(false, Relaxed);
         self.turn.fetch_add(1, Relaxed);
+    }
+
+    /// Octets of a request's body have come.
+    pub(super) fn brought(&self, octets: usize) {
+        self.owes_body.store(false, Relaxed);
+        // One thread writes; who reads it a moment later sees it next time.
+        self.body.store(self.body.load(Relaxed).wrapping_add(octets as u32), Relaxed);
+    }
+
+    /// Somebody waits for more of a request's body.
+    pub(super) fn owes(&self) {
+        self.owes_body.store(true, Relaxed);
     }
 
     /// What it was told.
@@ -182,12 +204,27 @@ struct Watched {
     pulse: Weak<Pulse>,
     turn: u32,
     rounds: u32,
+    /// Octets of bodies, when it was last looked at.
+    body: u32,
+    /// Octets that it is behind with one.
+    debt: u32,
+}
+
+impl Watched {
+    /// Another round in which the client owed more of a body, or did not. True: it is too far behind.
+    fn dun(&mut self, pulse: &Pulse) -> bool {
+        let body = pulse.body.load(Relaxed);
+        let came = body.wrapping_sub(std::mem::replace(&mut self.body, body));
+        let owed = if pulse.owes_body.load(Relaxed) { self.debt + BODY_OCTETS } else { 0 };
+        self.debt = owed.saturating_sub(came);
+        self.debt >= BODY_DEBT
+    }
 }
 
 impl Open {
     /// A connection has been opened.
     pub(super) fn watch(&self, pulse: &Arc<Pulse>) {
-        let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0 };
+        let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0, body: 0, debt: 0 };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
         if self.told.load(Relaxed) > 0 {
             pulse.tell(Order::Drain);
@@ -202,7 +239,8 @@ impl Open {
             let turn = pulse.turn.load(Relaxed);
             w.rounds = if w.turn == turn { w.rounds + 1 } else { 0 };
             w.turn = turn;
-            if pulse.patience().is_some_and(|patience| w.rounds >= patience) {
+            let is_behind = w.dun(&pulse);
+            if is_behind || pulse.patience().is_some_and(|patience| w.rounds >= patience) {
                 pulse.tell(Order::Close);
             }
             true
@@ -284,6 +322,40 @@ mod tests {
         pulse.wrote(true);
         open.sweep();
         assert_eq!(rounds_left(&open, &pulse), BLOCKED_ROUNDS);
+    }
+
+    #[test]
+    fn a_body_comes_at_a_pace_or_not_at_all() {
+        // Octets that come in each round, and after how many rounds that is too slow.
+        for (octets, rounds) in [(0, 15), (1, 16), (512, 30), (1_023, u32::MAX), (1_024, u32::MAX), (1 << 20, u32::MAX)]
+        {
+            let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+            open.watch(&pulse);
+            pulse.begin();
+            let last = (1..=100).find(|_| {
+                pulse.brought(octets);
+                pulse.owes();
+                open.sweep();
+                pulse.order() == Order::Close
+            });
+            assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
+        }
+    }
+
+    #[test]
+    fn what_is_not_waited_for_is_not_owed() {
+        let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+        open.watch(&pulse);
+        pulse.begin();
+        pulse.owes();
+        (0..10).for_each(|_| {
+            open.sweep();
+        });
+        // The backend takes no more of it: that is not the client's fault.
+        pulse.brought(1);
+        assert_eq!(rounds_left(&open, &pulse), u32::MAX);
+        pulse.owes();
+        assert_eq!(rounds_left(&open, &pulse), 15);
     }
 
     #[test]

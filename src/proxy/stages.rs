@@ -122,8 +122,11 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
         Err(_) => return Err(Reason::BadRequest),
     };
     let is_ascii = |query: &str| query.bytes().all(|b| b.is_ascii_graphic());
+    let is_http = |scheme: &str| matches!(scheme, "http" | "https");
     // HTTP/1 was read that strictly already.
-    if head.version > Version::HTTP_11 && !head.uri.query().is_none_or(is_ascii) {
+    if head.version > Version::HTTP_11
+        && !(head.uri.query().is_none_or(is_ascii) && head.uri.scheme_str().is_none_or(is_http))
+    {
         return Err(Reason::BadRequest);
     }
     // `http://host?query` and, over HTTP/2, `?query` have a path that is not written.

@@ -39,8 +39,8 @@ const KEPT: [HeaderName; 5] =
 const TRUSTED_ONLY: [&str; 5] = ["x-real-ip", "x-priority", "x-admit-level", "x-overloaded", "true-client-ip"];
 
 /// Removes what belongs to one hop: `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE` (but `trailers`),
-/// `Transfer-Encoding`, `Upgrade`; of requests also `Trailer`, `Expect` (answered here), names with `_` (read as `-` by
-/// CGI and its heirs), and from clients that are not trusted everything that only a hop may say.
+/// `Transfer-Encoding`, `Upgrade`; of requests also `Trailer`, `Expect` (answered here), `Proxy`, names with `_` (read as `-`
+/// by CGI and its heirs), and from clients that are not trusted everything that only a hop may say.
 ///
 /// With `upgrading`, `Connection: upgrade` and `Upgrade` stand afterwards as one value each.
 pub fn strip(headers: &mut HeaderMap, way: Way, upgrading: bool) {
@@ -160,7 +160,8 @@ fn is_for_one_hop(name: &HeaderName) -> bool {
 
 fn may_pass(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str();
-    if *name == header::TRAILER || *name == header::EXPECT || text.contains('_') {
+    // `Proxy` becomes HTTP_PROXY in CGI and its heirs, which take it for the way out (CVE-2016-5385, httpoxy).
+    if *name == header::TRAILER || *name == header::EXPECT || text == "proxy" || text.contains('_') {
         return false;
     }
     trusted || !(is_forwarding(text) || TRUSTED_ONLY.contains(&text))

@@ -15,6 +15,7 @@ mod flood;
 mod floods;
 mod geo;
 mod guard;
+mod hostile;
 mod journey;
 #[path = "../../benches/failover/load.rs"]
 mod load;

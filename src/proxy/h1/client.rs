@@ -24,7 +24,7 @@ use super::tunnel::{self, Tunnel};
 use super::{Broken, Part, Wire};
 use crate::net::stage::BodyError;
 use crate::proxy::download::Out;
-use crate::proxy::drain::Order;
+use crate::proxy::drain::{Order, Pulse};
 use crate::proxy::line::Line;
 use crate::proxy::serve::Client;
 use crate::proxy::upload;
@@ -51,6 +51,8 @@ pub(super) struct Talk {
     turn: u64,
     /// The client waits to be told to send its body.
     is_waiting: bool,
+    /// Where its pace is noted.
+    pulse: Arc<Pulse>,
 }
 
 pub(super) fn lock(link: &Mutex<Talk>) -> MutexGuard<'_, Talk> {
@@ -81,7 +83,8 @@ struct Asked {
 
 /// Serves `client` on `line` until one of the two has had enough.
 pub(in crate::proxy) async fn serve(client: &Arc<Client>, line: Line) {
-    let talk = Talk { wire: Wire::new(line), body: Decoder::new(Length::None), turn: 0, is_waiting: false };
+    let (wire, pulse) = (Wire::new(line), Arc::clone(&client.pulse));
+    let talk = Talk { wire, body: Decoder::new(Length::None), turn: 0, is_waiting: false, pulse };
     let link = Arc::new(Mutex::new(talk));
     client.pulse.listen(&poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
     // Boxed, so that an idle connection keeps no room for a request.
@@ -210,7 +213,13 @@ impl Talk {
         }
         // An interim answer that does not fit goes with the final one.
         let _ = self.wire.poll_flush(cx);
-        self.wire.poll_part(&mut self.body, cx)
+        let polled = self.wire.poll_part(&mut self.body, cx);
+        match &polled {
+            Poll::Pending => self.pulse.owes(),
+            Poll::Ready(Ok(Part::Data(data))) => self.pulse.brought(data.len()),
+            Poll::Ready(_) => self.pulse.brought(0),
+        }
+        polled
     }
 }
 

@@ -82,17 +82,22 @@ pub fn request(head: &Bytes) -> Result<Request, Flaw> {
     }
     let method = line.get(..method_end).filter(|m| m.len() <= METHOD_BYTES).ok_or(Flaw::FirstLine)?;
     let method = Method::from_bytes(method).map_err(|_| Flaw::FirstLine)?;
-    let target = head.slice(first.start + method_end + 1..first.start + target_end);
-    let target = Uri::from_maybe_shared(target).map_err(|_| Flaw::Target)?;
-    // A host without a scheme is a target for CONNECT alone (RFC 9112 section 3.2.3).
-    if target.scheme().is_none() && target.authority().is_some() && method != Method::CONNECT {
+    if !has_form(target) && method != Method::CONNECT {
         return Err(Flaw::Target);
     }
+    let target = head.slice(first.start + method_end + 1..first.start + target_end);
+    let target = Uri::from_maybe_shared(target).map_err(|_| Flaw::Target)?;
     let headers = fields(lines)?;
     let is_1_0 = version == Version::HTTP_10;
     let length = Length::said(&headers, is_1_0)?.unwrap_or(Length::None);
     let keeps = keeps(&headers, is_1_0);
     Ok(Request { method, target, version, headers, length, keeps })
+}
+
+/// Whether a target is in origin, absolute or asterisk form (RFC 9112 section 3.2); a host alone is one for CONNECT only.
+fn has_form(target: &[u8]) -> bool {
+    let begins = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|t| t.eq_ignore_ascii_case(scheme));
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Reads the head of a response to a request with `method`, which [`end`] has found.

@@ -73,6 +73,8 @@ fn what_two_readers_could_read_differently_is_refused() {
         ("GET a.test HTTP/1.1\r\n\r\n".into(), Flaw::Target),
         ("GET a.test:80 HTTP/1.1\r\n\r\n".into(), Flaw::Target),
         ("GET ?a HTTP/1.1\r\n\r\n".into(), Flaw::Target),
+        ("GET ://a.test/ HTTP/1.1\r\n\r\n".into(), Flaw::Target),
+        ("GET ftp://a.test/ HTTP/1.1\r\n\r\n".into(), Flaw::Target),
         ("GET / HTTP/1.1 \r\n\r\n".into(), Flaw::FirstLine),
         ("GET /\r\n\r\n".into(), Flaw::FirstLine),
         ("GET\r\n\r\n".into(), Flaw::FirstLine),
