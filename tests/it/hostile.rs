@@ -114,7 +114,8 @@ fn request(name: &str, address: SocketAddr, case: &Case) -> Result<(), String> {
         let method = case.arrives.get(at).map_or(&*case.method, |a| a.line.split(' ').next().unwrap());
         let answer = client.answer(method);
         check(expect, &answer)?;
-        goes_on = answer.is_ok_and(|answer| !answer.closes);
+        let Ok(answer) = answer else { return Ok(()) };
+        goes_on = !answer.closes;
     }
     if goes_on && !case.ends {
         return sentinel(&mut client, case, "same");

@@ -59,8 +59,8 @@ pub fn response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, leng
         Length::Exact(octets) => content_length(out, octets),
         Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
         Length::None if !status.is_informational() && status != StatusCode::NO_CONTENT => {
-            if let Some(said) = headers.get(CONTENT_LENGTH) {
-                field(out, &CONTENT_LENGTH, said);
+            if let Ok(Some(Length::Exact(octets))) = Length::said(headers, false) {
+                content_length(out, octets);
             }
         }
         Length::None | Length::UntilClose => {}
