@@ -27,7 +27,7 @@ pub fn h1_request(data: &[u8]) {
     assert!(ours.length != Length::Chunked || ours.version == Version::HTTP_11);
     let mut out = Vec::new();
     let target = ours.target.path_and_query().map_or("/", |target| target.as_str());
-    write::request(&mut out, &ours.method, target, &ours.headers, ours.length);
+    write::request(&mut out, &ours.method, target, &ours.headers, |_| (), ours.length);
     assert_eq!(head::end(&out, 0), Ok(Some(out.len())), "nothing of it ends the head");
     // A target without a path has to be given one before it is sent (`proxy::stages`).
     if target.starts_with('/') {
@@ -106,7 +106,7 @@ pub fn h1_written(data: &[u8]) {
     }
     for length in [Length::None, Length::Exact(data.len() as u64), Length::Chunked] {
         let mut out = Vec::new();
-        write::request(&mut out, &method, "/", &headers, length);
+        write::request(&mut out, &method, "/", &headers, |_| (), length);
         let expected = if out.len() > HEAD_BYTES { Err(Flaw::LongHead) } else { Ok(Some(out.len())) };
         assert_eq!(head::end(&out, 0), expected, "one head");
         let Ok(read) = head::request(&Bytes::from(out)) else {

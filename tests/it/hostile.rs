@@ -234,6 +234,12 @@ fn flaws(message: &Seen) -> Vec<String> {
     if count("host") != 1 {
         flaws.push("not one host".to_owned());
     }
+    // Ours, and nobody else's beside them.
+    for name in ["x-forwarded-for", "x-forwarded-proto", "forwarded", "x-request-id", "x-deadline-ms"] {
+        if count(name) != 1 {
+            flaws.push(format!("not one {name}"));
+        }
+    }
     let names = message.fields.iter().filter_map(|f| f.split(':').next());
     flaws.extend(names.filter(|n| n.contains('_')).map(|n| format!("{n} has passed")));
     if !message.what.split(' ').nth(1).is_some_and(|target| target.starts_with('/')) {
