@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 
 use super::Caller;
@@ -33,7 +33,7 @@ use crate::decide::tried::Tried;
 use crate::net::stage::{Next, Stage};
 use crate::snapshot::load::Outcome;
 use crate::wire::h1::write;
-use crate::wire::head::{self, Upgrade, Way};
+use crate::wire::head::{self, Marks, Upgrade, Way};
 use crate::wire::{forwarded, host};
 
 /// How long connecting may take, TLS and all, within this node's datacenter and to another one (EDGE 3h has 100 ms and
@@ -48,18 +48,22 @@ pub(super) async fn forward(
     worker: &Arc<Worker>,
     sight: &Arc<Sight>,
     entry: &mut Entry,
-    mut head: Parts,
+    head: &mut Parts,
     inbound: Inbound,
     route: &Route,
     service: ServiceId,
 ) -> Result<Response<Out>, Reason> {
     let spec = sight.snapshot.topology.service(service);
-    let deadline = deadline::deadline(route.deadline, spec.deadline, &head.headers);
+    let marks = entry.marks;
+    let asks_for_time = marks.has(Marks::DEADLINE) || marks.has(Marks::GRPC_TIMEOUT);
+    let asked = if asks_for_time { &head.headers } else { &HeaderMap::new() };
+    let deadline = deadline::deadline(route.deadline, spec.deadline, asked);
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
-    let is_upgrading = head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
+    let is_upgrading = marks.has(Marks::UPGRADE)
+        && head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
     let upstream = sight.kit(service).upstream.as_ref();
     let hop = if upstream.is_none() && (spec.protocol == Protocol::Http1 || is_upgrading) && !entry.client.peer.trusted
     {
@@ -67,7 +71,7 @@ pub(super) async fn forward(
     } else {
         Hop::InFields
     };
-    rewrite(&mut head, entry, is_upgrading, hop)?;
+    rewrite(head, entry, is_upgrading, hop)?;
     if let Some(upstream) = upstream {
         return Box::pin(within(&**upstream, entry, head, inbound, route.max_body, deadline.budget)).await;
     }
@@ -114,8 +118,12 @@ fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Res
     match hop {
         Hop::InFields => drop(head.headers.insert(X_REQUEST_ID, entry.id.value())),
         Hop::Written(_) => {
-            head.headers.remove(X_REQUEST_ID);
-            head.headers.remove(deadline::X_DEADLINE_MS);
+            if entry.marks.has(Marks::REQUEST_ID) {
+                head.headers.remove(X_REQUEST_ID);
+            }
+            if entry.marks.has(Marks::DEADLINE) {
+                head.headers.remove(deadline::X_DEADLINE_MS);
+            }
         }
     }
     head.version = Version::HTTP_11;
@@ -126,7 +134,7 @@ fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Res
 async fn within(
     upstream: &dyn Stage,
     entry: &mut Entry,
-    mut head: Parts,
+    head: &mut Parts,
     inbound: Inbound,
     limit: u64,
     budget: Duration,
@@ -134,6 +142,8 @@ async fn within(
     if inbound.size_hint().lower() > limit {
         return Err(Reason::BodyTooLarge);
     }
+    let (nothing, ()) = Request::new(()).into_parts();
+    let mut head = std::mem::replace(head, nothing);
     head.extensions.insert(Caller::of(entry));
     deadline::pass_on(&mut head.headers, budget);
     let request = Request::from_parts(head, inbound.into_limited_body(limit));
@@ -149,7 +159,7 @@ struct Errand<'a> {
     worker: &'a Arc<Worker>,
     sight: &'a Arc<Sight>,
     service: ServiceId,
-    head: Parts,
+    head: &'a mut Parts,
     hop: Hop,
     source: Source,
     deadline: Deadline,
@@ -330,7 +340,7 @@ impl<'a> Errand<'a> {
     /// One try: a connection, the request, the head of the response.
     async fn attempt(&mut self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
         let left = self.until.since(now);
-        if self.hop == Hop::InFields || self.head.headers.contains_key(deadline::GRPC_TIMEOUT) {
+        if self.hop == Hop::InFields || entry.marks.has(Marks::GRPC_TIMEOUT) {
             deadline::pass_on(&mut self.head.headers, left);
         }
         // Boxed is what hardly any request needs, so that none keeps room for it.
@@ -378,7 +388,8 @@ impl<'a> Errand<'a> {
         forwarded::write(out, &entry.client.peer, host, version);
         out.extend_from_slice(b"x-request-id: ");
         out.extend_from_slice(entry.id.as_str().as_bytes());
-        if !self.head.headers.contains_key(deadline::X_DEADLINE_MS) {
+        // Where a field had to be rewritten, both were.
+        if !entry.marks.has(Marks::GRPC_TIMEOUT) {
             out.extend_from_slice(b"\r\nx-deadline-ms: ");
             write::number(out, deadline::left_ms(left));
         }

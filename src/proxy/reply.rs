@@ -242,6 +242,13 @@ enum Form {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taste(Form);
 
+impl Default for Taste {
+    /// Of who says nothing: a program.
+    fn default() -> Self {
+        Self(Form::Json)
+    }
+}
+
 impl Taste {
     /// Reads `Accept` and `Accept-Language`. JSON unless HTML is wanted more; who says nothing is a program.
     pub(super) fn of(headers: &HeaderMap) -> Self {

@@ -364,8 +364,8 @@ impl Service<Request<Incoming>> for Pipeline {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
-        let (head, body) = request.into_parts();
-        Box::pin(async move { Ok(stages::pass(&client, head, Inbound::Stream(body)).await) })
+        let (mut head, body) = request.into_parts();
+        Box::pin(async move { Ok(stages::pass(&client, &mut head, Inbound::Stream(body)).await) })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 
 use super::download::Out;
@@ -22,6 +22,7 @@ use crate::base::ids::ServiceId;
 use crate::config::{Action, Route};
 use crate::decide::route::Ask;
 use crate::net::stage::{Next, Stage};
+use crate::wire::head::Marks;
 use crate::wire::{forwarded, host, path};
 
 /// The stages, in the order in which a request passes them.
@@ -42,12 +43,12 @@ const ID_BYTES: usize = 128;
 const HOPS: usize = 8;
 
 /// Takes one request through all stages.
-pub(super) async fn pass(client: &Arc<Client>, mut head: Parts, inbound: Inbound) -> Response<Out> {
-    let taste = Taste::of(&head.headers);
-    let mut entry = identify(client, &head);
+pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inbound) -> Response<Out> {
+    let mut entry = identify(client, head);
+    let taste = if entry.marks.has(Marks::TASTE) { Taste::of(&head.headers) } else { Taste::default() };
     let sight = Arc::clone(&entry.sight);
     entry.has_unread_body = !inbound.is_end_stream();
-    let response = match route(&mut entry, &mut head) {
+    let response = match route(&mut entry, head) {
         Err(reason) => Err(reason),
         Ok(()) if client.worker.stages.filters.is_empty() => match act(&entry, &sight) {
             Ok(Act::Forward(route, to)) => {
@@ -68,7 +69,7 @@ pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Ou
     let (head, ()) = Request::new(()).into_parts();
     let mut entry = identify(client, &head);
     entry.has_unread_body = true;
-    let response = turn_away(&mut entry, reason, Taste::of(&HeaderMap::new()));
+    let response = turn_away(&mut entry, reason, Taste::default());
     finish(entry, response)
 }
 
@@ -95,6 +96,7 @@ fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     let trusted = config.listeners.get(client.listener.index()).map_or(&[][..], |listener| &listener.trusted);
     let from = client.peer.client(&head.headers, trusted);
     let mut entry = Entry::new(client, sight, id, from, worker.now());
+    entry.marks = Marks::of(&head.headers);
     if tracing::enabled!(target: "access", tracing::Level::INFO) {
         let host = host::of(&head.uri, &head.headers, head.version).map(|h| h.said.to_owned()).unwrap_or_default();
         entry.line = Some(Box::new((head.method.clone(), head.uri.clone(), host)));
@@ -113,7 +115,7 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
         entry.allow = Some(HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         return Err(Reason::Method);
     }
-    if forwarded::hops(&head.headers) >= HOPS {
+    if entry.marks.has(Marks::VIA) && forwarded::hops(&head.headers) >= HOPS {
         return Err(Reason::Loop);
     }
     let normal = match path::normalise(head.uri.path()) {
@@ -167,7 +169,9 @@ fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
     Ok(())
 }
 
-async fn filter(entry: &mut Entry, mut head: Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
+async fn filter(entry: &mut Entry, head: &mut Parts, inbound: Inbound) -> Result<Response<Out>, Reason> {
+    let (nothing, ()) = Request::new(()).into_parts();
+    let mut head = std::mem::replace(head, nothing);
     let stages = Arc::clone(&entry.client.worker.stages);
     head.headers.insert(X_REQUEST_ID, entry.id.value());
     head.extensions.insert(Caller::of(entry));
@@ -181,12 +185,13 @@ fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
         Some((first, rest)) => Next::new(move |request| first.handle(request, chain(rest, entry))),
         None => Next::new(move |request| {
             Box::pin(async move {
-                let (head, body) = request.into_parts();
+                let (mut head, body) = request.into_parts();
                 let taste = Taste::of(&head.headers);
+                entry.marks = Marks::of(&head.headers);
                 let (sight, worker) = (Arc::clone(&entry.sight), Arc::clone(&entry.client.worker));
                 let response = match act(entry, &sight) {
                     Ok(Act::Forward(route, to)) => {
-                        forward::forward(&worker, &sight, entry, head, Inbound::Boxed(body), route, to).await
+                        forward::forward(&worker, &sight, entry, &mut head, Inbound::Boxed(body), route, to).await
                     }
                     Ok(Act::Answer(answer)) => Ok(answer.response()),
                     Err(reason) => Err(reason),

@@ -15,6 +15,7 @@ use super::worker::Sight;
 use crate::base::clock::Mono;
 use crate::base::ids::{BackendId, RouteId};
 use crate::snapshot::load::Outcome;
+use crate::wire::head::Marks;
 
 /// Least latency that a failure counts as (EDGE 3a).
 const PENALTY_MIN: Duration = Duration::from_secs(1);
@@ -139,6 +140,8 @@ pub(super) struct Entry {
     /// When it was last heard of.
     pub(super) seen: Mono,
     pub(super) id: Id,
+    /// What its head has.
+    pub(super) marks: Marks,
     /// Whom it came from.
     pub(super) from: IpAddr,
     pub(super) route: Option<RouteId>,
@@ -166,6 +169,7 @@ impl Entry {
             began: now,
             seen: now,
             id,
+            marks: Marks::default(),
             from,
             route: None,
             status: 0,

@@ -6,7 +6,7 @@
 //! the length of the body, and never copied from what came in.
 
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 
 pub mod body;
 pub mod head;
@@ -77,27 +77,61 @@ pub enum Length {
     UntilClose,
 }
 
-impl Length {
-    /// What a message with `headers` says of its length; `None` where it says nothing.
-    fn said(headers: &HeaderMap, is_1_0: bool) -> Result<Option<Self>, Flaw> {
-        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        match (lengths.next(), codings.next()) {
-            (None, None) => Ok(None),
-            (Some(_), Some(_)) => Err(Flaw::Both),
-            (None, Some(coding)) => {
-                let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-                if is_chunked && !is_1_0 { Ok(Some(Self::Chunked)) } else { Err(Flaw::Coding) }
+/// What the fields of a head say of its body and its connection, noted while they are read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// How many `Content-Length` there are, and what the last one says.
+    lengths: usize,
+    octets: Option<u64>,
+    /// How many `Transfer-Encoding` there are, and whether the last one is `chunked` and nothing else.
+    codings: usize,
+    is_chunked: bool,
+    close: bool,
+    keep: bool,
+    te: bool,
+}
+
+impl Said {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut said = Self::default();
+        headers.iter().for_each(|(name, value)| said.note(name, value));
+        said
+    }
+
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if *name == CONTENT_LENGTH {
+            let digits = value.to_str().ok().filter(|d| (1..=18).contains(&d.len()));
+            let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+            self.octets = digits.and_then(|d| d.parse().ok());
+            self.lengths += 1;
+        } else if *name == TRANSFER_ENCODING {
+            self.is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            self.codings += 1;
+        } else if *name == CONNECTION {
+            for token in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                self.close |= token.eq_ignore_ascii_case(b"close");
+                self.keep |= token.eq_ignore_ascii_case(b"keep-alive");
             }
-            (Some(length), None) => {
-                let digits = length.to_str().ok().filter(|d| (1..=18).contains(&d.len()));
-                let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
-                match (digits.and_then(|d| d.parse().ok()), lengths.next()) {
-                    (Some(length), None) => Ok(Some(Self::Exact(length))),
-                    _ => Err(Flaw::Length),
-                }
-            }
+        } else if *name == TE {
+            self.te = true;
         }
+    }
+
+    /// How the body is framed; `None` where nothing is said.
+    fn length(&self, is_1_0: bool) -> Result<Option<Length>, Flaw> {
+        match (self.lengths, self.codings) {
+            (0, 0) => Ok(None),
+            (0, 1) if self.is_chunked && !is_1_0 => Ok(Some(Length::Chunked)),
+            (0, _) => Err(Flaw::Coding),
+            (1, 0) => Ok(Some(Length::Exact(self.octets.ok_or(Flaw::Length)?))),
+            (_, 0) => Err(Flaw::Length),
+            _ => Err(Flaw::Both),
+        }
+    }
+
+    /// Whether the sender means to go on (RFC 9112 section 9.3).
+    const fn keeps(&self, is_1_0: bool) -> bool {
+        !self.close && (self.keep || !is_1_0)
     }
 }
 

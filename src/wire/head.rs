@@ -45,25 +45,27 @@ const TRUSTED_ONLY: [&str; 5] = ["x-real-ip", "x-priority", "x-admit-level", "x-
 /// With `upgrading`, `Connection: upgrade` and `Upgrade` stand afterwards as one value each.
 pub fn strip(headers: &mut HeaderMap, way: Way, upgrading: bool) {
     let mut gone: SmallVec<[HeaderName; 12]> = SmallVec::new();
+    let (mut names_others, mut has_te) = (false, false);
     for name in headers.keys() {
+        names_others |= *name == header::CONNECTION;
+        has_te |= *name == header::TE;
         if is_for_one_hop(name) || matches!(way, Way::Request { trusted } if !may_pass(name, trusted)) {
             gone.push(name.clone());
         }
     }
-    for value in headers.get_all(header::CONNECTION) {
-        for token in tokens(value) {
-            if let Ok(name) = HeaderName::from_bytes(token)
-                && !KEPT.contains(&name)
-                && !is_forwarding(name.as_str())
-                && name != header::TE
-                && name != header::UPGRADE
-                && headers.contains_key(&name)
-            {
-                gone.push(name);
-            }
+    let named = names_others.then(|| headers.get_all(header::CONNECTION));
+    for token in named.iter().flatten().flat_map(tokens) {
+        if let Ok(name) = HeaderName::from_bytes(token)
+            && !KEPT.contains(&name)
+            && !is_forwarding(name.as_str())
+            && name != header::TE
+            && name != header::UPGRADE
+            && headers.contains_key(&name)
+        {
+            gone.push(name);
         }
     }
-    let takes_trailers = way != Way::Response && takes_trailers(headers);
+    let takes_trailers = has_te && way != Way::Response && takes_trailers(headers);
     let upgrade = upgrading.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     for name in gone {
         headers.remove(name);
@@ -74,6 +76,52 @@ pub fn strip(headers: &mut HeaderMap, way: Way, upgrading: bool) {
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
+    }
+}
+
+/// Which of the fields that decide something a request has: one look at its names instead of a search for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u8);
+
+impl Marks {
+    /// `Via`.
+    pub const VIA: Self = Self(1);
+    /// `Upgrade`.
+    pub const UPGRADE: Self = Self(2);
+    /// `Accept`, `Accept-Language`.
+    pub const TASTE: Self = Self(4);
+    /// `X-Deadline-Ms`.
+    pub const DEADLINE: Self = Self(8);
+    /// `grpc-timeout`.
+    pub const GRPC_TIMEOUT: Self = Self(16);
+    /// `X-Request-Id`.
+    pub const REQUEST_ID: Self = Self(32);
+
+    /// Those of `headers`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        headers.keys().fold(Self(0), |marks, name| Self(marks.0 | Self::of_name(name).0))
+    }
+
+    /// Whether any of `these` is there.
+    pub const fn has(self, these: Self) -> bool {
+        self.0 & these.0 != 0
+    }
+
+    fn of_name(name: &HeaderName) -> Self {
+        if *name == header::ACCEPT || *name == header::ACCEPT_LANGUAGE {
+            Self::TASTE
+        } else if *name == header::VIA {
+            Self::VIA
+        } else if *name == header::UPGRADE {
+            Self::UPGRADE
+        } else {
+            match name.as_str() {
+                "x-deadline-ms" => Self::DEADLINE,
+                "grpc-timeout" => Self::GRPC_TIMEOUT,
+                "x-request-id" => Self::REQUEST_ID,
+                _ => Self(0),
+            }
+        }
     }
 }
 

@@ -76,7 +76,7 @@ pub fn parse(said: &str) -> Result<Host<'_>, HostError> {
         inside.parse::<Ipv6Addr>().map_err(|_| HostError::Malformed)?;
         said.split_at(end + 1)
     } else {
-        let (name, rest) = said.split_at(said.find(':').unwrap_or(said.len()));
+        let (name, rest) = said.split_at(said.bytes().position(|b| b == b':').unwrap_or(said.len()));
         let name = name.strip_suffix('.').unwrap_or(name);
         if !is_name(name) {
             return Err(HostError::Malformed);
@@ -97,10 +97,16 @@ pub fn parse(said: &str) -> Result<Host<'_>, HostError> {
 
 /// Labels of letters, digits, `-` and `_`: what DNS and certificates know, and nothing that a parser could trip over.
 fn is_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    name.len() <= 253 && name.split('.').all(is_label)
+    let mut label = 0;
+    for byte in name.bytes() {
+        match byte {
+            b'.' if label == 0 => return false,
+            b'.' => label = 0,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if label < 63 => label += 1,
+            _ => return false,
+        }
+    }
+    label > 0 && name.len() <= 253
 }
 
 /// The spelling that hosts are compared in: lower case, without port and final dot. Never fails; what is no host comes

@@ -32,7 +32,6 @@ use crate::proxy::{reply::Reason, stages};
 use crate::wire::h1::body::Decoder;
 use crate::wire::h1::write::{self, Keeps};
 use crate::wire::h1::{Flaw, Length, head};
-use crate::wire::head::takes_trailers;
 
 /// Requests on one connection (EDGE 4, gap 9; nginx's number).
 const REQUESTS: u64 = 1_000;
@@ -142,11 +141,12 @@ async fn exchange(client: &Arc<Client>, link: &Link, head: head::Request) -> End
         is_head: head.method == Method::HEAD,
         version: head.version,
         keeps: head.keeps,
-        takes_trailers: takes_trailers(&head.headers),
+        takes_trailers: head.takes_trailers,
     };
     let inbound = begin(link, &head);
     let response = {
-        let mut passing = pin!(stages::pass(client, parts(head), inbound));
+        let mut parts = parts(head);
+        let mut passing = pin!(stages::pass(client, &mut parts, inbound));
         let answered = poll_fn(|cx| {
             if client.pulse.order() == Order::Close {
                 return Poll::Ready(None);

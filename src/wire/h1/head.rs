@@ -1,10 +1,11 @@
 //! Heads: the end of one is found while it comes in, and once it is whole it is read into the `http` crate's types.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
-use super::{FIELDS, Flaw, HEAD_BYTES, Length, TARGET_BYTES};
+use super::{FIELDS, Flaw, HEAD_BYTES, Length, Said, TARGET_BYTES};
+use crate::wire::head::takes_trailers;
 
 /// Longest method that is told apart from nonsense.
 const METHOD_BYTES: usize = 32;
@@ -24,6 +25,8 @@ pub struct Request {
     pub length: Length,
     /// Whether the client means to go on with this connection.
     pub keeps: bool,
+    /// Whether it understands fields behind a body.
+    pub takes_trailers: bool,
 }
 
 /// The head of a response.
@@ -87,11 +90,11 @@ pub fn request(head: &Bytes) -> Result<Request, Flaw> {
     }
     let target = head.slice(first.start + method_end + 1..first.start + target_end);
     let target = Uri::from_maybe_shared(target).map_err(|_| Flaw::Target)?;
-    let headers = fields(lines)?;
+    let (headers, said) = fields(lines)?;
     let is_1_0 = version == Version::HTTP_10;
-    let length = Length::said(&headers, is_1_0)?.unwrap_or(Length::None);
-    let keeps = keeps(&headers, is_1_0);
-    Ok(Request { method, target, version, headers, length, keeps })
+    let length = said.length(is_1_0)?.unwrap_or(Length::None);
+    let takes_trailers = said.te && takes_trailers(&headers);
+    Ok(Request { method, target, version, headers, length, keeps: said.keeps(is_1_0), takes_trailers })
 }
 
 /// Whether a target is in origin, absolute or asterisk form (RFC 9112 section 3.2); a host alone is one for CONNECT only.
@@ -119,21 +122,21 @@ pub fn response(head: &Bytes, method: &Method) -> Result<Response, Flaw> {
         return Err(Flaw::FirstLine);
     }
     let status = StatusCode::from_bytes(status).map_err(|_| Flaw::FirstLine)?;
-    let headers = fields(lines)?;
+    let (headers, said) = fields(lines)?;
     let is_1_0 = version == Version::HTTP_10;
-    let said = Length::said(&headers, is_1_0)?;
+    let framed = said.length(is_1_0)?;
     // RFC 9112 section 6.3.
     let has_none = *method == Method::HEAD
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let length = if has_none { Length::None } else { said.unwrap_or(Length::UntilClose) };
-    let keeps = keeps(&headers, is_1_0) && length != Length::UntilClose;
+    let length = if has_none { Length::None } else { framed.unwrap_or(Length::UntilClose) };
+    let keeps = said.keeps(is_1_0) && length != Length::UntilClose;
     Ok(Response { status, headers, length, keeps })
 }
 
 /// Reads trailers: fields up to an empty line, and nothing else.
 pub(super) fn trailers(head: &Bytes) -> Result<HeaderMap, Flaw> {
-    fields(Lines { head, at: 0 })
+    fields(Lines { head, at: 0 }).map(|(fields, _)| fields)
 }
 
 fn version(said: &[u8]) -> Result<Version, Flaw> {
@@ -147,12 +150,13 @@ fn version(said: &[u8]) -> Result<Version, Flaw> {
     }
 }
 
-fn fields(mut lines: Lines<'_>) -> Result<HeaderMap, Flaw> {
+fn fields(mut lines: Lines<'_>) -> Result<(HeaderMap, Said), Flaw> {
+    let mut said = Said::default();
     let mut headers = HeaderMap::with_capacity(memchr::memchr_iter(b'\n', lines.head).count().min(FIELDS));
     while let Some(at) = lines.next()? {
         let line = &lines.head[at.clone()];
         if line.is_empty() {
-            return Ok(headers);
+            return Ok((headers, said));
         }
         if headers.len() >= FIELDS {
             return Err(Flaw::ManyFields);
@@ -167,21 +171,11 @@ fn fields(mut lines: Lines<'_>) -> Result<HeaderMap, Flaw> {
         let offset = at.start + colon + 1;
         // Control characters but tab are refused here.
         let value = HeaderValue::from_maybe_shared(lines.head.slice(offset + start..offset + end));
-        headers.try_append(name, value.map_err(|_| Flaw::Field)?).map_err(|_| Flaw::ManyFields)?;
+        let value = value.map_err(|_| Flaw::Field)?;
+        said.note(&name, &value);
+        headers.try_append(name, value).map_err(|_| Flaw::ManyFields)?;
     }
     Err(Flaw::Field)
-}
-
-/// Whether the sender of a head means to go on (RFC 9112 section 9.3).
-fn keeps(headers: &HeaderMap, is_1_0: bool) -> bool {
-    let (mut close, mut keep) = (false, false);
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|&b| b == b',').map(<[u8]>::trim_ascii) {
-            close |= token.eq_ignore_ascii_case(b"close");
-            keep |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    !close && (keep || !is_1_0)
 }
 
 /// The lines of a head, without their ends.

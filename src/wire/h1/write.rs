@@ -7,7 +7,7 @@ use bytes::BufMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::Length;
+use super::{Length, Said};
 use crate::wire::head::may_trail;
 
 /// Interim answer to `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -59,7 +59,7 @@ pub fn response(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, leng
         Length::Exact(octets) => content_length(out, octets),
         Length::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
         Length::None if !status.is_informational() && status != StatusCode::NO_CONTENT => {
-            if let Ok(Some(Length::Exact(octets))) = Length::said(headers, false) {
+            if let Ok(Some(Length::Exact(octets))) = Said::of(headers).length(false) {
                 content_length(out, octets);
             }
         }
