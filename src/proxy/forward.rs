@@ -71,7 +71,7 @@ pub(super) async fn forward(
     } else {
         Hop::InFields
     };
-    rewrite(head, entry, is_upgrading, hop)?;
+    let is_nameless = rewrite(head, entry, is_upgrading, hop)?;
     if let Some(upstream) = upstream {
         return Box::pin(within(&**upstream, entry, head, inbound, route.max_body, deadline.budget)).await;
     }
@@ -81,7 +81,8 @@ pub(super) async fn forward(
         (Box::pin(Source::of(inbound, route.max_body)).await?, worker.now())
     };
     let until = began + deadline.budget;
-    let mut errand = Errand { worker, sight, service, head, hop, source, deadline, until, is_repeatable, is_upgrading };
+    let mut errand =
+        Errand { worker, sight, service, head, hop, is_nameless, source, deadline, until, is_repeatable, is_upgrading };
     let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
     answered
@@ -96,17 +97,21 @@ enum Hop {
     Written(Version),
 }
 
-/// Makes a client's head ours: without what belonged to its hop, with what belongs to this one.
-fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Result<(), Reason> {
-    let peer = &entry.client.peer;
+/// Makes a client's head ours: without what belonged to its hop, with what belongs to this one. Whether it names no host, as
+/// HTTP/1.0 may.
+fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Result<bool, Reason> {
+    let (peer, mut is_nameless) = (&entry.client.peer, false);
     if head.version > Version::HTTP_11 {
         head::join_cookies(&mut head.headers);
     }
     head::strip(&mut head.headers, Way::Request { trusted: peer.trusted }, is_upgrading);
     if hop == Hop::InFields || head.uri.authority().is_some() || !head.headers.contains_key(HOST) {
         let said = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?.said.to_owned();
-        let host = HeaderValue::from_str(&said).map_err(|_| Reason::BadRequest)?;
-        head.headers.insert(HOST, host);
+        is_nameless = said.is_empty();
+        if !is_nameless {
+            let host = HeaderValue::from_str(&said).map_err(|_| Reason::BadRequest)?;
+            head.headers.insert(HOST, host);
+        }
         if head.uri.authority().is_some() {
             let path = head.uri.path_and_query().cloned();
             head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
@@ -127,7 +132,7 @@ fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Res
         }
     }
     head.version = Version::HTTP_11;
-    Ok(())
+    Ok(is_nameless)
 }
 
 /// Lets an upstream in this process answer.
@@ -161,6 +166,7 @@ struct Errand<'a> {
     service: ServiceId,
     head: &'a mut Parts,
     hop: Hop,
+    is_nameless: bool,
     source: Source,
     deadline: Deadline,
     until: Mono,
@@ -340,6 +346,11 @@ impl<'a> Errand<'a> {
     /// One try: a connection, the request, the head of the response.
     async fn attempt(&mut self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
         let left = self.until.since(now);
+        if self.is_nameless {
+            // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
+            let address = self.sight.snapshot.topology.backend(leg.backend).spec.address.to_string();
+            self.head.headers.insert(HOST, HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")));
+        }
         if self.hop == Hop::InFields || entry.marks.has(Marks::GRPC_TIMEOUT) {
             deadline::pass_on(&mut self.head.headers, left);
         }
@@ -384,7 +395,8 @@ impl<'a> Errand<'a> {
     /// Writes what the backend is told of this hop, where fields don't say it.
     fn tell(&self, out: &mut Vec<u8>, entry: &Entry, left: Duration) {
         let Hop::Written(version) = self.hop else { return };
-        let host = self.head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let host = self.head.headers.get(HOST).filter(|_| !self.is_nameless);
+        let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
         forwarded::write(out, &entry.client.peer, host, version);
         out.extend_from_slice(b"x-request-id: ");
         out.extend_from_slice(entry.id.as_str().as_bytes());

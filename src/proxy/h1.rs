@@ -165,6 +165,11 @@ impl Wire {
         &mut self.out.small
     }
 
+    /// How many octets wait to be written.
+    pub(super) fn unsent(&self) -> usize {
+        self.out.small.len() - self.out.written + self.out.bulk.len() + self.out.tail.len()
+    }
+
     /// Whether no more should be added before [`Self::poll_flush`].
     pub(super) fn is_full(&self) -> bool {
         !self.out.bulk.is_empty() || !self.out.tail.is_empty() || self.out.small.len() >= GATHER

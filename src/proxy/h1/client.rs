@@ -357,7 +357,11 @@ impl Pour<'_> {
         loop {
             let mut talk = lock(link);
             if self.has_ended || is_dry || talk.wire.is_full() {
+                let before = talk.wire.unsent();
                 let flushed = talk.wire.poll_flush(cx);
+                if talk.wire.unsent() < before {
+                    client.pulse.wrote(false);
+                }
                 client.pulse.wrote(flushed.is_pending());
                 ready!(flushed).map_err(|_| ())?;
                 if self.has_ended {

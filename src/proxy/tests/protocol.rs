@@ -57,6 +57,9 @@ async fn http_1_0_is_answered_and_closed() {
         answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close") && answer.ends_with("ok"),
         "{answer}"
     );
+    let headers = origin.request(0).headers().clone();
+    assert_eq!(headers["host"], origin.address.to_string(), "who names no host asks the backend itself");
+    assert!(!headers.contains_key("x-forwarded-host"), "{headers:?}");
 }
 
 #[tokio::test]
