@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::ALLOW;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 
 use super::download::Out;
@@ -66,7 +66,10 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
 
 /// Answers a request whose head could not be read: no stage has seen it.
 pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Out> {
-    let (head, ()) = Request::new(()).into_parts();
+    let (mut head, ()) = Request::new(()).into_parts();
+    // Neither was read; the access line should not claim any.
+    head.method = Method::from_bytes(b"-").unwrap_or_default();
+    head.uri = Uri::from_static("*");
     let mut entry = identify(client, &head);
     entry.has_unread_body = true;
     let response = turn_away(&mut entry, reason, Taste::default());
@@ -165,7 +168,7 @@ fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
     };
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.path_and_query = Some(joined.map_err(|_| Reason::BadRequest)?);
-    head.uri = http::Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
+    head.uri = Uri::from_parts(parts).map_err(|_| Reason::BadRequest)?;
     Ok(())
 }
 

@@ -90,13 +90,13 @@ pub(in crate::proxy) async fn serve(client: &Arc<Client>, line: Line) {
     while let Some(mut exchange) = next(client, &link).await {
         match exchange.as_mut().await {
             End::Keep => {}
-            End::Close => return close(&link).await,
+            End::Close => return Box::pin(close(&link)).await,
             End::Linger => return Box::pin(linger(&link)).await,
             End::Cut => return,
             End::Tunnel(tunnel) => return Box::pin(tunnel::run(tunnel, client, &link)).await,
         }
     }
-    close(&link).await;
+    Box::pin(close(&link)).await;
 }
 
 type Exchange<'c> = Pin<Box<dyn Future<Output = End> + Send + 'c>>;
@@ -415,8 +415,8 @@ impl Pour<'_> {
 
 /// Closes a connection on which everything was said.
 async fn close(link: &Link) {
-    // It is closed all the same.
-    let _ = poll_fn(|cx| lock(link).wire.poll_end(cx)).await;
+    // It is closed all the same, also where the client takes no goodbye.
+    let _ = tokio::time::timeout(LINGER.0, poll_fn(|cx| lock(link).wire.poll_end(cx))).await;
 }
 
 /// Closes a connection whose client may still be sending. Closing at once would reset it, and with it the response.
