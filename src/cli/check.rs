@@ -136,7 +136,12 @@ fn route(config: &Config, route: &Route) -> Vec<String> {
     let parts = methods.into_iter().chain([format!("{}{path}", m.host.as_deref().unwrap_or("*"))]).chain(headers);
     let does = match &route.action {
         Action::Forward(id) => format!("-> {}", service_name(config, *id)),
+        Action::Split(split) => {
+            let side = |(id, weight): &(ServiceId, u32)| format!("{} ({weight})", service_name(config, *id));
+            format!("-> {}", split.sides.iter().map(side).collect::<Vec<_>>().join(" | "))
+        }
         Action::Respond { status, .. } => format!("answers {status}"),
+        Action::Redirect(redirect) => format!("redirects {}", redirect.status),
     };
     vec![route.name.clone(), parts.collect::<Vec<_>>().join(" "), does]
 }

@@ -15,10 +15,14 @@ use crate::base::clock::Wall;
 use crate::base::ids::{DatacenterId, ServiceId};
 
 mod balancing;
+mod change;
 mod routing;
+mod sharing;
 
 pub use balancing::{Limits, Seat, Session};
+pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
+pub use sharing::{Mirror, Override, Split};
 
 /// Everything that one file says.
 #[derive(Clone, Debug, Default)]
@@ -792,7 +796,7 @@ pub enum OnAllDown {
 }
 
 /// A listener of the edge.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Listener {
     /// Its name.
     pub name: String,
@@ -802,6 +806,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed. Default none.
     pub trusted: Vec<IpNet>,
+    /// Where everybody is sent who comes in here and is not there yet, before any route.
+    pub redirect: Option<Redirect>,
 }
 
 /// Certificates of a listener; SNI chooses among them, the first one serves who asks for none.

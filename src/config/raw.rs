@@ -14,12 +14,16 @@ use super::words::{
     UrlPath,
 };
 
+mod change;
 mod guarding;
 mod routing;
+mod sharing;
 mod transports;
 
+pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use routing::{ByHeader, Like, Match, Route};
+pub(super) use sharing::{Mirror, Override, Split};
 pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
 
 const MINUTE: u64 = 60_000;
@@ -592,10 +596,12 @@ section! {
         tls: ListenerTls = optional,
         /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
         trusted: List<Prefix, 4_096> = [],
+        /// Sends everybody elsewhere who comes in here and is not there yet, before any route:
+        /// `redirect = { scheme = "https", status = 308 }`.
+        redirect: Redirect = optional,
     } later {
         http3: "HTTP/3 is not served yet: HTTP/1.1 and HTTP/2 are",
         proxy_protocol: "the PROXY protocol is not spoken yet: use `trusted` and forwarding headers",
-        redirect: "answer with a route: `respond = { status = 308, ... }` has no headers yet, so redirect in a service",
     } synonyms {
         address: "listen", addresses: "listen", bind: "listen", port: "listen", trusted_proxies: "trusted",
     }

@@ -12,6 +12,7 @@ pub mod retry;
 pub mod route;
 pub mod schedule;
 pub mod spill;
+pub mod split;
 pub mod standing;
 pub mod steer;
 pub mod tried;

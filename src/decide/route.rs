@@ -15,6 +15,7 @@ use crate::base::ids::RouteId;
 use crate::config::{Route, RouteMatch, ValueMatch};
 use crate::wire::{cookie, host, query};
 
+pub mod change;
 pub mod pattern;
 mod tree;
 

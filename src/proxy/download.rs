@@ -44,7 +44,7 @@ pub(super) enum Out {
 /// Why a response broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the backend broke off")]
-struct BrokeOff;
+pub(super) struct BrokeOff;
 
 impl Out {
     /// All of it.
@@ -122,14 +122,14 @@ pub(super) enum Line {
 }
 
 impl Line {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         match self {
             Self::H1(h1) => h1.poll_frame(cx).map_err(|()| BrokeOff),
             Self::H2 { body, .. } => Pin::new(body).poll_frame(cx).map_err(|_| BrokeOff),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(super) fn is_end_stream(&self) -> bool {
         match self {
             Self::H1(h1) => h1.is_end_stream(),
             Self::H2 { body, .. } => body.is_end_stream(),

@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 use super::view::View;
 use crate::base::entropy::Rng;
 use crate::base::hash;
-use crate::base::ids::{BackendId, ServiceId};
+use crate::base::ids::{BackendId, ListenerId, ServiceId};
 use crate::base::units::show_duration;
-use crate::config::{Action, Route, UserKey};
+use crate::config::{Action, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
 use crate::decide::retry;
+use crate::decide::route::change::{Detour, NewPath, Place};
 use crate::decide::route::{Ask, Considered};
+use crate::decide::split::Sides;
 use crate::decide::tried::Tried;
 use crate::decide::{place, route};
 use crate::snapshot::Snapshot;
@@ -66,6 +68,15 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
     let (host, path, query) = (&asked.host, &asked.path, &asked.query);
     let ask = Ask { host, path, query, method: &asked.method, headers: &asked.headers };
     let (found, considered) = view.routes.trace(&ask);
+    let said = host::parse(&question.host).ok();
+    let place = Place {
+        scheme: if question.tls { Scheme::Https } else { Scheme::Http },
+        host,
+        port: said.and_then(|host| host.port),
+        path,
+        query: Some(query.as_str()).filter(|query| !query.is_empty()),
+    };
+    answer["listeners"] = detours(snapshot, &view, &place);
     answer["routes"] = config.routes.iter().zip(&considered).map(|(route, fate)| candidate(route, fate)).collect();
     let Some(found) = found else {
         let allowed = view.routes.methods_allowed(&ask);
@@ -83,9 +94,82 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         Action::Respond { status, content_type, .. } => {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
         }
-        Action::Forward(service) => forward(snapshot, question, &asked, route, *service, &mut answer),
+        Action::Redirect(_) => {
+            let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
+            answer["redirects"] = detour.map_or(Value::Null, |detour| sent(detour, &place));
+        }
+        Action::Forward(service) => {
+            changed(snapshot, route, &asked, &mut answer);
+            forward(snapshot, question, &asked, route, *service, &mut answer);
+        }
+        Action::Split(_) => {
+            changed(snapshot, route, &asked, &mut answer);
+            let sides = view.way(found.route).and_then(|way| way.sides.as_ref());
+            let chosen = sides.and_then(|sides| share(snapshot, question, &asked, route, sides, &mut answer));
+            if let Some(service) = chosen {
+                forward(snapshot, question, &asked, route, service, &mut answer);
+            }
+        }
     }
     answer
+}
+
+/// Which listeners send such a request elsewhere before any route is looked for; null where none has a redirect.
+fn detours(snapshot: &Snapshot, view: &View, place: &Place<'_>) -> Value {
+    let listeners = snapshot.topology.config.listeners.iter().enumerate();
+    let rows = listeners.filter_map(|(i, listener)| {
+        let detour = view.detour(ListenerId::new(i))?;
+        Some(json!({ "name": listener.name, "redirects": sent(detour, place) }))
+    });
+    let rows: Vec<Value> = rows.collect();
+    if rows.is_empty() { Value::Null } else { json!(rows) }
+}
+
+fn sent(detour: &Detour, place: &Place<'_>) -> Value {
+    match detour.location(place) {
+        Some(location) => json!({ "status": detour.status(), "location": location }),
+        None => json!({ "status": null, "because": "it is there already" }),
+    }
+}
+
+/// What a route changes of a request before backends see it.
+fn changed(snapshot: &Snapshot, route: &Route, asked: &Asked, answer: &mut Value) {
+    let path = route.rewrite.path.as_ref().and_then(|change| NewPath::of(change, &route.matches).apply(&asked.path));
+    if path.is_some() || route.rewrite.host.is_some() {
+        answer["rewritten"] = json!({ "path": path, "host": route.rewrite.host });
+    }
+    if let Some(mirror) = &route.mirror {
+        let service = snapshot.topology.service(mirror.service);
+        answer["mirror"] = json!({ "service": service.name, "share": mirror.share });
+    }
+}
+
+/// Which service has the request, and why.
+fn share(
+    snapshot: &Snapshot,
+    question: &Question,
+    asked: &Asked,
+    route: &Route,
+    sides: &Sides,
+    answer: &mut Value,
+) -> Option<ServiceId> {
+    let user = whose(route, question, asked);
+    let choice = sides.choose(&asked.headers, question.client, user, &mut lots());
+    let name = |service: ServiceId| snapshot.topology.service(service).name.as_str();
+    let rows = sides.shares().map(|(service, share)| json!({ "service": name(service), "share": share }));
+    answer["split"] = json!({
+        "sides": rows.collect::<Vec<_>>(),
+        "side": choice.map(|choice| name(choice.service)), "because": choice.map(|choice| choice.why.as_str()),
+    });
+    choice.map(|choice| choice.service)
+}
+
+/// The hash of the user that a question is about.
+fn whose(route: &Route, question: &Question, asked: &Asked) -> Option<u64> {
+    match &question.user {
+        Some(name) => Some(user::hash_of(name.as_bytes())),
+        None => user::identify(&route.user, &asked.headers, question.client),
+    }
 }
 
 /// A question with its parts parsed.
@@ -160,10 +244,7 @@ fn forward(
     answer: &mut Value,
 ) {
     let policy = snapshot.topology.service(service);
-    let user = match &question.user {
-        Some(name) => Some(user::hash_of(name.as_bytes())),
-        None => user::identify(&route.user, &asked.headers, question.client),
-    };
+    let user = whose(route, question, asked);
     let key = match &route.user {
         UserKey::Client => "client".to_owned(),
         UserKey::Header(name) => format!("header:{name}"),

@@ -65,13 +65,18 @@ pub(super) async fn forward(
     let is_upgrading = marks.has(Marks::UPGRADE)
         && head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
     let upstream = sight.kit(service).upstream.as_ref();
-    let hop = if upstream.is_none() && (spec.protocol == Protocol::Http1 || is_upgrading) && !entry.client.peer.trusted
-    {
+    let way = entry.route.and_then(|route| sight.view.way(route)).filter(|way| way.needs_fields());
+    let may_write = upstream.is_none() && way.is_none() && !entry.client.peer.trusted;
+    let hop = if may_write && (spec.protocol == Protocol::Http1 || is_upgrading) {
         Hop::Written(head.version)
     } else {
         Hop::InFields
     };
-    let is_nameless = rewrite(head, entry, is_upgrading, hop)?;
+    let mut is_nameless = rewrite(head, entry, is_upgrading, hop)?;
+    if let Some(change) = way.and_then(|way| way.change.as_ref()) {
+        change.of_request(head)?;
+        is_nameless &= !change.names_host();
+    }
     if let Some(upstream) = upstream {
         return Box::pin(within(&**upstream, entry, head, inbound, route.max_body, deadline.budget)).await;
     }
@@ -80,6 +85,9 @@ pub(super) async fn forward(
     } else {
         (Box::pin(Source::of(inbound, route.max_body)).await?, worker.now())
     };
+    if let Some(mirror) = way.and_then(|way| way.mirror.as_ref()).filter(|_| !is_upgrading) {
+        mirror.copy(worker, sight, head, &source);
+    }
     let until = began + deadline.budget;
     let mut errand =
         Errand { worker, sight, service, head, hop, is_nameless, source, deadline, until, is_repeatable, is_upgrading };

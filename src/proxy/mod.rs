@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::net::stage::Stage;
 
 mod admit;
+mod change;
 mod download;
 mod drain;
 pub mod explain;
@@ -17,6 +18,7 @@ mod forward;
 mod h1;
 mod line;
 mod meter;
+mod mirror;
 mod pool;
 pub mod reply;
 mod serve;

@@ -17,9 +17,10 @@ use super::serve::Client;
 use super::tally::{Entry, Id};
 use super::upload::Inbound;
 use super::worker::{Answer, Sight};
-use super::{Caller, forward};
+use super::{Caller, change, forward};
 use crate::base::ids::ServiceId;
 use crate::config::{Action, Route};
+use crate::decide::balance::user;
 use crate::decide::route::Ask;
 use crate::net::stage::{Next, Stage};
 use crate::wire::head::Marks;
@@ -50,17 +51,22 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
     entry.has_unread_body = !inbound.is_end_stream();
     let response = match route(&mut entry, head) {
         Err(reason) => Err(reason),
-        Ok(()) if client.worker.stages.filters.is_empty() => match act(&entry, &sight) {
+        Ok(Some(elsewhere)) => Ok(*elsewhere),
+        Ok(None) if client.worker.stages.filters.is_empty() => match act(&entry, &sight, head) {
             Ok(Act::Forward(route, to)) => {
                 forward::forward(&client.worker, &sight, &mut entry, head, inbound, route, to).await
             }
             Ok(Act::Answer(answer)) => Ok(answer.response()),
+            Ok(Act::Away(elsewhere)) => Ok(*elsewhere),
             Err(reason) => Err(reason),
         },
         // Boxed, so that who has no filters keeps no room for them.
-        Ok(()) => Box::pin(filter(&mut entry, head, inbound)).await,
+        Ok(None) => Box::pin(filter(&mut entry, head, inbound)).await,
     };
-    let response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
+    let mut response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
+    if let Some(change) = entry.route.and_then(|id| sight.view.way(id)).and_then(|way| way.change.as_ref()) {
+        change.of_response(response.headers_mut());
+    }
     finish(entry, response)
 }
 
@@ -113,7 +119,8 @@ fn is_valid_id(id: &HeaderValue) -> bool {
     (1..=ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_fine)
 }
 
-fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
+/// Finds the route. What comes back otherwise is where the whole listener sends its clients.
+fn route(entry: &mut Entry, head: &mut Parts) -> Result<Option<Box<Response<Out>>>, Reason> {
     if head.method == Method::CONNECT {
         entry.allow = Some(HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         return Err(Reason::Method);
@@ -139,6 +146,11 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
     if let Some(normal) = normal.or_else(|| is_bare().then(|| "/".to_owned())) {
         set_path(head, &normal)?;
     }
+    if let Some(detour) = entry.sight.view.detour(entry.client.listener)
+        && let Some(elsewhere) = change::send_away(detour, head, &entry.client.peer)?
+    {
+        return Ok(Some(elsewhere));
+    }
     let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;
     let ask = Ask {
         host: host.said,
@@ -157,11 +169,11 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<(), Reason> {
         return Err(Reason::Method);
     };
     entry.route = Some(found.route);
-    Ok(())
+    Ok(None)
 }
 
 /// Replaces the path and keeps the query.
-fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
+pub(super) fn set_path(head: &mut Parts, path: &str) -> Result<(), Reason> {
     let joined = match head.uri.query() {
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
@@ -192,11 +204,12 @@ fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
                 let taste = Taste::of(&head.headers);
                 entry.marks = Marks::of(&head.headers);
                 let (sight, worker) = (Arc::clone(&entry.sight), Arc::clone(&entry.client.worker));
-                let response = match act(entry, &sight) {
+                let response = match act(entry, &sight, &head) {
                     Ok(Act::Forward(route, to)) => {
                         forward::forward(&worker, &sight, entry, &mut head, Inbound::Boxed(body), route, to).await
                     }
                     Ok(Act::Answer(answer)) => Ok(answer.response()),
+                    Ok(Act::Away(elsewhere)) => Ok(*elsewhere),
                     Err(reason) => Err(reason),
                 };
                 response.unwrap_or_else(|reason| turn_away(entry, reason, taste)).map(Out::into_body)
@@ -209,17 +222,36 @@ fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
 enum Act<'s> {
     Forward(&'s Route, ServiceId),
     Answer(&'s Answer),
+    Away(Box<Response<Out>>),
 }
 
-fn act<'s>(entry: &Entry, sight: &'s Sight) -> Result<Act<'s>, Reason> {
+fn act<'s>(entry: &Entry, sight: &'s Sight, head: &Parts) -> Result<Act<'s>, Reason> {
     let id = entry.route.ok_or(Reason::NoRoute)?;
     let route = sight.snapshot.topology.config.routes.get(id.index()).ok_or(Reason::NoRoute)?;
     match route.action {
         Action::Forward(service) => Ok(Act::Forward(route, service)),
+        Action::Split(_) => Ok(Act::Forward(route, side(entry, sight, head, route)?)),
+        Action::Redirect(_) => {
+            let detour = sight.view.way(id).and_then(|way| way.detour.as_ref()).ok_or(Reason::Internal)?;
+            change::send_away(detour, head, &entry.client.peer)?.map(Act::Away).ok_or(Reason::Loop)
+        }
         Action::Respond { .. } => {
             sight.route(id).and_then(|kit| kit.answer.as_ref()).map(Act::Answer).ok_or(Reason::Internal)
         }
     }
+}
+
+/// The service that has this request, of those that share the route's.
+fn side(entry: &Entry, sight: &Sight, head: &Parts, route: &Route) -> Result<ServiceId, Reason> {
+    let id = entry.route.ok_or(Reason::NoRoute)?;
+    let sides = sight.view.way(id).and_then(|way| way.sides.as_ref()).ok_or(Reason::Internal)?;
+    let user = user::identify(&route.user, &head.headers, entry.from);
+    let choice = sides.choose(&head.headers, entry.from, user, &mut entry.client.worker.wits().rng);
+    let choice = choice.ok_or(Reason::NoBackend)?;
+    if let Some(kit) = sight.route(id) {
+        kit.shared(&choice);
+    }
+    Ok(choice.service)
 }
 
 fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {

@@ -1,4 +1,5 @@
-//! What the edge derives from a topology once and reads with every request: the route table and TLS towards upstreams.
+//! What the edge derives from a topology once and reads with every request: the route table, what routes change, and TLS
+//! towards upstreams.
 //!
 //! It hangs in the topology, which only a reload replaces, so every generation of one topology shares it.
 
@@ -7,9 +8,13 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::base::ids::ServiceId;
-use crate::config::Service;
+use super::change::{self, Change};
+use super::mirror::Mirror;
+use crate::base::ids::{ListenerId, RouteId, ServiceId};
+use crate::config::{Action, Route, Service};
 use crate::decide::route::RouteTable;
+use crate::decide::route::change::Detour;
+use crate::decide::split::Sides;
 use crate::net::tls;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Snapshot, Topology};
@@ -22,6 +27,23 @@ pub struct View {
     /// Routes, ready to be searched.
     pub routes: RouteTable,
     transports: Vec<Transport>,
+    /// By route.
+    ways: Vec<RouteView>,
+    /// By listener: where everybody is sent.
+    detours: Vec<Option<Box<Detour>>>,
+}
+
+/// What a route has beyond a service; nothing, mostly.
+#[derive(Debug, Default)]
+pub(super) struct RouteView {
+    /// What it changes.
+    pub(super) change: Option<Box<Change>>,
+    /// Where it sends its clients.
+    pub(super) detour: Option<Box<Detour>>,
+    /// The services that share its requests.
+    pub(super) sides: Option<Box<Sides>>,
+    /// Where copies go.
+    pub(super) mirror: Option<Arc<Mirror>>,
 }
 
 /// How a service's backends are spoken to, below HTTP.
@@ -52,13 +74,42 @@ impl View {
         Self {
             serial: topology.serial,
             routes: RouteTable::compile(&topology.config.routes),
+            ways: topology.config.routes.iter().map(|route| RouteView::of(route, topology)).collect(),
+            detours: topology.config.listeners.iter().map(change::detour_of).collect(),
             transports: topology.config.services.iter().map(|service| Transport::of(topology, service)).collect(),
         }
+    }
+
+    /// What `route` has beyond a service.
+    pub(super) fn way(&self, route: RouteId) -> Option<&RouteView> {
+        self.ways.get(route.index())
+    }
+
+    /// Where `listener` sends everybody who is not there yet.
+    pub(super) fn detour(&self, listener: ListenerId) -> Option<&Detour> {
+        self.detours.get(listener.index())?.as_deref()
     }
 
     /// How the backends of `service` are spoken to.
     pub fn transport(&self, service: ServiceId) -> &Transport {
         self.transports.get(service.index()).unwrap_or(&Transport::Unusable)
+    }
+}
+
+impl RouteView {
+    /// Whether what backends are told of this hop has to stand in the head itself: somebody looks at it, or changes it.
+    pub(super) fn needs_fields(&self) -> bool {
+        self.change.is_some() || self.mirror.is_some()
+    }
+
+    fn of(route: &Route, topology: &Topology) -> Self {
+        let name = |service: ServiceId| topology.service(service).name.as_str();
+        let (detour, sides) = match &route.action {
+            Action::Redirect(redirect) => (Some(change::detour(redirect, &route.matches)), None),
+            Action::Split(split) => (None, Some(Box::new(Sides::of(split, name)))),
+            Action::Forward(_) | Action::Respond { .. } => (None, None),
+        };
+        Self { change: Change::of(route), detour, sides, mirror: Mirror::of(route) }
     }
 }
 

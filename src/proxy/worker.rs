@@ -24,9 +24,10 @@ use super::{Stages, view};
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::entropy::Rng;
 use crate::base::ids::{BackendId, DatacenterId, RouteId, ServiceId};
-use crate::config::Action;
+use crate::config::{Action, Route};
 use crate::decide::balance::Turn;
 use crate::decide::retry::{Budgets, Failure};
+use crate::decide::split::{Choice, Why};
 use crate::net::stage::Stage;
 use crate::observe::names::proxy as names;
 use crate::snapshot::load::Outcome;
@@ -98,6 +99,17 @@ pub(super) struct RouteKit {
     /// By first digit of the status: 1xx to 5xx.
     pub(super) requests: [Count; 5],
     pub(super) duration: Spread,
+    /// By side and by why; empty where nothing is split.
+    shares: Vec<[Count; Why::ALL.len()]>,
+}
+
+impl RouteKit {
+    /// Counts a request on its side of a split.
+    pub(super) fn shared(&self, choice: &Choice) {
+        if let Some(count) = self.shares.get(choice.side).and_then(|side| side.get(choice.why as usize)) {
+            count.one();
+        }
+    }
 }
 
 /// An answer that is always the same.
@@ -334,6 +346,7 @@ impl Fixture {
                 .map(|class| Count::new(names::REQUESTS.counter(&[&route.name, class]))),
             answer: Answer::of(&route.action),
             duration: Spread::new(names::REQUEST_DURATION.histogram(&[&route.name])),
+            shares: shares_of(route, topology),
         });
         Self { serial: topology.serial, routes: routes.collect(), services: services.collect(), pools }
     }
@@ -343,9 +356,19 @@ impl Fixture {
         for route in &self.routes {
             route.requests.iter().for_each(Count::flush);
             route.duration.flush();
+            route.shares.iter().flatten().for_each(Count::flush);
         }
         for service in &self.services {
             service.tries.iter().chain(&service.retries).chain(&service.spills).for_each(Count::flush);
         }
     }
+}
+
+fn shares_of(route: &Route, topology: &Topology) -> Vec<[Count; Why::ALL.len()]> {
+    let Action::Split(split) = &route.action else { return Vec::new() };
+    let counts = |(service, _): &(ServiceId, u32)| {
+        let name = topology.service(*service).name.as_str();
+        Why::ALL.map(|why| Count::new(names::SPLIT.counter(&[&route.name, name, why.as_str()])))
+    };
+    split.sides.iter().map(counts).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Checker;
+use super::{Checker, change};
 use super::names::Names;
 use crate::config::diag::{Code, Finding};
 use crate::config::model::{Listener, ListenerTls};
@@ -26,6 +26,7 @@ pub(super) fn listeners(root: &Root, checker: &mut Checker<'_>) -> Vec<Listener>
             listen: said.listen.iter().flat_map(|l| &l.0).map(|l| l.0).collect(),
             tls: said.tls.as_ref().and_then(|tls| certificates(tls, checker)),
             trusted: said.trusted.0.iter().map(|p| p.0).collect(),
+            redirect: said.redirect.as_ref().map(|redirect| change::redirect(redirect, None, checker)),
         }
     };
     root.listener.0.iter().map(|said| listener(said, checker)).collect()

@@ -15,6 +15,7 @@ use super::raw::Root;
 use super::reader::{Item, Kind, Reader, Said};
 use super::words::File;
 
+mod change;
 mod edge;
 mod guarding;
 mod health;
@@ -23,6 +24,7 @@ mod names;
 mod places;
 mod pools;
 mod routing;
+mod sharing;
 mod sockets;
 mod steering;
 mod syntax;
@@ -139,7 +141,13 @@ fn idle(root: &Root, checker: &mut Checker<'_>) {
         let finding = Finding::warning(Code::Doubtful, route.span, "there is no `[[listener]]`: no request comes here");
         checker.notes.push(finding.hint("add a `[[listener]]` with `name` and `listen`"));
     }
-    let routed = |name: &str| root.route.0.iter().any(|r| r.service.as_ref().is_some_and(|s| s.0 == name));
+    let routed = |name: &str| {
+        root.route.0.iter().any(|route| {
+            let sides = route.split.iter().flat_map(|s| &s.services).flat_map(|s| &s.entries).map(|(side, _)| &side.value);
+            let mirror = route.mirror.iter().filter_map(|m| m.service.as_ref()).map(|s| &s.0);
+            sides.chain(mirror).chain(route.service.iter().map(|s| &s.0)).any(|s| s == name)
+        })
+    };
     let steered = |name: &str| {
         let steers = root.dns.iter().flat_map(|d| &d.steer.0);
         steers.filter_map(|s| s.services.as_ref()).flat_map(|s| &s.0).any(|s| s.0 == name)

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Checker;
-use super::matching;
+use super::change::{self, Way};
 use super::names::Names;
+use super::{Checker, matching, sharing};
 use crate::base::ids::ServiceId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::model::{Action, Balance, Route, Service, UserKey};
+use crate::config::model::{Action, Balance, Route, RouteMatch, Service, UserKey};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -33,12 +33,28 @@ fn route(
     used: &mut HashSet<String>,
     checker: &mut Checker<'_>,
 ) -> Route {
-    let action = action(said, work, services, checker);
-    let stem = said.service.as_ref().map_or("respond", |s| s.0.as_str());
+    let matches = matching::matches(&said.matches, checker);
+    let action = action(said, &matches, work, services, checker);
+    let is_forwarding = matches!(action, Action::Forward(_) | Action::Split(_));
+    let rewrite = said.rewrite.as_ref().map(|r| (r.span, "rewritten"));
+    let mirrored = said.mirror.as_ref().map(|m| (m.span, "mirrored"));
+    for (span, what) in rewrite.into_iter().chain(mirrored).filter(|_| !is_forwarding && said.clean) {
+        let hint = "leave it out, or name a `service`";
+        checker.error(Code::Conflict, span, format!("this route forwards nothing that could be {what}"), hint);
+    }
+    let stem = match &action {
+        Action::Redirect(_) => "redirect",
+        Action::Split(_) => "split",
+        Action::Forward(_) | Action::Respond { .. } => said.service.as_ref().map_or("respond", |s| s.0.as_str()),
+    };
     let name = said.name.as_ref().map_or_else(|| derived(stem, used), |n| n.0.clone());
     Route {
         name,
-        matches: matching::matches(&said.matches, checker),
+        rewrite: said.rewrite.as_ref().map(|r| change::rewrite(r, &matches, checker)).unwrap_or_default(),
+        request_headers: change::headers(&said.headers.request, Way::Request, checker),
+        response_headers: change::headers(&said.headers.response, Way::Response, checker),
+        mirror: said.mirror.as_ref().and_then(|mirror| sharing::mirror(mirror, work, checker)),
+        matches,
         action,
         user: said.user.0.clone(),
         deadline: said.deadline.as_ref().map(|d| d.0),
@@ -59,34 +75,60 @@ fn derived(stem: &str, used: &mut HashSet<String>) -> String {
     name
 }
 
-fn action(said: &Said<raw::Route>, work: &Names, services: &[Service], checker: &mut Checker<'_>) -> Action {
+fn action(
+    said: &Said<raw::Route>,
+    matches: &RouteMatch,
+    work: &Names,
+    services: &[Service],
+    checker: &mut Checker<'_>,
+) -> Action {
     let nothing = Action::Respond { status: 404, content_type: String::new(), body: String::new() };
-    match (&said.service, &said.respond) {
-        (Some(name), None) => {
-            let Some(index) = work.resolve(&name.0, name.span, checker) else { return nothing };
-            if let Some(service) = services.get(index) {
-                fits(said, service, checker);
-            }
-            Action::Forward(ServiceId::new(index))
+    let wishes = [
+        said.service.as_ref().map(|s| (s.span, "service")),
+        said.split.as_ref().map(|s| (s.span, "split")),
+        said.respond.as_ref().map(|s| (s.span, "respond")),
+        said.redirect.as_ref().map(|s| (s.span, "redirect")),
+    ];
+    let wishes: Vec<(Span, &str)> = wishes.into_iter().flatten().collect();
+    if let [(first, one), (second, other), ..] = wishes.as_slice() {
+        let (message, label) = match (*one, *other) {
+            ("service", "split") => ("this route forwards in two ways", "to this service"),
+            ("service", _) => ("this route both answers and forwards", "to this service"),
+            _ => ("this route answers in two ways", "in this one"),
+        };
+        let finding = Finding::error(Code::Conflict, *second, message).related(*first, label);
+        checker.notes.push(finding.hint(format!("keep `{one}` or `{other}`")));
+        return nothing;
+    }
+    if let Some(name) = &said.service {
+        let Some(index) = work.resolve(&name.0, name.span, checker) else { return nothing };
+        if let Some(service) = services.get(index) {
+            fits(said, service, checker);
         }
-        (None, Some(respond)) => Action::Respond {
+        return Action::Forward(ServiceId::new(index));
+    }
+    if let Some(said_split) = &said.split {
+        let Some(split) = sharing::split(said_split, work, checker) else { return nothing };
+        for service in split.sides.iter().filter_map(|(id, _)| services.get(id.index())) {
+            fits(said, service, checker);
+        }
+        return Action::Split(split);
+    }
+    if let Some(respond) = &said.respond {
+        return Action::Respond {
             status: respond.status.0 as u16,
             content_type: content_type(&respond.content_type, checker),
             body: respond.body.0.clone(),
-        },
-        (Some(service), Some(respond)) => {
-            let finding = Finding::error(Code::Conflict, respond.span, "this route both answers and forwards");
-            checker.notes.push(finding.related(service.span, "to this service").hint("keep `service` or `respond`"));
-            nothing
-        }
-        (None, None) => {
-            if checker.whole && said.clean {
-                let hint = "add `service = \"...\"`, or `respond = { status = 404 }`";
-                checker.error(Code::MissingKey, said.span, "this route does not say what to do", hint);
-            }
-            nothing
-        }
+        };
     }
+    if let Some(redirect) = &said.redirect {
+        return Action::Redirect(change::redirect(redirect, Some(matches), checker));
+    }
+    if checker.whole && said.clean {
+        let hint = "add `service = \"...\"`, or `respond = { status = 404 }`";
+        checker.error(Code::MissingKey, said.span, "this route does not say what to do", hint);
+    }
+    nothing
 }
 
 /// Whether route and service go together.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::change::{HeaderEdits, Redirect, Rewrite};
+use super::sharing::{Mirror, Split};
 use crate::base::ids::ServiceId;
 
 /// A route of the edge.
@@ -13,6 +15,14 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What it does.
     pub action: Action,
+    /// What backends see instead of what the client sent.
+    pub rewrite: Rewrite,
+    /// Headers that backends see otherwise.
+    pub request_headers: HeaderEdits,
+    /// Headers that clients see otherwise, of refusals too.
+    pub response_headers: HeaderEdits,
+    /// Where copies go, if anywhere.
+    pub mirror: Option<Mirror>,
     /// Who the user is.
     pub user: UserKey,
     /// How long a request may take in all. Default: the service's.
@@ -25,6 +35,18 @@ pub struct Route {
     pub max_body: u64,
 }
 
+impl Route {
+    /// The services that it forwards to.
+    pub fn services(&self) -> impl Iterator<Item = ServiceId> {
+        let (one, several) = match &self.action {
+            Action::Forward(service) => (Some(*service), &[][..]),
+            Action::Split(split) => (None, &split.sides[..]),
+            Action::Respond { .. } | Action::Redirect(_) => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|(service, _)| *service))
+    }
+}
+
 impl Default for Route {
     /// Takes every request and knows nothing of it.
     fn default() -> Self {
@@ -32,6 +54,10 @@ impl Default for Route {
             name: String::new(),
             matches: RouteMatch::default(),
             action: Action::Respond { status: 404, content_type: "text/plain".into(), body: String::new() },
+            rewrite: Rewrite::default(),
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            mirror: None,
             user: UserKey::Client,
             deadline: None,
             retry_keyed: true,
@@ -170,6 +196,8 @@ impl<'a> Segment<'a> {
 pub enum Action {
     /// Passes it to a service.
     Forward(ServiceId),
+    /// Passes it to one of several services.
+    Split(Split),
     /// Answers by itself.
     Respond {
         /// Status.
@@ -179,6 +207,8 @@ pub enum Action {
         /// Body.
         body: String,
     },
+    /// Sends the client elsewhere.
+    Redirect(Redirect),
 }
 
 /// Who the user of a request is: the key of stickiness and limits.

@@ -3,7 +3,7 @@
 use super::super::kinds::{By, Count, Flag, Keyed, List, Or, Yes};
 use super::super::reader::section;
 use super::super::words::{HostPattern, Method, Name, Size, Text, Time, UrlPath, User};
-use super::HOUR;
+use super::{HOUR, Headers, Mirror, Redirect, Rewrite, Split};
 
 /// Keys of `header = { ... }`.
 #[derive(Clone, Debug)]
@@ -41,8 +41,18 @@ section! {
         matches as "match": Match = {},
         /// The service that gets the request.
         service: Name = optional,
+        /// Or: services that share the requests.
+        split: Split = optional,
         /// Or: the answer.
         respond: Respond = optional,
+        /// Or: where the client is sent.
+        redirect: Redirect = optional,
+        /// What the service sees instead of what the client sent.
+        rewrite: Rewrite = optional,
+        /// Headers that are changed on the way.
+        headers: Headers = {},
+        /// A service that gets copies of requests.
+        mirror: Mirror = optional,
         /// Who the user is, the key of stickiness: `header:NAME`, `cookie:NAME`, or `client`, its address.
         user: User = "client",
         /// How long a request may take in all. By default as the service says.
@@ -55,17 +65,12 @@ section! {
         limit: "requests are not limited per user yet: limit in the service",
         cache: "responses are not cached yet",
         files: "files are not served yet: answer with `respond`, or from a service",
-        rewrite: "paths go through as they came",
-        redirect: "redirect in a service",
-        split: "one route, one service: split by weights of backends",
-        mirror: "requests are not mirrored",
-        headers: "headers go through as they came",
         compress: "responses go through as they came",
         cors: "answer CORS in the service",
         auth: "authenticate in the service",
     } synonyms {
         timeout: "deadline", upstream: "service", backend: "service", cluster: "service", to: "service",
-        response: "respond", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
+        response: "respond", canary: "split", shadow: "mirror", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
     }
 }
 

@@ -269,6 +269,13 @@ choices! {
 }
 
 choices! {
+    "a scheme" model::Scheme {
+        "http" => Self::Http,
+        "https" => Self::Https,
+    } rather {
+        "https://": "the scheme alone: `https`",
+        "tls": "did you mean `https`?",
+    }
     "something to do when nobody is left" model::OnEmpty {
         "nodata" => Self::Nodata,
         "refused" => Self::Refused,

@@ -86,6 +86,17 @@ impl HeaderName {
     }
 }
 
+impl Word for HeaderName {
+    fn words() -> String {
+        "the name of a header such as \"x-user-id\"".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let wrong = || Wrong::new(format!("`{}` is not the name of a header", short(text)));
+        Self::of(text).ok_or_else(|| wrong().hint("letters, digits and `-`, without the colon"))
+    }
+}
+
 /// The method of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::config) struct Method(pub(in crate::config) String);

@@ -62,7 +62,7 @@ fn snapshot(listeners: &[(&str, Vec<Certificate>)]) -> Snapshot {
     let config = Config {
         listeners: listeners
             .iter()
-            .map(|(name, _)| Listener { name: (*name).into(), listen: Vec::new(), tls: None, trusted: Vec::new() })
+            .map(|(name, _)| Listener { name: (*name).into(), ..Listener::default() })
             .collect(),
         ..Config::default()
     };

@@ -15,6 +15,10 @@ table! {
         "Further tries, by the failure that they followed.";
     SPILLS: Kind::Counter, "springtide_proxy_spills_total", ["service", "datacenter"],
         "Tries that went to another datacenter than this node's, by where they went.";
+    SPLIT: Kind::Counter, "springtide_proxy_split_total", ["route", "service", "why"],
+        "Requests of routes that services share, by the service that had them and by why: user, lot or override.";
+    MIRRORED: Kind::Counter, "springtide_proxy_mirrored_total", ["route", "outcome"],
+        "Copies of requests: answered, failed, or not made because as many as may be were under way (full) or for the body.";
     CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
         "Connections of clients that are open.";
     HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],

@@ -172,8 +172,7 @@ fn config(backends: &[SocketAddr]) -> Config {
         listeners: vec![Listener {
             name: "public".into(),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
-            tls: None,
-            trusted: Vec::new(),
+            ..Listener::default()
         }],
         routes: vec![route("all", "/", Action::Forward(ServiceId::new(0)))],
         ..Config::default()
