@@ -136,6 +136,7 @@ pub(super) fn send_away(detour: &Detour, head: &Parts, peer: &Peer) -> Result<Op
 
 /// What the client speaks: with us, or with who stands before us and is believed.
 pub(super) fn scheme(headers: &HeaderMap, peer: &Peer) -> Scheme {
-    let said = headers.get(X_FORWARDED_PROTO).filter(|_| peer.trusted).map_or(peer.scheme().as_bytes(), |v| v.as_bytes());
+    let said = headers.get(X_FORWARDED_PROTO).filter(|_| peer.trusted);
+    let said = said.map_or(peer.scheme().as_bytes(), HeaderValue::as_bytes);
     if said.eq_ignore_ascii_case(b"https") { Scheme::Https } else { Scheme::Http }
 }

@@ -79,13 +79,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
     answer["listeners"] = detours(snapshot, &view, &place);
     answer["routes"] = config.routes.iter().zip(&considered).map(|(route, fate)| candidate(route, fate)).collect();
     let Some(found) = found else {
-        let allowed = view.routes.methods_allowed(&ask);
-        let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
-        answer["refused"] = if allowed.is_empty() {
-            json!({ "status": 404, "because": "no route matches" })
-        } else {
-            json!({ "status": 405, "because": "no route takes this method", "allow": allowed })
-        };
+        answer["refused"] = refused(&view, &ask);
         return answer;
     };
     let Some(route) = config.routes.get(found.route.index()) else { return answer };
@@ -112,6 +106,17 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         }
     }
     answer
+}
+
+/// How a request is refused that no route takes.
+fn refused(view: &View, ask: &Ask<'_>) -> Value {
+    let allowed = view.routes.methods_allowed(ask);
+    let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    if allowed.is_empty() {
+        json!({ "status": 404, "because": "no route matches" })
+    } else {
+        json!({ "status": 405, "because": "no route takes this method", "allow": allowed })
+    }
 }
 
 /// Which listeners send such a request elsewhere before any route is looked for; null where none has a redirect.

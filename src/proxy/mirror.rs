@@ -167,8 +167,7 @@ impl Copy {
         let (worker, sight) = (Arc::clone(&self.worker), Arc::clone(&self.sight));
         let now = worker.now();
         let snapshot = &sight.snapshot;
-        let wanted =
-            Wanted { service: self.service, local: snapshot.topology.config.node.datacenter, user: None };
+        let wanted = Wanted { service: self.service, local: snapshot.topology.config.node.datacenter, user: None };
         let choice = {
             let wits = &mut *worker.wits();
             balance::choose(snapshot, &wanted, &mut Tried::new(), &mut wits.turn, now, &mut wits.rng).ok()?
@@ -197,12 +196,7 @@ impl Copy {
         Some(status)
     }
 
-    async fn ask(
-        &self,
-        backend: BackendId,
-        until: Mono,
-        now: Mono,
-    ) -> Result<(StatusCode, HeaderMap, Line), Outcome> {
+    async fn ask(&self, backend: BackendId, until: Mono, now: Mono) -> Result<(StatusCode, HeaderMap, Line), Outcome> {
         let pool = self.sight.pool(backend);
         let refused = |no_line| match no_line {
             NoLine::Backend(outcome) => outcome,

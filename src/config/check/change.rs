@@ -131,10 +131,9 @@ fn template(said: &Said<UrlPath>, of: &PathMatch, checker: &mut Checker<'_>) {
                 let message = format!("`match` has no variable `{name}`");
                 let finding = Finding::error(Code::UnknownName, said.span, message);
                 let guess = did_you_mean(name, known.iter().copied());
-                let hint = guess.unwrap_or_else(|| match known.is_empty() {
-                    true => format!("name it there, for example `path = \"/v1/gifts/{{{name}}}\"`"),
-                    false => format!("its variables: {}", known.join(", ")),
-                });
+                let named = || format!("name it there, for example `path = \"/v1/gifts/{{{name}}}\"`");
+                let others = || format!("its variables: {}", known.join(", "));
+                let hint = guess.unwrap_or_else(|| if known.is_empty() { named() } else { others() });
                 checker.notes.push(finding.hint(hint));
             }
             _ => {}
@@ -155,7 +154,12 @@ pub(super) fn headers(said: &Said<raw::HeaderEdits>, way: Way, checker: &mut Che
     let mut set: Vec<(String, String)> = Vec::new();
     for (name, value) in names(&said.set, way, checker) {
         if set.iter().any(|(other, _)| *other == name) {
-            checker.error(Code::Duplicate, value.span, format!("header `{name}` stands twice"), "their case does not count");
+            checker.error(
+                Code::Duplicate,
+                value.span,
+                format!("header `{name}` stands twice"),
+                "their case does not count",
+            );
         }
         set.push((name, header_value(value, checker)));
     }
@@ -201,7 +205,10 @@ fn allowed(name: &str, span: Span, way: Way, checker: &mut Checker<'_>) {
     let (message, hint) = if OF_THE_HOP.contains(&name) || name.starts_with("proxy-") {
         (format!("`{name}` frames a message or belongs to one hop"), "each hop writes its own: leave it alone")
     } else if is_request && (OURS.contains(&name) || name.starts_with("x-forwarded-")) {
-        (format!("`{name}` is what this hop says of itself and of the client"), "backends get it from here: leave it alone")
+        (
+            format!("`{name}` is what this hop says of itself and of the client"),
+            "backends get it from here: leave it alone",
+        )
     } else if is_request && name == "host" {
         ("the host is not edited as a header".into(), "use `rewrite = { host = \"...\" }`")
     } else {

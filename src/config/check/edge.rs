@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Checker, change};
 use super::names::Names;
+use super::{Checker, change};
 use crate::config::diag::{Code, Finding};
 use crate::config::model::{Listener, ListenerTls};
 use crate::config::raw::{self, Root};

@@ -143,7 +143,8 @@ fn idle(root: &Root, checker: &mut Checker<'_>) {
     }
     let routed = |name: &str| {
         root.route.0.iter().any(|route| {
-            let sides = route.split.iter().flat_map(|s| &s.services).flat_map(|s| &s.entries).map(|(side, _)| &side.value);
+            let sides =
+                route.split.iter().flat_map(|s| &s.services).flat_map(|s| &s.entries).map(|(side, _)| &side.value);
             let mirror = route.mirror.iter().filter_map(|m| m.service.as_ref()).map(|s| &s.0);
             sides.chain(mirror).chain(route.service.iter().map(|s| &s.0)).any(|s| s == name)
         })

@@ -1,5 +1,7 @@
 //! Other paths and other places: what a route makes of where a request was going.
 
+use std::fmt::Write as _;
+
 use super::pattern::{Captures, Pattern};
 use crate::config::{PathChange, PathMatch, Redirect, RouteMatch, Scheme, Segment};
 
@@ -134,7 +136,7 @@ impl Detour {
             location.push_str("://");
             location.push_str(host);
             if let Some(port) = port {
-                location.push_str(&format!(":{port}"));
+                let _ = write!(location, ":{port}");
             }
         }
         // A reference with two slashes would name a host; a normalised path has none, a configured one neither.

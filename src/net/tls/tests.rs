@@ -60,10 +60,7 @@ fn load(pairs: &[(PathBuf, PathBuf)]) -> Result<Vec<Certificate>, TlsError> {
 /// A snapshot with listeners of these names, each with its certificates.
 fn snapshot(listeners: &[(&str, Vec<Certificate>)]) -> Snapshot {
     let config = Config {
-        listeners: listeners
-            .iter()
-            .map(|(name, _)| Listener { name: (*name).into(), ..Listener::default() })
-            .collect(),
+        listeners: listeners.iter().map(|(name, _)| Listener { name: (*name).into(), ..Listener::default() }).collect(),
         ..Config::default()
     };
     let assets = Assets { certificates: listeners.iter().map(|(_, c)| c.clone()).collect(), ..Assets::default() };

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Question, explain};
 use crate::base::ids::BackendId;
-use crate::config::{Action, Balance, PathMatch, Route, RouteMatch, UserKey, ValueMatch};
+use crate::config::{
+    Action, Balance, Override, PathChange, PathMatch, Redirect, Rewrite, Route, RouteMatch, Scheme, Split, UserKey,
+    ValueMatch,
+};
 use crate::decide::world::{SERVICE, routed, set_backend, set_datacenter};
 use crate::snapshot::health::BackendState;
 use crate::snapshot::{DcState, Snapshot};
@@ -86,6 +89,35 @@ fn conditions_that_are_not_met_are_named() {
     let missed = explain(&snapshot, &ask("/v1/gifts/7"));
     assert_eq!(missed["routes"][0]["query"], "v");
     assert_eq!(missed["refused"]["status"], 404);
+}
+
+#[test]
+fn redirects_rewrites_and_sides_are_told() {
+    let path = |text: &str| Some(PathChange::Prefix(text.into()));
+    let choice = Override { by: UserKey::Header("x-canary".into()), values: vec![("always".into(), 1)], from: vec![] };
+    let split = Split { sides: vec![(SERVICE, 1), (SERVICE, 0)], choice: Some(choice) };
+    let redirect =
+        Redirect { status: 308, scheme: Some(Scheme::Https), host: None, port: None, path: path("/new"), query: None };
+    let rewrite = Rewrite { path: path("/"), host: Some("gifts.internal".into()) };
+    let snapshot = routed(
+        Balance::P2c,
+        &[(1, &[1])],
+        vec![
+            Route { action: Action::Redirect(redirect), ..route("old", "www.hongbao.test", "/old", &[]) },
+            Route { rewrite, action: Action::Split(split), ..route("split", "www.hongbao.test", "/v1", &[]) },
+        ],
+    );
+    let old = explain(&snapshot, &ask("/old/x?a=b"));
+    assert_eq!(old["redirects"], json!({ "status": 308, "location": "https://www.hongbao.test/new/x?a=b" }));
+    let mut question = ask("/v1/gifts");
+    let answer = explain(&snapshot, &question);
+    assert_eq!(answer["rewritten"], json!({ "path": "/gifts", "host": "gifts.internal" }));
+    assert_eq!((&answer["split"]["because"], &answer["split"]["sides"][0]["share"]), (&json!("user"), &json!(1.0)));
+    assert_eq!(answer["pick"]["placed"], "local");
+    question.headers.push(("x-canary".into(), "always".into()));
+    assert_eq!(explain(&snapshot, &question)["split"]["because"], "override");
+    question.headers.clear();
+    assert_eq!(explain(&snapshot, &question)["split"]["because"], "lot");
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Where requests go, and what is changed of them on the way.
 
 use super::*;
-use crate::config::{
-    HeaderEdits, Mirror, Override, PathChange, Redirect, Rewrite, Scheme, Split, UserKey, ValueMatch,
-};
+use crate::config::{HeaderEdits, Mirror, Override, PathChange, Redirect, Rewrite, Scheme, Split, UserKey, ValueMatch};
 
 /// A service for each name, each on an origin that says its name, and routes to them by what they match.
 async fn sides(routes: Vec<(&'static str, RouteMatch)>) -> (Edge, Vec<Origin>) {
@@ -68,7 +66,10 @@ async fn backends_see_other_paths_hosts_and_headers() {
     config.routes = vec![
         Route {
             matches: exact("/v1/gifts/{id}"),
-            rewrite: Rewrite { path: Some(PathChange::Whole("/gift/{id}/show".into())), host: Some("gifts.internal".into()) },
+            rewrite: Rewrite {
+                path: Some(PathChange::Whole("/gift/{id}/show".into())),
+                host: Some("gifts.internal".into()),
+            },
             request_headers: HeaderEdits {
                 remove: vec!["x-secret".into()],
                 set: pairs(&[("x-env", "prod")]),
@@ -103,7 +104,10 @@ async fn backends_see_other_paths_hosts_and_headers() {
     assert_eq!(seen.headers().get_all("x-tag").iter().collect::<Vec<_>>(), ["b", "c"]);
     assert!(!seen.headers().contains_key("x-secret"));
     assert!(!answer.headers.contains_key("server"));
-    assert_eq!((&answer.headers["x-old"], &answer.headers["strict-transport-security"]), (&"2".parse().unwrap(), &"max-age=60".parse().unwrap()));
+    assert_eq!(
+        (&answer.headers["x-old"], &answer.headers["strict-transport-security"]),
+        (&"2".parse().unwrap(), &"max-age=60".parse().unwrap())
+    );
     for (path, want) in [("/api/v2/x?q", "/v2/x?q"), ("/api", "/"), ("/api/", "/"), ("/api//x/../y", "/y")] {
         caller.call(get(path)).await;
         assert_eq!(origin.request(origin.requests() - 1).uri(), want, "{path}");
@@ -129,7 +133,10 @@ async fn clients_are_sent_elsewhere() {
     let edge = Edge::new(config);
     let mut caller = edge.http1().await;
     let answer = caller.call(get("/old/7?a=b")).await;
-    assert_eq!((answer.status.as_u16(), &answer.headers["location"]), (301, &"http://new.test/new/7?a=b".parse().unwrap()));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["location"]),
+        (301, &"http://new.test/new/7?a=b".parse().unwrap())
+    );
     assert!(answer.body.is_empty());
     assert_eq!(caller.call(get("/old/7/x")).await.body, "ok");
     assert_eq!(caller.call(get("/same")).await.refusal(), (508, "loop".into()));
@@ -146,12 +153,14 @@ async fn a_listener_sends_everybody_to_https_who_is_not_there() {
     let edge = Edge::new(config);
     let mut caller = edge.http1().await;
     let answer = caller.call(get("/a//b/../c?x=y")).await;
-    assert_eq!((answer.status.as_u16(), &answer.headers["location"]), (308, &"https://example.test/a/c?x=y".parse().unwrap()));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["location"]),
+        (308, &"https://example.test/a/c?x=y".parse().unwrap())
+    );
     let mut request = get("/a");
     request.headers_mut().insert("x-forwarded-proto", "https".parse().unwrap());
     assert_eq!(caller.call(request).await.body, "ok", "a trusted hop says that the client is there");
-    let mut bad = get("/..");
-    assert_eq!(caller.call(std::mem::replace(&mut bad, get("/"))).await.status, 400);
+    assert_eq!(caller.call(get("/..")).await.status, 400);
 }
 
 #[tokio::test]
