@@ -16,12 +16,12 @@ use crate::config::{Override, Split, UserKey};
 use crate::wire::cookie;
 
 /// Seed of services' names; changing it moves users.
-const SEED: u64 = 0x7370_6c69_74;
+const SEED: u64 = 0x0073_706c_6974;
 
 /// A split, compiled.
 #[derive(Clone, Debug)]
 pub struct Sides {
-    sides: Vec<Side>,
+    list: Vec<Side>,
     total: u64,
     choice: Option<Override>,
 }
@@ -77,8 +77,8 @@ impl Sides {
             seed: hash::bytes(SEED, name(*service).as_bytes()),
             weight: *weight,
         };
-        let sides: Vec<Side> = split.sides.iter().map(side).collect();
-        Self { total: sides.iter().map(|s| u64::from(s.weight)).sum(), sides, choice: split.choice.clone() }
+        let list: Vec<Side> = split.sides.iter().map(side).collect();
+        Self { total: list.iter().map(|s| u64::from(s.weight)).sum(), list, choice: split.choice.clone() }
     }
 
     /// The side of a request from `client` with `headers`, whose user hashes to `user`. `None`: no side has a weight.
@@ -89,13 +89,13 @@ impl Sides {
             (None, Some(user)) => (self.owner(user)?, Why::User),
             (None, None) => (self.drawn(rng.below(self.total.max(1)))?, Why::Lot),
         };
-        Some(Choice { side, service: self.sides.get(side)?.service, why })
+        Some(Choice { side, service: self.list.get(side)?.service, why })
     }
 
     /// The share of each side, in the order of the split.
     pub fn shares(&self) -> impl Iterator<Item = (ServiceId, f64)> {
         let total = self.total.max(1) as f64;
-        self.sides.iter().map(move |side| (side.service, f64::from(side.weight) / total))
+        self.list.iter().map(move |side| (side.service, f64::from(side.weight) / total))
     }
 
     /// The side that the client names.
@@ -113,14 +113,14 @@ impl Sides {
     }
 
     fn owner(&self, user: u64) -> Option<usize> {
-        let weighty = self.sides.iter().enumerate().filter(|(_, side)| side.weight > 0);
+        let weighty = self.list.iter().enumerate().filter(|(_, side)| side.weight > 0);
         let scores = weighty.map(|(i, side)| (i, hash::rendezvous(side.seed, user, f64::from(side.weight))));
         scores.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
     }
 
     fn drawn(&self, lot: u64) -> Option<usize> {
         let mut upto = 0;
-        self.sides.iter().position(|side| {
+        self.list.iter().position(|side| {
             upto += u64::from(side.weight);
             lot < upto
         })

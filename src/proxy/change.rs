@@ -116,7 +116,7 @@ pub(super) fn detour_of(listener: &Listener) -> Option<Box<Detour>> {
 ///
 /// # Errors
 /// The host cannot be read, or is wanted and not there.
-pub(super) fn send_away(detour: &Detour, head: &Parts, peer: &Peer) -> Result<Option<Response<Out>>, Reason> {
+pub(super) fn send_away(detour: &Detour, head: &Parts, peer: &Peer) -> Result<Option<Box<Response<Out>>>, Reason> {
     let host = host::of(&head.uri, &head.headers, head.version).map_err(|_| Reason::BadRequest)?;
     let asked = Place {
         scheme: scheme(&head.headers, peer),
@@ -131,7 +131,7 @@ pub(super) fn send_away(detour: &Detour, head: &Parts, peer: &Peer) -> Result<Op
     *response.status_mut() = StatusCode::from_u16(detour.status()).unwrap_or(StatusCode::TEMPORARY_REDIRECT);
     let location = HeaderValue::try_from(location).map_err(|_| Reason::BadRequest)?;
     response.headers_mut().insert(LOCATION, location);
-    Ok(Some(response))
+    Ok(Some(Box::new(response)))
 }
 
 /// What the client speaks: with us, or with who stands before us and is believed.

@@ -226,7 +226,7 @@ impl Copy {
             };
             line.arm(until);
             let upload = self.source.upload().ok_or(Outcome::Cancelled)?;
-            match line.send(&ask, upload, || None).await {
+            match line.send(&ask, |_: &mut Vec<u8>| {}, upload, || None).await {
                 Ok(head) => return Ok((head.status, head.headers, Line::H1(line))),
                 // It had been closed while it was idle: nothing happened.
                 Err(LineFailure::Unsent) if was_idle => {}

@@ -177,15 +177,12 @@ fn names<'s, B: By, T: Kind, const MAX: usize>(
 ) -> Vec<(String, &'s Said<T>)> {
     let mut list = Vec::new();
     for (key, value) in &said.entries {
-        match HeaderName::of(&key.value) {
-            Some(HeaderName(name)) => {
-                allowed(&name, key.span, way, checker);
-                list.push((name, value));
-            }
-            None => {
-                let message = format!("`{}` is not the name of a header", key.value);
-                checker.error(Code::BadValue, key.span, message, "letters, digits and `-`, without the colon");
-            }
+        if let Some(HeaderName(name)) = HeaderName::of(&key.value) {
+            allowed(&name, key.span, way, checker);
+            list.push((name, value));
+        } else {
+            let message = format!("`{}` is not the name of a header", key.value);
+            checker.error(Code::BadValue, key.span, message, "letters, digits and `-`, without the colon");
         }
     }
     list

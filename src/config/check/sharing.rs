@@ -44,13 +44,12 @@ fn choose(
             checker.error(Code::BadValue, value.span, format!("`{}` cannot be a value", value.value), hint);
         }
         let index = work.resolve(&name.0, name.span, checker)?;
-        match sides.iter().position(|(service, _)| service.index() == index) {
-            Some(side) => values.push((value.value.clone(), side)),
-            None => {
-                let finding =
-                    Finding::error(Code::UnknownName, name.span, format!("`{}` is no side of this split", name.0));
-                checker.notes.push(finding.hint("name it in `services`, with weight 0 if only this value leads there"));
-            }
+        if let Some(side) = sides.iter().position(|(service, _)| service.index() == index) {
+            values.push((value.value.clone(), side));
+        } else {
+            let message = format!("`{}` is no side of this split", name.0);
+            let finding = Finding::error(Code::UnknownName, name.span, message);
+            checker.notes.push(finding.hint("name it in `services`, with weight 0 if only this value leads there"));
         }
     }
     if values.is_empty() && said.clean && list.entries.is_empty() {
