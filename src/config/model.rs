@@ -19,7 +19,7 @@ mod change;
 mod routing;
 mod sharing;
 
-pub use balancing::{Limits, Seat, Session};
+pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 pub use sharing::{Mirror, Override, Split};

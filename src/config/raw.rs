@@ -10,16 +10,18 @@ use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
 use super::words::{
-    AllDown, Alpn, DomainName, Drain, File, Host, Ip, Listen, Name, Peer, Prefix, Rate, Share, Statuses, Text, Time,
-    UrlPath,
+    AllDown, Alpn, DomainName, Drain, File, Host, Ip, Listen, Name, Peer, Prefix, Rate, Seat, Share, Statuses, Text,
+    Time, UrlPath,
 };
 
+mod balancing;
 mod change;
 mod guarding;
 mod routing;
 mod sharing;
 mod transports;
 
+pub(super) use balancing::Limits;
 pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use routing::{ByHeader, Like, Match, Route};
@@ -200,6 +202,11 @@ section! {
         deadline: Time<1, HOUR> = "5s",
         /// When a request is tried again.
         retry: Retry = {},
+        /// How much of it may be under way at a time.
+        limits: Limits = {},
+        /// Clients stay at the backend that answered them, by `cookie:NAME` or `header:NAME`: it is set with a response, and
+        /// honoured while that backend is used or drained. Without it they don't.
+        session: Seat = optional,
         /// How long a backend that returned takes from 10 % to its full weight.
         slow_start: Time<0, HOUR> = "10s",
         /// Below this share of usable weight within one datacenter, health is ignored there. `0%` is never.
@@ -216,11 +223,11 @@ section! {
         queue: "requests are not queued yet: set `deadline`",
         concurrency: "concurrency is not limited yet: set `deadline` and `retry.budget`",
         cache: "responses are not cached yet",
-        circuit_breaker: "`passive` ejects what fails",
+        circuit_breaker: "`passive` ejects what fails, and `limits` bound what is under way",
     } synonyms {
         timeout: "deadline", servers: "backends", endpoints: "backends", targets: "backends", upstreams: "backends",
         health: "probe", health_check: "probe", check: "probe", retries: "retry", lb: "balance", policy: "balance",
-        outlier: "passive",
+        outlier: "passive", sticky: "session", persistence: "session", circuit_breakers: "limits",
     }
 }
 
@@ -325,8 +332,9 @@ section! {
         budget: Share = "20%",
         /// Longest wait for the head of a response in one try that can be repeated. By default from observed latency.
         per_try: Time<1, HOUR> = optional,
-    } later {
-        hedge: "requests are not hedged",
+        /// Second requests beside slow first ones, as a share of the requests of routes with `hedge`, with a floor of one a
+        /// second.
+        hedge_budget: Share = "2%",
     } synonyms {
         attempts: "tries", max: "tries", count: "tries", timeout: "per_try",
     }

@@ -68,7 +68,7 @@ fn run(mut world: Snapshot, fault: Fault, seed: u64) -> Report {
     let ends = begins + AFTER;
     let policy = world.topology.service(SERVICE).retry.clone();
     let limit = world.topology.service(SERVICE).deadline;
-    let wanted = Wanted { service: SERVICE, local: Some(DatacenterId::new(0)), user: None };
+    let wanted = Wanted { service: SERVICE, local: Some(DatacenterId::new(0)), user: None, seat: None };
     let (mut turn, mut rng, mut budgets) = (Turn::new(), Rng::seeded(seed), Budgets::default());
     let mut queue = BinaryHeap::from([Reverse((BEGIN, 0, Event::Arrival))]);
     queue.push(Reverse((begins + fault.noticed_after, 1, Event::Noticed)));

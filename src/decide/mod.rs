@@ -4,6 +4,7 @@ pub mod balance;
 pub mod deadline;
 pub mod eject;
 pub mod guard;
+pub mod hedge;
 pub mod movement;
 pub mod near;
 pub mod orders;

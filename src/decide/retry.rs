@@ -18,8 +18,9 @@ use crate::snapshot::load::Outcome;
 const PAUSE_STEP: Duration = Duration::from_millis(25);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// Shortest per-try timeout that is derived from latency: below it, a scheduler's hiccup would count as a failure.
-const PER_TRY_MIN: Duration = Duration::from_millis(100);
+/// Shortest per-try timeout that is derived from latency: below it, a scheduler's hiccup would count as a failure; and with
+/// the try that follows, a request that met a silent backend stays below 100 ms.
+const PER_TRY_MIN: Duration = Duration::from_millis(75);
 /// So many times its average latency may a try take.
 const PER_TRY_FACTOR: f64 = 6.0;
 /// A retry needs at least this much time.
@@ -45,12 +46,14 @@ pub enum Failure {
     Status(u16),
     /// A response that says the backend has too much to do: see [`is_pressure`].
     Overload,
+    /// A limit of ours stood in the way: nobody was asked, so another backend is at once, and that is no retry.
+    Full,
 }
 
 impl Failure {
     /// Whether the request provably was not acted on.
     pub const fn is_unsent(self) -> bool {
-        matches!(self, Self::Connect | Self::Unprocessed)
+        matches!(self, Self::Connect | Self::Unprocessed | Self::Full)
     }
 }
 
@@ -186,7 +189,12 @@ pub struct Budget {
 impl Budget {
     /// The budget of one of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        let allowance = FLOOR_PER_S * SLOTS as f64 * 1_000.0 / workers.max(1) as f64;
+        Self::with_floor(FLOOR_PER_S, workers)
+    }
+
+    /// The same with an allowance of so many a second over all workers.
+    pub fn with_floor(per_s: f64, workers: usize) -> Self {
+        let allowance = per_s * SLOTS as f64 * 1_000.0 / workers.max(1) as f64;
         Self { slots: [0; SLOTS], second: 0, allowance: allowance as i64 }
     }
 

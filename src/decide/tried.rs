@@ -19,10 +19,14 @@ pub struct Try {
     pub outcome: Outcome,
 }
 
+/// So many backends whose limits stand in the way, and a request gives up (ours): it has waited for none of them.
+const PASSES: usize = 16;
+
 /// The tries of one request, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     tries: SmallVec<[Try; 4]>,
+    passed: SmallVec<[BackendId; 4]>,
     exhausted: SmallVec<[DatacenterId; 4]>,
 }
 
@@ -35,6 +39,17 @@ impl Tried {
     /// Notes a try that has failed.
     pub fn note(&mut self, backend: BackendId, datacenter: DatacenterId, outcome: Outcome) {
         self.tries.push(Try { backend, datacenter, outcome });
+    }
+
+    /// Notes that `backend` is full: it is asked no more. False where that has happened too often.
+    pub fn pass(&mut self, backend: BackendId) -> bool {
+        self.passed.push(backend);
+        self.passed.len() < PASSES
+    }
+
+    /// Whether `backend` was full.
+    pub fn is_passed(&self, backend: BackendId) -> bool {
+        self.passed.contains(&backend)
     }
 
     /// Notes that there is nobody to ask in `datacenter`.
@@ -52,6 +67,11 @@ impl Tried {
     /// Whether nothing has failed yet.
     pub fn is_empty(&self) -> bool {
         self.tries.is_empty()
+    }
+
+    /// Whether nobody was asked yet, or would have been.
+    pub fn is_untouched(&self) -> bool {
+        self.tries.is_empty() && self.passed.is_empty()
     }
 
     /// Whether `backend` was tried.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
+use super::session;
 use super::view::View;
 use crate::base::entropy::Rng;
 use crate::base::hash;
@@ -258,7 +259,8 @@ fn forward(
     answer["user"] = json!({ "key": key, "hash": user.map(|hash| format!("{hash:016x}")) });
     answer["service"] = json!({ "name": policy.name, "class": policy.class, "balance": policy.balance });
     let local = snapshot.topology.config.node.datacenter;
-    let wanted = Wanted { service, local, user };
+    let seat = policy.session.as_ref().and_then(|session| session::read(session, &asked.headers));
+    let wanted = Wanted { service, local, user, seat };
     answer["datacenters"] = datacenters(snapshot, &wanted);
     let draws = draw(snapshot, &wanted);
     answer["backends"] = backends(snapshot, &wanted, &draws);

@@ -16,9 +16,11 @@ use http_body::Body as _;
 use super::Caller;
 use super::download::{self, Line, Out};
 use super::h1::tunnel;
+use super::limit::Retrying;
 use super::pool::h1::{Ask, Failure as LineFailure};
 use super::pool::{NoLine, Pool};
 use super::reply::Reason;
+use super::session;
 use super::stages::X_REQUEST_ID;
 use super::tally::{Entry, Try};
 use super::upload::{Inbound, Progress, STALL, Source, Upload};
@@ -35,6 +37,8 @@ use crate::snapshot::load::Outcome;
 use crate::wire::h1::write;
 use crate::wire::head::{self, Marks, Upgrade, Way};
 use crate::wire::{forwarded, host};
+
+mod hedge;
 
 /// How long connecting may take, TLS and all, within this node's datacenter and to another one (EDGE 3h has 100 ms and
 /// 500 ms for TCP alone; below 1 s each means that the first SYN has to be answered).
@@ -60,6 +64,7 @@ pub(super) async fn forward(
     let deadline = deadline::deadline(route.deadline, spec.deadline, asked);
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
+    let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
     let is_upgrading = marks.has(Marks::UPGRADE)
@@ -89,8 +94,24 @@ pub(super) async fn forward(
         mirror.copy(worker, sight, head, &source);
     }
     let until = began + deadline.budget;
-    let mut errand =
-        Errand { worker, sight, service, head, hop, is_nameless, source, deadline, until, is_repeatable, is_upgrading };
+    // Whom a nameless request asks, it names.
+    let is_hedged = !is_nameless && hedge::may(route, spec, &head.method, &source, is_upgrading);
+    let mut errand = Errand {
+        worker,
+        sight,
+        service,
+        head,
+        hop,
+        is_nameless,
+        source,
+        deadline,
+        until,
+        is_repeatable,
+        is_upgrading,
+        is_hedged,
+        seat,
+        retrying: None,
+    };
     let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
     answered
@@ -180,9 +201,16 @@ struct Errand<'a> {
     until: Mono,
     is_repeatable: bool,
     is_upgrading: bool,
+    /// A second backend may be asked beside one that is slow.
+    is_hedged: bool,
+    /// Where the client says that it was answered before.
+    seat: Option<u64>,
+    /// Held while a retry waits for an answer.
+    retrying: Option<Retrying>,
 }
 
 /// Where a try goes.
+#[derive(Clone, Copy)]
 struct Leg<'a> {
     backend: BackendId,
     datacenter: DatacenterId,
@@ -218,6 +246,7 @@ impl From<NoLine> for Fault {
     fn from(no_line: NoLine) -> Self {
         match no_line {
             NoLine::Backend(outcome) => Self::of_backend(Reason::Unreachable, outcome, Failure::Connect),
+            NoLine::Full => Self { reason: Reason::Busy, outcome: Outcome::Cancelled, failure: Some(Failure::Full) },
             NoLine::Exhausted => Self::of_others(Reason::Busy),
             NoLine::Misconfigured => Self::of_others(Reason::Internal),
         }
@@ -235,7 +264,8 @@ impl<'a> Errand<'a> {
 
     /// `began`: when the clock of the deadline was started.
     async fn run(&mut self, entry: &mut Entry, user: Option<u64>, began: Mono) -> Result<Response<Out>, Reason> {
-        let wanted = Wanted { service: self.service, local: self.sight.snapshot.topology.config.node.datacenter, user };
+        let local = self.sight.snapshot.topology.config.node.datacenter;
+        let wanted = Wanted { service: self.service, local, user, seat: self.seat };
         let mut tried = Tried::new();
         let (mut last, mut now) = (None, began);
         loop {
@@ -249,8 +279,11 @@ impl<'a> Errand<'a> {
             }
             entry.tries += 1;
             entry.backend = Some(leg.backend);
-            let mut attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
-            let fault = match self.attempt(&leg, entry, now).await {
+            let asked = self.ask(entry, leg, &wanted, &mut tried, now).await;
+            let hedge::Asked { leg, mut attempt, answer, was_hedged } = asked;
+            entry.tries += u32::from(was_hedged);
+            entry.backend = Some(leg.backend);
+            let fault = match answer {
                 Ok((response, line)) => {
                     now = self.worker.now();
                     entry.seen = now;
@@ -270,6 +303,9 @@ impl<'a> Errand<'a> {
                                 head::strip(&mut head.headers, Way::Response, false);
                                 // The version is ours, not the backend's (RFC 9110 section 2.5).
                                 head.version = Version::HTTP_11;
+                                if failure.is_none() {
+                                    self.seat_at(&leg, entry, &mut head.headers);
+                                }
                                 return Ok(Response::from_parts(head, body));
                             }
                         },
@@ -284,7 +320,7 @@ impl<'a> Errand<'a> {
             now = self.worker.now();
             attempt.fail(fault.outcome, now);
             let Some(failure) = fault.failure else { return Err(fault.reason) };
-            let reason = if self.is_home() { Reason::HomeDown } else { fault.reason };
+            let reason = if self.is_home() && failure != Failure::Full { Reason::HomeDown } else { fault.reason };
             if !self.may_retry(&leg, failure, fault.outcome, &mut tried, now) {
                 return Err(reason);
             }
@@ -293,12 +329,37 @@ impl<'a> Errand<'a> {
         }
     }
 
+    /// One try at `leg`; where the route says so, perhaps with a second one beside it.
+    async fn ask(
+        &mut self,
+        entry: &Entry,
+        leg: Leg<'a>,
+        wanted: &Wanted,
+        tried: &mut Tried,
+        now: Mono,
+    ) -> hedge::Asked<'a> {
+        let attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
+        if self.is_nameless {
+            // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
+            let address = self.sight.snapshot.topology.backend(leg.backend).spec.address.to_string();
+            self.head.headers.insert(HOST, HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")));
+        }
+        if self.hop == Hop::InFields || entry.marks.has(Marks::GRPC_TIMEOUT) {
+            deadline::pass_on(&mut self.head.headers, self.until.since(now));
+        }
+        if self.is_hedged {
+            return Box::pin(hedge::race(self, entry, leg, attempt, wanted, tried, now)).await;
+        }
+        let answer = self.attempt(&leg, entry, now).await;
+        hedge::Asked { leg, attempt, answer, was_hedged: false }
+    }
+
     /// Where the next try goes.
     fn choose(&self, wanted: &Wanted, tried: &mut Tried, now: Mono) -> Result<Leg<'a>, Reason> {
         let (sight, snapshot) = (self.sight, &self.sight.snapshot);
         let policy = &self.spec().retry;
         let wits = &mut *self.worker.wits();
-        if tried.is_empty() {
+        if tried.is_untouched() {
             wits.budgets.of(snapshot.topology.serial, self.service, self.worker.workers).earn(policy.budget, now);
         }
         let choice = balance::choose(snapshot, wanted, tried, &mut wits.turn, now, &mut wits.rng);
@@ -306,6 +367,10 @@ impl<'a> Errand<'a> {
             NoChoice::NoBackend => Reason::NoBackend,
             NoChoice::HomeDown(_) => Reason::HomeDown,
             NoChoice::NoUser => Reason::NoUser,
+            NoChoice::Full => {
+                sight.kit(self.service).limited.refused();
+                Reason::Busy
+            }
         })?;
         let is_local = wanted.local.is_none_or(|local| local == choice.datacenter);
         if !is_local {
@@ -324,7 +389,10 @@ impl<'a> Errand<'a> {
     }
 
     /// Whether a failed try is followed by another; if so, it is paid for.
-    fn may_retry(&self, leg: &Leg<'_>, failure: Failure, outcome: Outcome, tried: &mut Tried, now: Mono) -> bool {
+    fn may_retry(&mut self, leg: &Leg<'_>, failure: Failure, outcome: Outcome, tried: &mut Tried, now: Mono) -> bool {
+        if failure == Failure::Full {
+            return tried.pass(leg.backend);
+        }
         tried.note(leg.backend, leg.datacenter, outcome);
         let remaining = self.until.since(now);
         let case = Case {
@@ -339,8 +407,22 @@ impl<'a> Errand<'a> {
         if retry::judge(&self.spec().retry, &case).is_err() {
             return false;
         }
-        let serial = self.sight.snapshot.topology.serial;
-        self.worker.wits().budgets.of(serial, self.service, self.worker.workers).spend(now)
+        self.retrying = None;
+        let (serial, limit) = (self.sight.snapshot.topology.serial, self.spec().limits.retries);
+        let retrying = Retrying::begin(self.sight, self.service, limit, self.worker.workers);
+        let is_paid =
+            |_: &Retrying| self.worker.wits().budgets.of(serial, self.service, self.worker.workers).spend(now);
+        self.retrying = retrying.filter(is_paid);
+        self.retrying.is_some()
+    }
+
+    /// Tells the client whose answer this is, where it is to come back there and does not know it.
+    fn seat_at(&self, leg: &Leg<'_>, entry: &Entry, headers: &mut http::HeaderMap) {
+        let Some(session) = &self.spec().session else { return };
+        let seat = self.sight.snapshot.topology.backend(leg.backend).seat;
+        if self.seat != Some(seat) {
+            session::write(session, seat, entry.client.peer.tls, headers);
+        }
     }
 
     async fn pause(&self, is_same_datacenter: bool, retries_before: u32, now: Mono) {
@@ -352,16 +434,8 @@ impl<'a> Errand<'a> {
     }
 
     /// One try: a connection, the request, the head of the response.
-    async fn attempt(&mut self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
+    async fn attempt(&self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
         let left = self.until.since(now);
-        if self.is_nameless {
-            // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
-            let address = self.sight.snapshot.topology.backend(leg.backend).spec.address.to_string();
-            self.head.headers.insert(HOST, HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")));
-        }
-        if self.hop == Hop::InFields || entry.marks.has(Marks::GRPC_TIMEOUT) {
-            deadline::pass_on(&mut self.head.headers, left);
-        }
         // Boxed is what hardly any request needs, so that none keeps room for it.
         if leg.pool.is_h2() && !self.is_upgrading {
             return Box::pin(self.over_stream(leg, now)).await;

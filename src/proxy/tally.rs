@@ -57,6 +57,14 @@ impl Try {
         self.report(outcome, took, now);
     }
 
+    /// Is given up because another try was faster.
+    pub(super) fn outrun(mut self, now: Mono) {
+        self.is_open = false;
+        let backend = self.sight.snapshot.topology.backend(self.backend);
+        backend.load.outrun(now.since(self.began), now);
+        self.sight.kit(backend.service).tried(Outcome::Cancelled);
+    }
+
     /// Ends as a failure, before or after the head.
     pub(super) fn fail(mut self, outcome: Outcome, now: Mono) {
         let took = now.since(self.began);

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use super::admit::Handshakes;
 use super::download::Out;
 use super::drain::Open;
+use super::limit::Limited;
 use super::meter::{Count, Spread};
-use super::pool::{Key, Pool};
+use super::pool::{Gate, Key, Pool};
 use super::reply::{REASONS, Reason};
 use super::{Stages, view};
 use crate::base::clock::{Clock, Mono, SystemClock};
@@ -26,6 +27,7 @@ use crate::base::entropy::Rng;
 use crate::base::ids::{BackendId, DatacenterId, RouteId, ServiceId};
 use crate::config::{Action, Route};
 use crate::decide::balance::Turn;
+use crate::decide::hedge::Hedges;
 use crate::decide::retry::{Budgets, Failure};
 use crate::decide::split::{Choice, Why};
 use crate::net::stage::Stage;
@@ -57,6 +59,7 @@ pub(super) struct Wits {
     pub(super) rng: Rng,
     pub(super) turn: Turn,
     pub(super) budgets: Budgets,
+    pub(super) hedges: Hedges,
 }
 
 /// Handles of metrics that depend on nothing.
@@ -149,6 +152,9 @@ pub(super) struct ServiceKit {
     pub(super) retries: [Count; FAILURES.len()],
     /// By datacenter.
     pub(super) spills: Vec<Count>,
+    pub(super) limited: Limited,
+    /// Of hedges: how many were sent, won, and not paid for.
+    pub(super) hedges: [Counter; 3],
 }
 
 /// Every outcome with its label.
@@ -163,7 +169,7 @@ const OUTCOMES: [(Outcome, &str); 7] = [
 ];
 
 /// Every kind of failure that is followed by another try.
-const FAILURES: [&str; 6] = ["connect", "unprocessed", "reset", "timeout", "status", "overload"];
+const FAILURES: [&str; 7] = ["connect", "unprocessed", "reset", "timeout", "status", "overload", "full"];
 
 impl ServiceKit {
     /// Counts the end of a try.
@@ -182,6 +188,7 @@ impl ServiceKit {
             Failure::Timeout => 3,
             Failure::Status(_) => 4,
             Failure::Overload => 5,
+            Failure::Full => 6,
         };
         if let Some(count) = self.retries.get(index) {
             count.one();
@@ -221,7 +228,12 @@ impl Worker {
                 handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
                 reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
             },
-            wits: Mutex::new(Wits { rng: Rng::from_os(), turn: Turn::new(), budgets: Budgets::default() }),
+            wits: Mutex::new(Wits {
+                rng: Rng::from_os(),
+                turn: Turn::new(),
+                budgets: Budgets::default(),
+                hedges: Hedges::default(),
+            }),
             sight: Mutex::new(Arc::new(sight)),
             generation,
             zero,
@@ -319,12 +331,13 @@ impl Fixture {
             };
             let transport = view.transport(backend.service).clone();
             if let Some(pool) = kept.remove(&key) {
-                pool.retarget(transport);
+                pool.retarget(transport, &service.limits);
                 return Arc::clone(pool);
             }
             let (hits, dials) =
                 (names::POOL_HITS.counter(&[&service.name]), names::POOL_DIALS.counter(&[&service.name]));
-            Arc::new(Pool::new(key, transport, Count::new(hits), Count::new(dials)))
+            let gate = Gate::new(Arc::clone(&backend.load), &service.name, &service.limits);
+            Arc::new(Pool::new(key, transport, gate, Count::new(hits), Count::new(dials)))
         };
         let pools = topology.backends.iter().map(pool_of).collect();
         // What is left belongs to backends that are gone.
@@ -340,6 +353,8 @@ impl Fixture {
                 .iter()
                 .map(|dc| Count::new(names::SPILLS.counter(&[&service.name, &dc.name])))
                 .collect(),
+            limited: Limited::new(&service.name),
+            hedges: ["sent", "won", "denied"].map(|what| names::HEDGES.counter(&[&service.name, what])),
         });
         let routes = config.routes.iter().map(|route| RouteKit {
             requests: ["1xx", "2xx", "3xx", "4xx", "5xx"]

@@ -41,6 +41,10 @@ const TAU: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Load {
     in_flight: AtomicU32,
+    /// Connections that are open or being made, and how many wait for one to be made; by all workers.
+    pub connections: AtomicU32,
+    /// See [`Load::connections`].
+    pub pending: AtomicU32,
     ewma_ns: AtomicU64,
     ewma_at: AtomicU64,
     outcomes: [AtomicU32; OUTCOMES],
@@ -53,6 +57,8 @@ impl Default for Load {
     fn default() -> Self {
         Self {
             in_flight: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
+            pending: AtomicU32::new(0),
             ewma_ns: AtomicU64::new(DEFAULT_RTT.as_nanos() as u64),
             ewma_at: AtomicU64::new(0),
             outcomes: Default::default(),
@@ -135,6 +141,16 @@ impl Load {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latency[bucket(us)].fetch_add(1, Relaxed);
         self.observe(u64::try_from(seen.as_nanos()).unwrap_or(u64::MAX), now);
+    }
+
+    /// A try is given up after `took` because another one was faster. It says nothing of failure, but it did take that long
+    /// at the least: who is always outrun is slow.
+    pub fn outrun(&self, took: Duration, now: Mono) {
+        self.end(Outcome::Cancelled, took, Duration::ZERO, now);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        if took as f64 > self.latency_ns(now) {
+            self.observe(took, now);
+        }
     }
 
     /// The latency that the balancer reckons with, in nanoseconds: decayed to `now`, so that a penalised backend recovers
@@ -250,6 +266,22 @@ mod tests {
         let second = load.take();
         assert_eq!((second.total(), second.streak_failures, second.p90_us), (0, 2, 0));
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn who_is_outrun_was_at_least_so_slow() {
+        let load = Load::default();
+        let now = Mono::from_millis(5_000);
+        load.begin();
+        load.end(Outcome::Ok, 2 * MS, MS, now);
+        load.begin();
+        load.outrun(20 * MS, now);
+        assert!((19.9e6..20.1e6).contains(&load.latency_ns(now)));
+        load.begin();
+        load.outrun(MS, now);
+        assert!(load.latency_ns(now) > 19.9e6, "a lower bound does not make it faster");
+        let sample = load.take();
+        assert_eq!((sample.total(), sample.failures(), load.in_flight()), (1, 0, 0), "and it is no failure");
     }
 
     #[test]

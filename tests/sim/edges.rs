@@ -67,7 +67,7 @@ impl Edge {
         now: Mono,
         truth: impl Fn(BackendId) -> Truth,
     ) -> Result<Vec<BackendId>, NoChoice> {
-        let wanted = Wanted { service, local: self.local, user: Some(self.rng.next_u64()) };
+        let wanted = Wanted { service, local: self.local, user: Some(self.rng.next_u64()), seat: None };
         let mut tried = Tried::new();
         let mut asked = Vec::new();
         for _ in 0..3 {

@@ -10,7 +10,7 @@ use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
 use crate::config::kinds::Or;
 use crate::config::model::{
-    BackendSpec, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, UpstreamTls,
+    BackendSpec, Balance, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, Session, UpstreamTls,
 };
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
@@ -69,14 +69,32 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
         passive: passive(&said.passive, checker),
         deadline: said.deadline.0,
         retry,
-        limits: Limits::default(),
-        session: None,
+        limits: limits(&said.limits),
+        session: session(said, checker),
         slow_start: said.slow_start.0,
         panic_below: said.panic_below.0,
         protocol: said.protocol.value,
         tls,
         backends,
     }
+}
+
+fn limits(said: &raw::Limits) -> Limits {
+    Limits {
+        requests: said.requests.0,
+        connections: said.connections.0,
+        pending: said.pending.0,
+        retries: said.retries.0,
+    }
+}
+
+fn session(said: &raw::Service, checker: &mut Checker<'_>) -> Option<Session> {
+    let session = said.session.as_ref()?;
+    if said.balance.value == Balance::UserHome {
+        let message = "a user's home is where the user's requests go, whatever a session says";
+        checker.error(Code::Conflict, session.span, message, "leave `session` out");
+    }
+    Some(session.0.clone())
 }
 
 fn upstream_tls(said: &Said<raw::UpstreamTls>, checker: &mut Checker<'_>) -> Option<UpstreamTls> {
@@ -102,7 +120,7 @@ fn retry(said: &raw::Service, checker: &mut Checker<'_>) -> Retry {
         tries: retry.tries.0,
         budget: retry.budget.0,
         per_try: retry.per_try.as_ref().map(|t| t.0),
-        ..Retry::default()
+        hedge_budget: retry.hedge_budget.0,
     }
 }
 

@@ -59,7 +59,7 @@ fn route(
         user: said.user.0.clone(),
         deadline: said.deadline.as_ref().map(|d| d.0),
         retry_keyed: said.retry_keyed.0,
-        hedge: false,
+        hedge: said.hedge.0,
         max_body: said.max_body.0,
     }
 }
@@ -139,6 +139,10 @@ fn fits(said: &Said<raw::Route>, service: &Service, checker: &mut Checker<'_>) {
         let span = if said.user.written { said.user.span } else { said.service.as_ref().map_or(said.span, |s| s.span) };
         let hint = "add `user = \"header:x-user-id\"` or `user = \"cookie:NAME\"`: an address is nobody's identity";
         checker.error(Code::Conflict, span, message, hint);
+    }
+    if said.hedge.0 && service.balance == Balance::UserHome {
+        let message = format!("service `{}` has one home for each user: nobody else can be asked", service.name);
+        checker.error(Code::Conflict, said.hedge.span, message, "leave `hedge` out");
     }
     if let (Some(deadline), Some(per_try)) = (&said.deadline, service.retry.per_try)
         && per_try > deadline.0

@@ -1,7 +1,5 @@
 //! What bounds a service's work, and what binds a client to one of its backends.
 
-use std::time::Duration;
-
 /// How much of a service may be under way at a time, as this node counts it over all its workers. Where a limit stands in the
 /// way at one backend, another one is asked; only where it does so at all of them is a request refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,25 +20,12 @@ impl Default for Limits {
     }
 }
 
-/// How a client that was answered by a backend comes to that backend again.
+/// How a client that was answered by a backend comes to that backend again: what carries the backend's seat to the client and
+/// back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// What carries the backend's seat to the client and back.
-    pub seat: Seat,
-}
-
-/// What carries a seat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seat {
-    /// A cookie.
-    Cookie {
-        /// Its name.
-        name: String,
-        /// How long a browser keeps it. `None`: until it is closed.
-        lifetime: Option<Duration>,
-        /// Whether it is for HTTPS alone.
-        secure: bool,
-    },
+pub enum Session {
+    /// A cookie of this name.
+    Cookie(String),
     /// A header of requests and responses, lower case.
     Header(String),
 }

@@ -59,6 +59,9 @@ section! {
         deadline: Time<1, HOUR> = optional,
         /// Whether a request with an `Idempotency-Key` header may be tried again, whatever its method.
         retry_keyed: Flag = true,
+        /// Whether a GET or HEAD without a body that takes longer than 95 % of them do is asked of a second backend too: the
+        /// first answer counts. Bounded by the service's `retry.hedge_budget`.
+        hedge: Flag = false,
         /// Longest request body.
         max_body: Size = "1MiB",
     } later {

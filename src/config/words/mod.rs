@@ -17,7 +17,7 @@ mod request;
 
 pub(super) use address::{DomainName, Host, Ip, Listen, Peer, Prefix};
 pub(super) use quantity::{Rate, Sampling, Share, Size, Time};
-pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Statuses, UrlPath, User};
+pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Seat, Statuses, UrlPath, User};
 
 /// Why a word was refused.
 pub(super) struct Wrong {

@@ -195,6 +195,25 @@ impl Word for User {
     }
 }
 
+/// What carries a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Seat(pub(in crate::config) model::Session);
+
+impl Word for Seat {
+    fn words() -> String {
+        "what carries the session: \"cookie:NAME\" or \"header:NAME\"".into()
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match User::parse(text) {
+            Ok(User(model::UserKey::Cookie(name))) => Ok(Self(model::Session::Cookie(name))),
+            Ok(User(model::UserKey::Header(name))) => Ok(Self(model::Session::Header(name))),
+            _ => Err(Wrong::new(format!("`{}` does not say what carries the session", short(text)))
+                .hint("for example \"cookie:seat\"; `balance = \"maglev\"` is sticky by user without one")),
+        }
+    }
+}
+
 /// An ALPN id.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Alpn(pub(in crate::config) String);

@@ -7,6 +7,7 @@
 pub mod least;
 pub mod maglev;
 pub mod p2c;
+mod session;
 pub mod user;
 pub mod wrr;
 
@@ -51,6 +52,8 @@ pub enum Reason {
     UserJump,
     /// The user's data is there.
     Home,
+    /// The client stays with it.
+    Session,
     /// Half-open: a trial.
     Trial,
 }
@@ -68,6 +71,7 @@ impl Reason {
             Self::UserHash => "user-hash",
             Self::UserJump => "user-jump",
             Self::Home => "home",
+            Self::Session => "session",
             Self::Trial => "trial",
         }
     }
@@ -123,6 +127,8 @@ pub struct Wanted {
     pub local: Option<DatacenterId>,
     /// The user's hash ([`user::hash_of`]), where there is a user.
     pub user: Option<u64>,
+    /// The seat of the backend that answered this client before, where the client says so.
+    pub seat: Option<u64>,
 }
 
 /// Where a try goes, and why.
@@ -153,6 +159,8 @@ pub enum NoChoice {
     HomeDown(BackendId),
     /// The service keeps users' data at their homes, and the request names no user.
     NoUser,
+    /// Whoever may be asked has as much as the service's limits allow.
+    Full,
 }
 
 impl NoChoice {
@@ -162,6 +170,7 @@ impl NoChoice {
             Self::NoBackend => "no-backend",
             Self::HomeDown(_) => "home-down",
             Self::NoUser => "no-user",
+            Self::Full => "full",
         }
     }
 }
@@ -192,7 +201,10 @@ pub fn choose(
     rng: &mut Rng,
 ) -> Result<Choice, NoChoice> {
     if snapshot.topology.service(wanted.service).balance == Balance::UserHome {
-        return go_home(snapshot, wanted, now);
+        return go_home(snapshot, wanted, tried, now);
+    }
+    if let Some(kept) = session::keep(snapshot, wanted, tried, now) {
+        return Ok(kept);
     }
     for _ in 0..=snapshot.topology.config.datacenters.len() {
         let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried, now) else {
@@ -205,14 +217,29 @@ pub fn choose(
             None => tried.exhaust(datacenter),
         }
     }
-    Err(NoChoice::NoBackend)
+    let somebody = snapshot.topology.members_anywhere(wanted.service).any(|id| is_closed(snapshot, id, tried));
+    Err(if somebody { NoChoice::Full } else { NoChoice::NoBackend })
 }
 
-fn go_home(snapshot: &Snapshot, wanted: &Wanted, now: Mono) -> Result<Choice, NoChoice> {
+/// Whether as many requests are under way at a backend as its service's limits allow.
+fn is_full(snapshot: &Snapshot, id: BackendId) -> bool {
+    let backend = snapshot.topology.backend(id);
+    backend.load.in_flight() >= snapshot.topology.service(backend.service).limits.requests
+}
+
+/// Whether a limit keeps a request from a backend: that of requests, or one that it has met there before.
+fn is_closed(snapshot: &Snapshot, id: BackendId, tried: &Tried) -> bool {
+    is_full(snapshot, id) || tried.is_passed(id)
+}
+
+fn go_home(snapshot: &Snapshot, wanted: &Wanted, tried: &Tried, now: Mono) -> Result<Choice, NoChoice> {
     let user = wanted.user.ok_or(NoChoice::NoUser)?;
     let backend = user::home(snapshot, wanted.service, user).ok_or(NoChoice::NoBackend)?;
     if user::is_home_down(snapshot, backend) {
         return Err(NoChoice::HomeDown(backend));
+    }
+    if is_closed(snapshot, backend, tried) {
+        return Err(NoChoice::Full);
     }
     let datacenter = snapshot.topology.backend(backend).spec.datacenter;
     let placed = if Some(datacenter) == wanted.local { place::Reason::Local } else { place::Reason::Home };
@@ -273,6 +300,7 @@ pub fn excluded(snapshot: &Snapshot, id: BackendId) -> Option<&'static str> {
         _ if ignores_health => None,
         state if !state.usable() => Some(state.as_str()),
         BackendState::HalfOpen if backend.load.in_flight() > 0 => Some("half-open and busy with its trial"),
+        _ if is_full(snapshot, id) => Some("as many requests as `limits` allow"),
         _ if health.weight == 0 => Some("weight 0"),
         _ => None,
     }
@@ -301,10 +329,15 @@ fn gather<'a>(
     let mut trials = SmallVec::new();
     let mut fresh = Candidates::new();
     let mut again = Candidates::new();
+    let (mut somebody_is_full, most) = (false, topology.service(service).limits.requests);
     if !row.panic {
         for &id in topology.members(service, dc) {
             let (health, backend) = (snapshot.backend(id), topology.backend(id));
             if !health.state.usable() || health.weight == 0 {
+                continue;
+            }
+            if backend.load.in_flight() >= most || tried.is_passed(id) {
+                somebody_is_full = true;
                 continue;
             }
             let is_back = matches!(health.state, BackendState::HalfOpen | BackendState::SlowStart);
@@ -321,8 +354,14 @@ fn gather<'a>(
         if !fresh.is_empty() || !trials.is_empty() {
             return Some(Gathered { tier: Tier::Fresh, candidates: fresh, trials });
         }
+        // That the well ones are full is no reason to ask the sick.
+        if somebody_is_full {
+            return None;
+        }
     }
-    let whatever = |may: &dyn Fn(BackendId, BackendState) -> bool| whatever(snapshot, service, dc, now, may);
+    let whatever = |may: &dyn Fn(BackendId, BackendState) -> bool| {
+        whatever(snapshot, service, dc, now, &|id, state| may(id, state) && !is_closed(snapshot, id, tried))
+    };
     let is_left_in = |state| !matches!(state, BackendState::AdminDown | BackendState::Drained);
     let found = |tier, candidates: Candidates<'a>| {
         (!candidates.is_empty()).then_some(Gathered { tier, candidates, trials: SmallVec::new() })

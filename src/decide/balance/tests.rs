@@ -405,7 +405,7 @@ fn a_home_stands_whatever_happens_to_it() {
         assert_eq!(user::home(&shaken, SERVICE, user), Some(home));
         assert!(!user::is_home_down(&shaken, home));
         *homes.entry(home.index()).or_default() += 1;
-        let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(user) };
+        let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(user), seat: None };
         let mut tried = Tried::new();
         tried.note(home, s.topology.backend(home).spec.datacenter, Outcome::Refused);
         let choice = choose(&shaken, &wanted, &mut tried, &mut Turn::new(), NOW, &mut Rng::seeded(1)).unwrap();
@@ -418,7 +418,7 @@ fn a_home_stands_whatever_happens_to_it() {
 #[test]
 fn only_an_operator_closes_a_home() {
     let mut s = world(Balance::UserHome, &[(1, &[1]), (1, &[1])]);
-    let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(7) };
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(7), seat: None };
     let go = |s: &Snapshot, wanted| choose(s, wanted, &mut Tried::new(), &mut Turn::new(), NOW, &mut Rng::seeded(1));
     let home = go(&s, &wanted).unwrap();
     let mut closed = s.clone();
@@ -447,6 +447,75 @@ fn who_the_user_is_depends_on_nothing_but_the_name() {
     assert_eq!(user::hash_of(b"42"), 9_734_850_259_436_003_884, "pinned: users' homes must not move with a release");
 }
 
+fn limited(requests: u32, datacenters: &[(u32, &[u32])]) -> Snapshot {
+    use crate::config::{Config, Limits};
+    let mut s = world(Balance::P2c, datacenters);
+    let mut config = Config::clone(&s.topology.config);
+    config.services[0].limits = Limits { requests, ..Limits::default() };
+    s.topology = Arc::new(Topology::build(Arc::new(config), Assets::default(), None));
+    s
+}
+
+#[test]
+fn who_is_full_is_not_asked_and_nor_are_the_sick_for_that() {
+    let mut s = limited(3, &[(1, &[1, 1, 1]), (1, &[1])]);
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None, seat: None };
+    let go = |s: &Snapshot| choose(s, &wanted, &mut Tried::new(), &mut Turn::new(), NOW, &mut Rng::seeded(1));
+    set_backend(&mut s, BackendId::new(2), BackendState::Down);
+    (0..3).for_each(|_| s.topology.backends[0].load.begin());
+    assert_eq!(Picker::new(1).counts(&s, 100), [0, 100, 0, 0]);
+    assert_eq!(excluded(&s, BackendId::new(0)), Some("as many requests as `limits` allow"));
+    (0..3).for_each(|_| s.topology.backends[1].load.begin());
+    assert_eq!(go(&s).unwrap().backend, BackendId::new(3), "elsewhere, and not at who is down here");
+    (0..3).for_each(|_| s.topology.backends[3].load.begin());
+    assert_eq!(go(&s), Err(NoChoice::Full));
+}
+
+#[test]
+fn who_was_full_is_passed_over_and_after_all_of_them_it_is_over() {
+    let s = world(Balance::P2c, &[(1, &[1, 1, 1])]);
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None, seat: None };
+    let mut tried = Tried::new();
+    let go = |tried: &mut Tried| choose(&s, &wanted, tried, &mut Turn::new(), NOW, &mut Rng::seeded(1));
+    for _ in 0..3 {
+        let choice = go(&mut tried).unwrap();
+        assert!(!tried.is_passed(choice.backend) && tried.pass(choice.backend));
+    }
+    assert_eq!(go(&mut tried), Err(NoChoice::Full));
+    assert!(tried.is_empty() && !tried.is_untouched(), "nothing has failed");
+    assert!((0..40).any(|n| !tried.pass(BackendId::new(n))), "and it does not go on for ever");
+}
+
+#[test]
+fn a_session_stays_while_its_backend_may_be_asked() {
+    use BackendState::{AdminDown, Down, Drained, Ejected, HalfOpen, Healthy, SlowStart};
+    let s = world(Balance::P2c, &[(1, &[1, 1, 1]), (1, &[1])]);
+    let theirs = BackendId::new(3);
+    let seat = s.topology.backend(theirs).seat;
+    let go = |s: &Snapshot, tried: &mut Tried, seat| {
+        let wanted = Wanted { service: SERVICE, local: Some(DC), user: None, seat: Some(seat) };
+        choose(s, &wanted, tried, &mut Turn::new(), NOW, &mut Rng::seeded(1)).unwrap()
+    };
+    for (state, stays) in [
+        (Healthy, true),
+        (SlowStart, true),
+        (Drained, true),
+        (HalfOpen, false),
+        (Ejected, false),
+        (Down, false),
+        (AdminDown, false),
+    ] {
+        let mut s = s.clone();
+        set_backend(&mut s, theirs, state);
+        let choice = go(&s, &mut Tried::new(), seat);
+        assert_eq!((choice.backend == theirs, choice.reason == Reason::Session), (stays, stays), "{state:?}");
+    }
+    let mut tried = Tried::new();
+    tried.note(theirs, DatacenterId::new(1), Outcome::Refused);
+    assert_ne!(go(&s, &mut tried, seat).backend, theirs, "it has just failed");
+    assert_ne!(go(&s, &mut Tried::new(), seat ^ 1).reason, Reason::Session, "nobody has this seat");
+}
+
 #[test]
 fn a_choice_looks_elsewhere_when_a_datacenter_has_nobody() {
     let mut s = world(Balance::P2c, &[(1, &[1, 1]), (1, &[1])]);
@@ -454,7 +523,7 @@ fn a_choice_looks_elsewhere_when_a_datacenter_has_nobody() {
         set_backend(&mut s, id, BackendState::AdminDown);
     }
     // The weights have not caught up: the first datacenter still counts as serving.
-    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None };
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None, seat: None };
     let mut tried = Tried::new();
     let choice = choose(&s, &wanted, &mut tried, &mut Turn::new(), NOW, &mut Rng::seeded(1)).unwrap();
     assert_eq!((choice.datacenter.index(), choice.reason), (1, Reason::Only));
@@ -467,7 +536,7 @@ fn a_choice_looks_elsewhere_when_a_datacenter_has_nobody() {
 #[test]
 fn three_tries_leave_a_datacenter_that_died_a_moment_ago() {
     let s = world(Balance::P2c, &[(40, &[1; 12]), (40, &[1; 12]), (20, &[1; 12])]);
-    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None };
+    let wanted = Wanted { service: SERVICE, local: Some(DC), user: None, seat: None };
     let (mut turn, mut rng) = (Turn::new(), Rng::seeded(3));
     for _ in 0..1_000 {
         let mut tried = Tried::new();

@@ -88,11 +88,11 @@ fn too_much_is_not_broken() {
 fn a_try_leaves_time_for_the_next_one() {
     let policy = Retry::default();
     let latency = |ms: f64| ms * 1e6;
-    assert_eq!(per_try_timeout(&policy, latency(2.0), true, 500 * MS), 100 * MS, "never below a hiccup");
+    assert_eq!(per_try_timeout(&policy, latency(2.0), true, 500 * MS), 75 * MS, "never below a hiccup");
     assert_eq!(per_try_timeout(&policy, latency(30.0), true, 500 * MS), 180 * MS);
     assert_eq!(per_try_timeout(&policy, latency(900.0), true, 500 * MS), 250 * MS, "at most half of what is left");
     assert_eq!(per_try_timeout(&policy, latency(2.0), false, 500 * MS), 500 * MS, "the last try may take all of it");
-    assert_eq!(per_try_timeout(&policy, f64::NAN, true, 500 * MS), 100 * MS);
+    assert_eq!(per_try_timeout(&policy, f64::NAN, true, 500 * MS), 75 * MS);
     let said = Retry { per_try: Some(40 * MS), ..policy };
     assert_eq!(per_try_timeout(&said, latency(30.0), true, 500 * MS), 40 * MS);
 }

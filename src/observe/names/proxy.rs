@@ -13,6 +13,10 @@ table! {
         "Tries at backends, by how they ended.";
     RETRIES: Kind::Counter, "springtide_proxy_retries_total", ["service", "failure"],
         "Further tries, by the failure that they followed.";
+    LIMITED: Kind::Counter, "springtide_proxy_limited_total", ["service", "limit"],
+        "Times that a limit of the service stood in the way: of connections or pending, and another backend was asked; of requests at all backends, and the request was refused; of retries, and none was made.";
+    HEDGES: Kind::Counter, "springtide_proxy_hedges_total", ["service", "what"],
+        "Second requests beside slow first ones: sent, won (they answered first), denied (the budget was spent).";
     SPILLS: Kind::Counter, "springtide_proxy_spills_total", ["service", "datacenter"],
         "Tries that went to another datacenter than this node's, by where they went.";
     SPLIT: Kind::Counter, "springtide_proxy_split_total", ["route", "service", "why"],

@@ -5,30 +5,31 @@
 //! protocol, TLS); otherwise, and while its backend is unusable, it gives up what is idle and lets the rest finish.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::base::clock::Mono;
-use crate::config::{Protocol, UpstreamTls};
+use crate::config::{Limits, Protocol, UpstreamTls};
 use crate::net::connect::{self, Broken};
 use crate::proxy::line::Line;
 use crate::proxy::meter::Count;
 use crate::proxy::view::Transport;
 use crate::snapshot::load::Outcome;
 
+mod gate;
 pub(super) mod h1;
 pub(super) mod h2;
 
+pub(super) use gate::Gate;
+use gate::Slot;
 use h1::H1;
 use h2::H2;
 
 /// Idle connections kept for one backend (ours: half of what BASELINE g keeps busy on two backends).
 const IDLE: usize = 1_024;
-/// Connections to one backend at a time.
-const OPEN: u32 = 8_192;
 /// How long a connection may be idle: shorter than the 60 to 75 s after which servers close theirs, so that we are the
 /// first to do so.
 const IDLE_FOR: Duration = Duration::from_secs(30);
@@ -56,19 +57,10 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Box<H1>>>,
     shared: Mutex<Vec<Arc<H2>>>,
     dialing: tokio::sync::Mutex<()>,
-    open: Arc<AtomicU32>,
+    gate: Gate,
     is_closed: AtomicBool,
     hits: Count,
     dials: Count,
-}
-
-/// One of the connections that a pool may have open; gives its place back when dropped.
-pub(super) struct Slot(Arc<AtomicU32>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// No connection could be had.
@@ -76,7 +68,9 @@ impl Drop for Slot {
 pub(super) enum NoLine {
     /// The backend is to blame, in the words of its counters.
     Backend(Outcome),
-    /// We have too many open already, or have run out of descriptors or ports.
+    /// The service's limits allow no more to this backend.
+    Full,
+    /// We have run out of descriptors or ports.
     Exhausted,
     /// The configuration of TLS towards it cannot be used.
     Misconfigured,
@@ -88,23 +82,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Pool {
     /// An empty pool for `key`; `hits` and `dials` are counted for its service.
-    pub(super) fn new(key: Key, transport: Transport, hits: Count, dials: Count) -> Self {
+    pub(super) fn new(key: Key, transport: Transport, gate: Gate, hits: Count, dials: Count) -> Self {
         Self {
             key,
             transport: Mutex::new(transport),
             idle: Mutex::default(),
             shared: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
-            open: Arc::default(),
+            gate,
             is_closed: AtomicBool::new(false),
             hits,
             dials,
         }
     }
 
-    /// New connections are made over `transport`: a reload may have read other authorities.
-    pub(super) fn retarget(&self, transport: Transport) {
+    /// New connections are made over `transport`, within `limits`: a reload may have read others.
+    pub(super) fn retarget(&self, transport: Transport, limits: &Limits) {
         *lock(&self.transport) = transport;
+        self.gate.set(limits);
     }
 
     /// What it is for.
@@ -129,7 +124,8 @@ impl Pool {
 
     /// A new connection.
     pub(super) async fn dial(&self, timeout: Duration, now: Mono) -> Result<Box<H1>, NoLine> {
-        let slot = self.slot()?;
+        let _pending = self.gate.wait()?;
+        let slot = self.gate.slot()?;
         within(timeout, async { Ok(H1::over(self.line(timeout).await?, slot, now)) }).await
     }
 
@@ -140,13 +136,14 @@ impl Pool {
             self.hits.one();
             return Ok(stream);
         }
+        let _pending = self.gate.wait()?;
         let dial = async {
             // One dials, the others wait for what comes of it: a cold start makes one connection, not hundreds.
             let _turn = self.dialing.lock().await;
             if let Some(stream) = borrow() {
                 return Ok(stream);
             }
-            let slot = self.slot()?;
+            let slot = self.gate.slot()?;
             let line = H2::over(self.line(timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
             lock(&self.shared).push(Arc::new(line));
             borrow().ok_or(BROKEN)
@@ -186,12 +183,6 @@ impl Pool {
         lock(&self.shared).retain(|line| line.is_usable(now - AGE));
         self.hits.flush();
         self.dials.flush();
-    }
-
-    fn slot(&self) -> Result<Slot, NoLine> {
-        let slot = Slot(Arc::clone(&self.open));
-        // Counted first and checked then: the slot gives the count back if there was no place.
-        if self.open.fetch_add(1, Relaxed) >= OPEN { Err(NoLine::Exhausted) } else { Ok(slot) }
     }
 
     async fn line(&self, timeout: Duration) -> Result<Line, NoLine> {

@@ -1,5 +1,6 @@
 //! The edge over real sockets: little origins, a real server, clients that send what they like.
 
+mod balancing;
 mod body;
 mod drain;
 mod failure;
