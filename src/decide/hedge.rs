@@ -151,7 +151,9 @@ mod tests {
         #[test]
         fn the_wait_is_the_quantile_to_a_tenth(ms in prop::collection::vec(2u64..20_000, 40..900)) {
             let mut hedge = Hedge::new(1);
-            ms.iter().for_each(|&ms| hedge.record(ms as u32 * MS));
+            for &ms in &ms {
+                hedge.record(ms as u32 * MS);
+            }
             let mut sorted = ms.clone();
             sorted.sort_unstable();
             let exact = sorted[(sorted.len() as f64 * 0.95).ceil() as usize - 1] as f64;

@@ -86,7 +86,7 @@ async fn retries_under_way_are_limited() {
 }
 
 /// An edge with two backends, the first of which has been quick so far, so that the 95th percentile is known.
-async fn hedging(hedge: bool, first: Origin, second: Origin) -> (Edge, Origin, Origin) {
+fn hedging(hedge: bool, first: Origin, second: Origin) -> (Edge, Origin, Origin) {
     let mut config = config(&[first.address, second.address]);
     config.routes[0].hedge = hedge;
     config.services[0].retry.hedge_budget = 1.0;
@@ -110,7 +110,7 @@ async fn falling_silent(quick: usize) -> Origin {
 
 #[tokio::test]
 async fn a_slow_get_is_asked_of_a_second_backend_and_the_first_answer_counts() {
-    let (edge, first, second) = hedging(true, falling_silent(50).await, Origin::named("second").await).await;
+    let (edge, first, second) = hedging(true, falling_silent(50).await, Origin::named("second").await);
     let mut caller = edge.http1().await;
     for _ in 0..100 {
         caller.call(get("/")).await;
@@ -131,7 +131,7 @@ async fn a_slow_get_is_asked_of_a_second_backend_and_the_first_answer_counts() {
 async fn what_must_not_be_done_twice_is_not_hedged() {
     for (hedge, method) in [(true, Method::POST), (true, Method::PUT), (false, Method::GET)] {
         let (first, second) = (slow("first", Duration::from_millis(2)).await, Origin::named("second").await);
-        let (edge, first, second) = hedging(hedge, first, second).await;
+        let (edge, first, second) = hedging(hedge, first, second);
         let mut caller = edge.http1().await;
         for _ in 0..100 {
             caller.call(request(method.clone(), "/", "")).await;
@@ -142,7 +142,7 @@ async fn what_must_not_be_done_twice_is_not_hedged() {
 
 #[tokio::test]
 async fn a_race_that_both_lose_is_one_failure() {
-    let (edge, _first, _second) = hedging(true, falling_silent(50).await, falling_silent(50).await).await;
+    let (edge, _first, _second) = hedging(true, falling_silent(50).await, falling_silent(50).await);
     let mut caller = edge.http1().await;
     for _ in 0..100 {
         assert_eq!(caller.call(get("/")).await.body, "first");
