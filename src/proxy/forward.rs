@@ -417,7 +417,7 @@ impl<'a> Errand<'a> {
     }
 
     /// Tells the client whose answer this is, where it is to come back there and does not know it.
-    fn seat_at(&self, leg: &Leg<'_>, entry: &Entry, headers: &mut http::HeaderMap) {
+    fn seat_at(&self, leg: &Leg<'_>, entry: &Entry, headers: &mut HeaderMap) {
         let Some(session) = &self.spec().session else { return };
         let seat = self.sight.snapshot.topology.backend(leg.backend).seat;
         if self.seat != Some(seat) {
