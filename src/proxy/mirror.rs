@@ -167,7 +167,8 @@ impl Copy {
         let (worker, sight) = (Arc::clone(&self.worker), Arc::clone(&self.sight));
         let now = worker.now();
         let snapshot = &sight.snapshot;
-        let wanted = Wanted { service: self.service, local: snapshot.topology.config.node.datacenter, user: None };
+        let wanted =
+            Wanted { service: self.service, local: snapshot.topology.config.node.datacenter, user: None, seat: None };
         let choice = {
             let wits = &mut *worker.wits();
             balance::choose(snapshot, &wanted, &mut Tried::new(), &mut wits.turn, now, &mut wits.rng).ok()?
@@ -200,7 +201,7 @@ impl Copy {
         let pool = self.sight.pool(backend);
         let refused = |no_line| match no_line {
             NoLine::Backend(outcome) => outcome,
-            NoLine::Exhausted | NoLine::Misconfigured => Outcome::Cancelled,
+            NoLine::Full | NoLine::Exhausted | NoLine::Misconfigured => Outcome::Cancelled,
         };
         let broken = |failure| match failure {
             LineFailure::Unprocessed => Outcome::Cancelled,
