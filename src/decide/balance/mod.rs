@@ -22,7 +22,7 @@ use crate::base::clock::Mono;
 use crate::base::entropy::Rng;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
 use crate::config::Balance;
-use crate::snapshot::health::{BackendState, ProbeFailure, ProbeOutcome};
+use crate::snapshot::health::{BackendHealth, BackendState, ProbeFailure, ProbeOutcome};
 use crate::snapshot::topology::Backend;
 use crate::snapshot::{DcState, Snapshot};
 
@@ -321,14 +321,11 @@ fn gather<'a>(
     tried: &Tried,
     now: Mono,
 ) -> Option<Gathered<'a>> {
-    let topology = &*snapshot.topology;
-    let row = snapshot.weight(service, dc);
+    let (topology, row) = (&*snapshot.topology, snapshot.weight(service, dc));
     if row.state == DcState::AdminDown {
         return None;
     }
-    let mut trials = SmallVec::new();
-    let mut fresh = Candidates::new();
-    let mut again = Candidates::new();
+    let (mut trials, mut fresh, mut again) = (SmallVec::new(), Candidates::new(), Candidates::new());
     let (mut somebody_is_full, most) = (false, topology.service(service).limits.requests);
     if !row.panic {
         for &id in topology.members(service, dc) {
@@ -340,10 +337,7 @@ fn gather<'a>(
                 somebody_is_full = true;
                 continue;
             }
-            let is_back = matches!(health.state, BackendState::HalfOpen | BackendState::SlowStart);
-            let since = if is_back { health.since } else { Mono::ZERO };
-            let failing = is_failing(backend, now);
-            let candidate = Candidate { id, weight: health.weight, backend, since, failing };
+            let candidate = as_it_stands(id, health, backend, now);
             match (health.state, tried.contains(id)) {
                 (BackendState::HalfOpen, false) if backend.load.in_flight() == 0 => trials.push(candidate),
                 (BackendState::HalfOpen, _) => {}
@@ -379,6 +373,13 @@ fn gather<'a>(
         .or_else(|| found(Tier::FailOpen, untried()))
         .or_else(|| found(Tier::FailOpen, whatever(&|_, state| is_left_in(state))))
         .or_else(|| found(Tier::Drained, whatever(&|_, state| state == BackendState::Drained)))
+}
+
+/// A member at the weight that its health leaves it.
+fn as_it_stands<'a>(id: BackendId, health: &BackendHealth, backend: &'a Backend, now: Mono) -> Candidate<'a> {
+    let is_back = matches!(health.state, BackendState::HalfOpen | BackendState::SlowStart);
+    let since = if is_back { health.since } else { Mono::ZERO };
+    Candidate { id, weight: health.weight, backend, since, failing: is_failing(backend, now) }
 }
 
 /// The members that `may` be asked whatever their health; so their weights are the configured ones.
