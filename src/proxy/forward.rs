@@ -58,25 +58,19 @@ pub(super) async fn forward(
     service: ServiceId,
 ) -> Result<Response<Out>, Reason> {
     let spec = sight.snapshot.topology.service(service);
-    let marks = entry.marks;
-    let asks_for_time = marks.has(Marks::DEADLINE) || marks.has(Marks::GRPC_TIMEOUT);
-    let asked = if asks_for_time { &head.headers } else { &HeaderMap::new() };
-    let deadline = deadline::deadline(route.deadline, spec.deadline, asked);
+    let deadline = time_for(route, spec, entry, head);
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
-    let is_upgrading = marks.has(Marks::UPGRADE)
+    let is_upgrading = entry.marks.has(Marks::UPGRADE)
         && head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
     let upstream = sight.kit(service).upstream.as_ref();
     let way = entry.route.and_then(|route| sight.view.way(route)).filter(|way| way.needs_fields());
     let may_write = upstream.is_none() && way.is_none() && !entry.client.peer.trusted;
-    let hop = if may_write && (spec.protocol == Protocol::Http1 || is_upgrading) {
-        Hop::Written(head.version)
-    } else {
-        Hop::InFields
-    };
+    let may_write = may_write && (spec.protocol == Protocol::Http1 || is_upgrading);
+    let hop = if may_write { Hop::Written(head.version) } else { Hop::InFields };
     let mut is_nameless = rewrite(head, entry, is_upgrading, hop)?;
     if let Some(change) = way.and_then(|way| way.change.as_ref()) {
         change.of_request(head)?;
@@ -115,6 +109,13 @@ pub(super) async fn forward(
     let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
     answered
+}
+
+/// How long the request may take. Its fields are looked at only where one of them says so.
+fn time_for(route: &Route, service: &Service, entry: &Entry, head: &Parts) -> Deadline {
+    let asks_for_time = entry.marks.has(Marks::DEADLINE) || entry.marks.has(Marks::GRPC_TIMEOUT);
+    let asked = if asks_for_time { &head.headers } else { &HeaderMap::new() };
+    deadline::deadline(route.deadline, service.deadline, asked)
 }
 
 /// How the backend is told of this hop.
@@ -277,12 +278,8 @@ impl<'a> Errand<'a> {
                 self.pause(before.datacenter == leg.datacenter, tried.count() - 1, now).await;
                 now = self.worker.now();
             }
-            entry.tries += 1;
-            entry.backend = Some(leg.backend);
             let asked = self.ask(entry, leg, &wanted, &mut tried, now).await;
-            let hedge::Asked { leg, mut attempt, answer, was_hedged } = asked;
-            entry.tries += u32::from(was_hedged);
-            entry.backend = Some(leg.backend);
+            let hedge::Asked { leg, mut attempt, answer, .. } = asked;
             let fault = match answer {
                 Ok((response, line)) => {
                     now = self.worker.now();
@@ -332,12 +329,14 @@ impl<'a> Errand<'a> {
     /// One try at `leg`; where the route says so, perhaps with a second one beside it.
     async fn ask(
         &mut self,
-        entry: &Entry,
+        entry: &mut Entry,
         leg: Leg<'a>,
         wanted: &Wanted,
         tried: &mut Tried,
         now: Mono,
     ) -> hedge::Asked<'a> {
+        entry.tries += 1;
+        entry.backend = Some(leg.backend);
         let attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
         if self.is_nameless {
             // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
@@ -348,7 +347,10 @@ impl<'a> Errand<'a> {
             deadline::pass_on(&mut self.head.headers, self.until.since(now));
         }
         if self.is_hedged {
-            return Box::pin(hedge::race(self, entry, leg, attempt, wanted, tried, now)).await;
+            let asked = Box::pin(hedge::race(self, entry, leg, attempt, wanted, tried, now)).await;
+            entry.tries += u32::from(asked.was_hedged);
+            entry.backend = Some(asked.leg.backend);
+            return asked;
         }
         let answer = self.attempt(&leg, entry, now).await;
         hedge::Asked { leg, attempt, answer, was_hedged: false }
