@@ -142,11 +142,25 @@ async fn what_must_not_be_done_twice_is_not_hedged() {
 
 #[tokio::test]
 async fn a_race_that_both_lose_is_one_failure() {
-    let (edge, _first, _second) = hedging(true, falling_silent(50).await, falling_silent(50).await);
+    let silent = Arc::new(AtomicUsize::new(0));
+    let origin = || {
+        let silent = Arc::clone(&silent);
+        Origin::new(move |_| {
+            let silent = Arc::clone(&silent);
+            async move {
+                if silent.load(SeqCst) > 0 {
+                    std::future::pending::<()>().await;
+                }
+                Response::new(stage::full("well"))
+            }
+        })
+    };
+    let (edge, _first, _second) = hedging(true, origin().await, origin().await);
     let mut caller = edge.http1().await;
     for _ in 0..100 {
-        assert_eq!(caller.call(get("/")).await.body, "first");
+        assert_eq!(caller.call(get("/")).await.body, "well");
     }
+    silent.store(1, SeqCst);
     let mut late = get("/");
     late.headers_mut().insert("x-deadline-ms", "400".parse().unwrap());
     assert_eq!(caller.call(late).await.refusal(), (504, "upstream_timeout".into()));
