@@ -34,6 +34,7 @@ use crate::decide::retry::{self, Case, Failure};
 use crate::decide::tried::Tried;
 use crate::net::stage::{Next, Stage};
 use crate::snapshot::load::Outcome;
+use crate::snapshot::topology::Backend;
 use crate::wire::h1::write;
 use crate::wire::head::{self, Marks, Upgrade, Way};
 use crate::wire::{forwarded, host};
@@ -116,6 +117,11 @@ fn time_for(route: &Route, service: &Service, entry: &Entry, head: &Parts) -> De
     let asks_for_time = entry.marks.has(Marks::DEADLINE) || entry.marks.has(Marks::GRPC_TIMEOUT);
     let asked = if asks_for_time { &head.headers } else { &HeaderMap::new() };
     deadline::deadline(route.deadline, service.deadline, asked)
+}
+
+/// The address of `backend` as a host.
+pub(super) fn address_of(backend: &Backend) -> HeaderValue {
+    HeaderValue::try_from(backend.spec.address.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// How the backend is told of this hop.
@@ -340,8 +346,8 @@ impl<'a> Errand<'a> {
         let attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
         if self.is_nameless {
             // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
-            let address = self.sight.snapshot.topology.backend(leg.backend).spec.address.to_string();
-            self.head.headers.insert(HOST, HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("")));
+            let backend = self.sight.snapshot.topology.backend(leg.backend);
+            self.head.headers.insert(HOST, address_of(backend));
         }
         if self.hop == Hop::InFields || entry.marks.has(Marks::GRPC_TIMEOUT) {
             deadline::pass_on(&mut self.head.headers, self.until.since(now));

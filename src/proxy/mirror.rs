@@ -14,6 +14,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::download::Line;
+use super::forward;
 use super::pool::NoLine;
 use super::pool::h1::{Ask, Failure as LineFailure};
 use super::upload::{Source, Upload};
@@ -184,6 +185,10 @@ impl Copy {
             took: None,
         };
         deadline::pass_on(&mut self.headers, limit);
+        if !self.headers.contains_key(HOST) {
+            // As with the original: who names no host asks the backend itself.
+            self.headers.insert(HOST, forward::address_of(snapshot.topology.backend(choice.backend)));
+        }
         let (status, headers, line) = match self.ask(choice.backend, now + limit, now).await {
             Ok(answer) => answer,
             Err(outcome) => {

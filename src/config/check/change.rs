@@ -27,7 +27,7 @@ const OF_THE_HOP: [&str; 9] = [
     "upgrade",
 ];
 /// Headers of requests in which this hop speaks for itself.
-const OURS: [&str; 3] = ["via", "forwarded", "x-request-id"];
+const OURS: [&str; 5] = ["via", "forwarded", "x-request-id", "x-deadline-ms", "grpc-timeout"];
 
 /// Which way headers go.
 #[derive(Clone, Copy, PartialEq, Eq)]
