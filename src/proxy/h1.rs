@@ -109,6 +109,8 @@ impl Wire {
         cx: &mut Context<'_>,
         read: impl Fn(&Bytes) -> Result<H, Flaw>,
     ) -> Poll<Result<Option<H>, Broken>> {
+        // Who waits for a head has no body on its way, and keeps no room for one.
+        self.is_bulky = false;
         loop {
             if let Some(end) = head::end(&self.rest, self.searched).map_err(Broken::Flaw)? {
                 self.searched = 0;
@@ -276,6 +278,8 @@ impl AsyncWrite for Wire {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
@@ -293,5 +297,26 @@ mod tests {
         assert!(wire.is_full());
         wire.out.advance(1);
         assert!(!wire.is_full() && wire.out.tail.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_a_head_holds_no_room() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut wire = Wire::new(Line::Plain(listener.accept().await.unwrap().0));
+        // More requests at once than one read takes.
+        let request = b"GET /some/where/over/there HTTP/1.1\r\nhost: example.test\r\n\r\n";
+        let many = 4 * READ / request.len();
+        let (sent, read) = tokio::join!(async { peer.write_all(&request.repeat(many)).await }, async {
+            for _ in 0..many {
+                let head = std::future::poll_fn(|cx| wire.poll_head(cx, head::request)).await;
+                assert!(head.is_ok_and(|head| head.is_some()));
+            }
+            wire
+        });
+        sent.unwrap();
+        let (mut wire, mut cx) = (read, Context::from_waker(std::task::Waker::noop()));
+        assert!(wire.poll_head(&mut cx, head::request).is_pending());
+        assert_eq!(wire.rest.capacity(), 0);
     }
 }

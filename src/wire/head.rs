@@ -227,7 +227,8 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
+/// Whether a comma-separated list, in however many fields of this name, has `token`, in any case.
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
     headers.get_all(name).iter().any(|value| tokens(value).any(|t| t.eq_ignore_ascii_case(token)))
 }
 

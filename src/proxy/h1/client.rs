@@ -32,6 +32,7 @@ use crate::proxy::{reply::Reason, stages};
 use crate::wire::h1::body::Decoder;
 use crate::wire::h1::write::{self, Keeps};
 use crate::wire::h1::{Flaw, Length, head};
+use crate::wire::head::has_token;
 
 /// Requests on one connection (EDGE 4, gap 9; nginx's number).
 const REQUESTS: u64 = 1_000;
@@ -276,10 +277,7 @@ impl Plan {
             None if asked.version == Version::HTTP_11 => Length::Chunked,
             None => Length::UntilClose,
         };
-        let says_close = headers
-            .get_all(CONNECTION)
-            .iter()
-            .any(|c| c.as_bytes().split(|&b| b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"close")));
+        let says_close = has_token(headers, &CONNECTION, b"close");
         Self {
             length,
             has_body: !has_none && !asked.is_head,
