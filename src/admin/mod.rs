@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::task::{self, Task};
 use crate::control::event::Event;
-use crate::net::listen::{self, ListenError, Share};
 use crate::snapshot::{Published, Snapshot};
 
 mod api;
@@ -141,15 +140,17 @@ impl Server {
     }
 }
 
-/// Listens on `listen` and serves on the current runtime until `shutdown`.
+/// Serves on `listener` on the current runtime until `shutdown`.
 ///
 /// # Errors
-/// The address cannot be had.
-pub fn start(listen: SocketAddr, context: Context, shutdown: CancellationToken) -> Result<Server, ListenError> {
-    let failed = |source| ListenError::Other { transport: "TCP", address: listen, source };
-    let listener = listen::tcp(listen, Share::Alone)?;
-    let address = listener.local_addr().map_err(failed)?;
-    let listener = TcpListener::from_std(listener).map_err(failed)?;
+/// The system does not give the socket's address, or takes no interest in it.
+pub fn start(
+    listener: std::net::TcpListener,
+    context: Context,
+    shutdown: CancellationToken,
+) -> std::io::Result<Server> {
+    let address = listener.local_addr()?;
+    let listener = TcpListener::from_std(listener)?;
     let shared = Arc::new(Shared::new(context, address, shutdown));
     let watching = live::watch(Arc::clone(&shared));
     let serving = task::spawn("admin", async move {

@@ -271,7 +271,9 @@ pub(crate) fn open(wanted: Wanted) -> World {
     let (events, mut arriving) = mpsc::channel(8);
     let shutdown = CancellationToken::new();
     let context = context(wanted, Arc::clone(&published), events);
-    let server = start("127.0.0.1:0".parse().unwrap(), context, shutdown.clone()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let server = start(listener, context, shutdown.clone()).unwrap();
     let at = Arc::clone(&published);
     let control = task::spawn("control", async move {
         while let Some(event) = arriving.recv().await {

@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Dns, SecureWay};
-use crate::net::listen::{self, ListenError, Share};
+use crate::net::listen::ListenError;
+use crate::net::sockets;
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::{Published, Snapshot};
 
@@ -69,9 +70,6 @@ pub fn publish(before: Option<&Snapshot>, after: &Snapshot) {
         atlas::told::in_force(before.map(|b| &*b.topology), &after.topology);
     }
 }
-
-/// How many ports are tried where the configuration leaves the port to us and UDP and TCP have to share it.
-const PORT_TRIES: usize = 32;
 
 /// Why the name server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -141,17 +139,22 @@ impl Server {
 /// # Errors
 /// An address is taken or forbidden, TLS cannot be set up, or the system gives no thread. Nothing stays open then.
 #[expect(clippy::needless_pass_by_value, reason = "all that starts takes its token alike")]
-pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<Server, StartError> {
+pub fn start(
+    published: Arc<Published>,
+    from: &sockets::Sockets,
+    shutdown: CancellationToken,
+) -> Result<Server, StartError> {
     let snapshot = published.full();
     let config = snapshot.topology.config.dns.clone().unwrap_or_default();
     table::Table::of(&snapshot);
-    let (addresses, sockets) = Sockets::open(&config)?;
+    let (addresses, sockets) = Sockets::open(&config, from)?;
     let (alive, running) = mpsc::channel(1);
     // If a thread can't be started, those that were are told to go.
     let token = shutdown.child_token();
     let stop = token.clone().drop_guard();
     let (lines, inbox) = log::channel();
     let staff = Staff { published, guard: Arc::new(Guard::new(lines)), shutdown: token, alive };
+    let succession = from.succession();
     if !sockets.is_empty() {
         let (published, shutdown) = (Arc::clone(&staff.published), staff.shutdown.clone());
         staff.runtime("dns-log".into(), move || log::serve(inbox, published, shutdown))?;
@@ -173,7 +176,7 @@ pub fn start(published: Arc<Published>, shutdown: CancellationToken) -> Result<S
     })?;
     if !sockets.quic.is_empty() {
         let config = quic::config(tls(SecureWay::Quic)?).map_err(|source| TlsError::Setup { source })?;
-        staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house))?;
+        staff.run(Transport::Quic, move |house| quic::serve(sockets.quic, config, house, succession))?;
     }
     stop.disarm();
     Ok(Server { addresses, guard: staff.guard, running })
@@ -268,27 +271,29 @@ impl Sockets {
         self.tcp.is_empty() && self.tls.is_empty() && self.https.is_empty() && self.quic.is_empty()
     }
 
-    fn open(config: &Dns) -> Result<(Addresses, Self), ListenError> {
+    fn open(config: &Dns, from: &sockets::Sockets) -> Result<(Addresses, Self), ListenError> {
         let (mut addresses, mut sockets) = (Addresses::default(), Self::default());
         for &address in &config.listen {
-            let (stream, datagrams) = open(address, config.threads.max(1))?;
+            let (stream, datagrams) = from.pair(address, config.threads.max(1))?;
+            let prepared = datagrams.iter().try_for_each(udp::prepare);
+            prepared.map_err(|source| other("UDP", address, source))?;
             addresses.plain.push(local(address, &stream)?);
             sockets.tcp.push(stream);
             sockets.datagrams.extend(datagrams);
         }
         let listen = |way| config.secure(way).map_or(&[][..], |secure| &secure.listen);
         for &address in listen(SecureWay::Tls) {
-            let stream = listen::tcp(address, Share::Alone)?;
+            let stream = from.tcp(address)?;
             addresses.tls.push(local(address, &stream)?);
             sockets.tls.push(stream);
         }
         for &address in listen(SecureWay::Https) {
-            let stream = listen::tcp(address, Share::Alone)?;
+            let stream = from.tcp(address)?;
             addresses.https.push(local(address, &stream)?);
             sockets.https.push(stream);
         }
         for &address in listen(SecureWay::Quic) {
-            let socket = listen::udp(address, Share::Alone)?;
+            let socket = from.udp(address)?;
             addresses.quic.push(socket.local_addr().map_err(|source| other("UDP", address, source))?);
             sockets.quic.push(socket);
         }
@@ -298,28 +303,6 @@ impl Sockets {
 
 fn local(address: SocketAddr, listener: &TcpListener) -> Result<SocketAddr, ListenError> {
     listener.local_addr().map_err(|source| other("TCP", address, source))
-}
-
-/// Opens `address` for TCP and, by `threads` sockets, for UDP: on the same port, also where that is ours to choose.
-///
-/// TCP is opened first and alone, so that another process is noticed even where UDP sockets may share their port.
-fn open(address: SocketAddr, threads: usize) -> Result<(TcpListener, Vec<UdpSocket>), ListenError> {
-    let share = if threads > 1 { Share::Shared } else { Share::Alone };
-    let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
-    loop {
-        tries -= 1;
-        let stream = listen::tcp(address, Share::Alone)?;
-        let bound = local(address, &stream)?;
-        match (0..threads).map(|_| listen::udp(bound, share)).collect() {
-            Ok(sockets) => {
-                let sockets: Vec<UdpSocket> = sockets;
-                sockets.iter().try_for_each(udp::prepare).map_err(|source| other("UDP", bound, source))?;
-                return Ok((stream, sockets));
-            }
-            Err(ListenError::InUse { .. }) if tries > 0 => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 const fn other(transport: &'static str, address: SocketAddr, source: std::io::Error) -> ListenError {

@@ -25,6 +25,7 @@ use super::guests::Guest;
 use super::house::{End, House, lobby, room};
 use crate::base::task;
 use crate::config::Connections;
+use crate::net::sockets::Succession;
 use crate::observe::names::dns as metric;
 use crate::wire::dns::{HEADER, MAX_TCP, Query};
 
@@ -40,6 +41,8 @@ const SEND_WINDOW: u64 = 256 * 1_024;
 /// After so long without a packet the peer is gone. Above any idle limit that can be configured (an hour), which counts
 /// queries, not packets, and ends the connection with a word.
 const SILENCE: Duration = Duration::from_mins(61);
+/// How long what closes has to be said where a successor waits for the socket: some milliseconds' work (ours).
+const GOODBYE: Duration = Duration::from_millis(50);
 /// Handshakes that nobody has taken up yet, and octets that came ahead for them.
 const WAITING: (usize, u64) = (256, 1 << 20);
 
@@ -74,12 +77,21 @@ pub(super) fn config(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, rus
     Ok(config)
 }
 
-/// Answers what comes in on `sockets` until the shutdown; then until every connection has got what it had asked for.
-pub(super) async fn serve(sockets: Vec<UdpSocket>, config: ServerConfig, house: Arc<House>) -> io::Result<()> {
+/// Answers what comes in on `sockets`, once no predecessor does, until the shutdown; then until every connection has got what
+/// it had asked for.
+pub(super) async fn serve(
+    sockets: Vec<UdpSocket>,
+    config: ServerConfig,
+    house: Arc<House>,
+    succession: Succession,
+) -> io::Result<()> {
+    house.shutdown.run_until_cancelled(succession.alone()).await;
     let open = |socket| Endpoint::new(EndpointConfig::default(), Some(config.clone()), socket, Arc::new(TokioRuntime));
     let endpoints = sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
-    let accepting: Vec<_> =
-        endpoints.into_iter().map(|endpoint| task::spawn("dns-accept", accept(endpoint, Arc::clone(&house)))).collect();
+    let accepting: Vec<_> = endpoints
+        .into_iter()
+        .map(|endpoint| task::spawn("dns-accept", accept(endpoint, Arc::clone(&house), succession.clone())))
+        .collect();
     house.keep().await;
     for task in accepting {
         task.ended().await;
@@ -87,7 +99,7 @@ pub(super) async fn serve(sockets: Vec<UdpSocket>, config: ServerConfig, house: 
     Ok(())
 }
 
-async fn accept(endpoint: Endpoint, house: Arc<House>) {
+async fn accept(endpoint: Endpoint, house: Arc<House>, succession: Succession) {
     let retries = metric::QUIC_RETRIES.counter(&[]);
     let mut open = JoinSet::new();
     loop {
@@ -109,7 +121,9 @@ async fn accept(endpoint: Endpoint, house: Arc<House>) {
     while open.join_next().await.is_some() {}
     endpoint.close(code::NO_ERROR, b"");
     // What closes has been said once at least; whoever did not hear it learns it from the silence.
-    let _ = timeout(house.limits().write, endpoint.wait_idle()).await;
+    // A successor reads from the same socket: each packet that comes here now is lost to it.
+    let goodbye = if succession.has_heir() { GOODBYE } else { house.limits().write };
+    let _ = timeout(goodbye, endpoint.wait_idle()).await;
 }
 
 async fn attend(incoming: Incoming, house: Arc<House>) {
@@ -331,7 +345,10 @@ mod tests {
                 ));
                 let server = task::spawn("serve", {
                     let house = Arc::clone(&house);
-                    async move { serve(vec![socket], config, house).await.unwrap() }
+                    async move {
+                        let alone = crate::net::sockets::Sockets::fresh().succession();
+                        serve(vec![socket], config, house, alone).await.unwrap();
+                    }
                 });
                 let crypto = QuicClientConfig::try_from(speaking(&client, "doq")).unwrap();
                 let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();

@@ -50,7 +50,7 @@ fn listening(addresses: &[&str], threads: usize) -> Arc<Published> {
 async fn udp_and_tcp_answer_alike_on_one_port_and_follow_what_is_published() {
     let published = listening(&["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"], 2);
     let shutdown = CancellationToken::new();
-    let server = start(Arc::clone(&published), shutdown.clone()).unwrap();
+    let server = start(Arc::clone(&published), &sockets::Sockets::fresh(), shutdown.clone()).unwrap();
     let addresses = server.addresses().plain;
     assert_eq!(addresses.len(), 3);
     let any = addresses[2].port();
@@ -90,7 +90,7 @@ async fn an_address_that_is_taken_is_named_and_nothing_stays_open() {
     let address = taken.local_addr().unwrap();
     for threads in [1, 3] {
         let published = listening(&["127.0.0.1:0", &address.to_string()], threads);
-        let error = start(published, CancellationToken::new()).unwrap_err();
+        let error = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap_err();
         assert!(
             matches!(&error, StartError::Listen(ListenError::InUse { address: a, .. }) if *a == address),
             "{error}"
@@ -98,13 +98,15 @@ async fn an_address_that_is_taken_is_named_and_nothing_stays_open() {
     }
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = start(listening(&[&address.to_string()], 1), CancellationToken::new()).unwrap_err();
+    let error =
+        start(listening(&[&address.to_string()], 1), &sockets::Sockets::fresh(), CancellationToken::new()).unwrap_err();
     assert!(matches!(error, StartError::Listen(ListenError::InUse { transport: "UDP", .. })), "{error}");
 }
 
 #[tokio::test]
 async fn without_a_name_server_nothing_listens() {
-    let server = start(published(fixture::without_dns()), CancellationToken::new()).unwrap();
+    let server =
+        start(published(fixture::without_dns()), &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     assert_eq!(server.addresses(), Addresses::default());
     tokio::time::timeout(PATIENCE, server.stopped()).await.unwrap();
 }
@@ -124,7 +126,7 @@ fn a_generation_recompiles_the_names_that_have_moved_and_shares_the_rest() {
 async fn who_asks_for_nothing_but_a_cookie_gets_one_over_udp() {
     let mut snapshot = world();
     Arc::get_mut(&mut snapshot.topology).unwrap().assets.cookies = Secrets::one([7; 16]);
-    let server = start(published(snapshot), CancellationToken::new()).unwrap();
+    let server = start(published(snapshot), &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(server.addresses().plain[0]).unwrap();

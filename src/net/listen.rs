@@ -46,10 +46,13 @@ pub enum Share {
     Shared,
 }
 
-/// A listening TCP socket, non-blocking, backlog 4096.
+/// Connections that may wait to be accepted.
+pub(super) const BACKLOG: i32 = 4_096;
+
+/// A listening TCP socket, non-blocking.
 pub fn tcp(address: SocketAddr, share: Share) -> Result<TcpListener, ListenError> {
     open(address, Type::STREAM, "TCP", share).and_then(|socket| {
-        let listened = socket.set_nonblocking(true).and_then(|()| socket.listen(4096));
+        let listened = socket.set_nonblocking(true).and_then(|()| socket.listen(BACKLOG));
         listened.map_err(|e| explain("TCP", address, e))?;
         Ok(socket.into())
     })

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod http;
 pub mod listen;
+pub mod sockets;
 pub mod stage;
 pub mod sys;
 pub mod tls;

@@ -2,7 +2,10 @@
 //!
 //! A [`Batch`] is a set of buffers with the headers that `recvmmsg` and `sendmmsg` want, set up once. Answers leave from the
 //! buffers and with the headers that the queries came in, so a batch costs two system calls and no copy. Knows nothing of DNS.
-#![expect(unsafe_code, reason = "recvmmsg, sendmmsg and two socket options have no safe wrapper in our dependencies")]
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg, sendmmsg, two socket options and inheritance have no safe wrapper in our dependencies"
+)]
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sa_family_t, sockaddr_in, sockaddr_in6, socklen_t};
+
+pub mod descriptors;
 
 /// Datagrams in a batch; 64 measure no better than 16 (gdnsd's width).
 pub const WIDTH: usize = 16;

@@ -36,7 +36,8 @@ use super::{Stages, h1, stages};
 use crate::base::ids::ListenerId;
 use crate::base::task::{self, Task};
 use crate::net::http::{self as serving, Limits, Parting};
-use crate::net::listen::{self, ListenError, Share};
+use crate::net::listen::ListenError;
+use crate::net::sockets::Sockets;
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
 use crate::wire::forwarded::Peer;
@@ -123,7 +124,12 @@ struct Door {
 /// An address that is taken (by anybody: it is tried without sharing first), TLS that cannot be set up, or a thread that
 /// the system refuses.
 #[expect(clippy::needless_pass_by_value, reason = "the edge keeps what it is started with")]
-pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationToken) -> Result<Server, StartError> {
+pub fn start(
+    published: Arc<Published>,
+    stages: Stages,
+    sockets: &Sockets,
+    shutdown: CancellationToken,
+) -> Result<Server, StartError> {
     let config = Arc::clone(&published.load().topology.config);
     let workers = config.node.workers.max(1);
     let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
@@ -141,10 +147,11 @@ pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationTo
         };
         let mut bound = Vec::new();
         for &address in &listener.listen {
-            let (address, sockets) = bind(address, workers).map_err(refused)?;
+            let (address, listening) = sockets.tcp_each(address, workers).map_err(refused)?;
             bound.push(address);
-            for (worker, socket) in doors.iter_mut().zip(sockets) {
-                worker.push(Door { listener: socket, id, acceptor: acceptor.clone() });
+            // More than there are workers, where a predecessor had more.
+            for (turn, listener) in listening.into_iter().enumerate() {
+                doors[turn % workers].push(Door { listener, id, acceptor: acceptor.clone() });
             }
         }
         addresses.push((listener.name.clone(), bound));
@@ -170,22 +177,6 @@ pub fn start(published: Arc<Published>, stages: Stages, shutdown: CancellationTo
         running.push(ended);
     }
     Ok(Server { addresses, workers: running, generations })
-}
-
-/// One socket a worker on `address`. With shared sockets the kernel would let another process of this user join in
-/// silence, so the address is first opened without sharing; port 0 is whatever the first socket got.
-fn bind(address: SocketAddr, workers: usize) -> Result<(SocketAddr, Vec<std::net::TcpListener>), ListenError> {
-    let other = |source| ListenError::Other { transport: "TCP", address, source };
-    if address.port() != 0 {
-        drop(listen::tcp(address, Share::Alone)?);
-    }
-    let first = listen::tcp(address, Share::Shared)?;
-    let bound = first.local_addr().map_err(other)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(listen::tcp(bound, Share::Shared)?);
-    }
-    Ok((bound, sockets))
 }
 
 /// One worker, from its first connection to its last.

@@ -32,6 +32,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::task::{self, Task};
 use crate::config::Config;
 use crate::net::listen::ListenError;
+use crate::net::sockets::Sockets;
 use crate::net::stage::Stage;
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Published, Snapshot, Topology};
@@ -90,6 +91,7 @@ pub struct Builder {
     file: Option<PathBuf>,
     clock: Option<Arc<dyn Clock>>,
     stages: proxy::Stages,
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Builder {
@@ -121,6 +123,13 @@ impl Builder {
         self
     }
 
+    /// Listens on `sockets`, where they fit, instead of opening its own.
+    #[must_use]
+    pub fn sockets(mut self, sockets: Arc<Sockets>) -> Self {
+        self.sockets = Some(sockets);
+        self
+    }
+
     /// Tells time by `clock`.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -137,7 +146,8 @@ impl Builder {
             (None, None) => prepare(Config::default(), None)?,
         };
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        Router::start(topology, self.file, clock, self.stages)
+        let sockets = self.sockets.unwrap_or_else(|| Arc::new(Sockets::fresh()));
+        Router::start(topology, self.file, clock, self.stages, sockets)
     }
 }
 
@@ -152,6 +162,7 @@ pub struct Router {
     addresses: Addresses,
     edges: CancellationToken,
     services: CancellationToken,
+    sockets: Arc<Sockets>,
     /// Ends with the router.
     _watch: Task,
 }
@@ -167,6 +178,7 @@ impl Router {
         file: Option<PathBuf>,
         clock: Arc<dyn Clock>,
         stages: proxy::Stages,
+        sockets: Arc<Sockets>,
     ) -> Result<Self, RouterError> {
         let config = Arc::clone(&topology.config);
         let token = config.admin.as_ref().map(read_token).transpose()?.flatten();
@@ -180,13 +192,16 @@ impl Router {
         let mut addresses = Addresses::default();
         let published = || Arc::clone(&handle.published);
         let dns = match &config.dns {
-            Some(_) => Some(dns::start(published(), edges.clone())?),
+            Some(_) => Some(dns::start(published(), &sockets, edges.clone())?),
             None => None,
         };
         let dns::Addresses { plain, tls, https, quic } = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
         (addresses.dns, addresses.dns_tls, addresses.dns_https, addresses.dns_quic) = (plain, tls, https, quic);
-        let proxy =
-            if config.listeners.is_empty() { None } else { Some(proxy::start(published(), stages, edges.clone())?) };
+        let proxy = if config.listeners.is_empty() {
+            None
+        } else {
+            Some(proxy::start(published(), stages, &sockets, edges.clone())?)
+        };
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
         let reloader = reload::Reloader::new(handle.clone(), file);
         let admin = match &config.admin {
@@ -206,15 +221,17 @@ impl Router {
                     token,
                     fleet: a.fleet.clone(),
                 };
-                Some(admin::start(a.listen, context, services.clone())?)
+                let refused = |source| ListenError::Other { transport: "TCP", address: a.listen, source };
+                Some(admin::start(sockets.tcp(a.listen)?, context, services.clone()).map_err(refused)?)
             }
             None => None,
         };
         addresses.admin = admin.as_ref().map(admin::Server::address);
         let watch = task::spawn("geo-watch", watch::watch(reloader.clone()));
+        sockets.settle();
         edges_guard.disarm();
         services_guard.disarm();
-        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services, _watch: watch })
+        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services, sockets, _watch: watch })
     }
 
     /// What it listens on.
@@ -239,6 +256,7 @@ impl Router {
 
     /// Stops taking new work, finishes what runs (within the edges' drain limits), then stops the rest.
     pub async fn stop(self) {
+        self.sockets.release();
         self.edges.cancel();
         if let Some(proxy) = self.proxy {
             proxy.stopped().await;

@@ -201,7 +201,7 @@ fn every_transport_gives_the_same_message() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (published, client) = everywhere(|_| ());
     let shutdown = CancellationToken::new();
-    let server = start(published, shutdown.clone()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), shutdown.clone()).unwrap();
     let clients = std::cell::RefCell::new(runtime.block_on(Clients::connect(&server.addresses(), &client)));
     let mut runner = TestRunner::new(Cases { cases: 192, failure_persistence: None, ..Cases::default() });
     let same = runner.run(&query(), |query| {
@@ -228,7 +228,7 @@ fn every_transport_gives_the_same_message() {
 #[tokio::test]
 async fn requests_that_are_no_query_get_the_status_that_says_why() {
     let (published, client) = everywhere(|_| ());
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let mut clients = Clients::connect(&server.addresses(), &client).await;
     let host = Ask::new("host.example.test.", "A").bytes();
     let build = |method: Method, uri: String, content_type: &str, body: Vec<u8>| {
@@ -272,7 +272,7 @@ async fn an_http_client_that_asks_nothing_is_let_go() {
     let limits =
         Connections { idle: Duration::from_millis(100), write: Duration::from_millis(100), ..Default::default() };
     let (published, client) = everywhere(|dns| dns.connections = limits);
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let address = server.addresses().https[0];
     for alpn in ["h2", "http/1.1"] {
         let mut stream = tls(address, &client, alpn).await;
@@ -289,7 +289,7 @@ async fn an_http_client_that_asks_nothing_is_let_go() {
 #[tokio::test]
 async fn quic_ends_with_who_breaks_its_rules() {
     let (published, client) = everywhere(|_| ());
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let address = server.addresses().quic[0];
     let mut query = Ask::new("host.example.test.", "A").bytes();
     query[..2].fill(0);
@@ -330,7 +330,7 @@ async fn closed_with(connection: &quinn::Connection) -> u64 {
 async fn quic_connections_have_their_limits() {
     let crowded = Connections { per_client: 2, idle: Duration::from_hours(1), ..Default::default() };
     let (published, client) = everywhere(|dns| dns.connections = crowded);
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let from = endpoint(&client);
     let mut connections = Vec::new();
     for _ in 0..3 {
@@ -341,7 +341,7 @@ async fn quic_connections_have_their_limits() {
     assert!(connections[1].close_reason().is_none() && connections[2].close_reason().is_none());
     let brief = Connections { idle: Duration::from_millis(50), ..Default::default() };
     let (published, client) = everywhere(|dns| dns.connections = brief);
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let from = endpoint(&client);
     let idle = from.connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap();
     // A stream that asks nothing whole keeps nobody awake. DOQ_NO_ERROR.
@@ -380,7 +380,7 @@ impl Body for Piece {
 #[tokio::test]
 async fn unfinished_queries_of_one_https_connection_share_a_budget() {
     let (published, client) = everywhere(|_| ());
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let io = TokioIo::new(tls(server.addresses().https[0], &client, "h2").await);
     let (http2, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
@@ -408,7 +408,7 @@ async fn unfinished_queries_of_one_https_connection_share_a_budget() {
 #[tokio::test]
 async fn unfinished_queries_of_one_quic_connection_share_a_budget() {
     let (published, client) = everywhere(|_| ());
-    let server = start(published, CancellationToken::new()).unwrap();
+    let server = start(published, &sockets::Sockets::fresh(), CancellationToken::new()).unwrap();
     let connection = endpoint(&client).connect(server.addresses().quic[0], SERVER).unwrap().await.unwrap();
     let mut begun = tokio::task::JoinSet::new();
     for _ in 0..3 * HALF.1 {

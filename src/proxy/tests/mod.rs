@@ -38,6 +38,7 @@ use crate::config::{
 };
 use crate::control::event::Event;
 use crate::control::step;
+use crate::net::sockets::Sockets;
 use crate::net::stage::{self, Body};
 use crate::snapshot::intent::{Intent, Subject, Wish};
 use crate::snapshot::topology::{Assets, Topology};
@@ -234,7 +235,7 @@ impl Edge {
         let first = step::first(topology, None, Mono::from_millis(1_000), Wall(0));
         let published = Arc::new(Published::new(first));
         let shutdown = CancellationToken::new();
-        let server = start(Arc::clone(&published), stages, shutdown.clone()).unwrap();
+        let server = start(Arc::clone(&published), stages, &Sockets::fresh(), shutdown.clone()).unwrap();
         let address = server.addresses()[0].1[0];
         Self { address, published, shutdown, server }
     }

@@ -131,7 +131,8 @@ async fn a_taken_address_is_named() {
     config.listeners[0].listen = vec![address];
     let topology = Topology::build(Arc::new(config), Assets::default(), None);
     let first = step::first(topology, None, Mono::from_millis(1), Wall(0));
-    let refused = start(Arc::new(Published::new(first)), Stages::default(), CancellationToken::new());
+    let refused =
+        start(Arc::new(Published::new(first)), Stages::default(), &Sockets::fresh(), CancellationToken::new());
     let error = refused.err().unwrap().to_string();
     assert!(error.contains("listener public") && error.contains(&address.to_string()), "{error}");
 }
