@@ -116,7 +116,7 @@ impl Sockets {
     /// A listening TCP socket, as [`listen::tcp`] opens it.
     pub fn tcp(&self, address: SocketAddr) -> Result<TcpListener, ListenError> {
         match self.claim(address, true, 1).pop() {
-            Some(socket) => self.listening(socket, address),
+            Some(socket) => listening(socket, address),
             None => listen::tcp(address, Share::Alone),
         }
         .and_then(|listener| self.keep(listener, "TCP", address))
@@ -127,8 +127,7 @@ impl Sockets {
     /// cannot be (systemd opened it without `ReusePort=`), several handles share one.
     pub fn tcp_each(&self, address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
         let came = self.claim(address, true, usize::MAX);
-        let mut sockets =
-            came.into_iter().map(|socket| self.listening(socket, address)).collect::<Result<Vec<_>, _>>()?;
+        let mut sockets = came.into_iter().map(|socket| listening(socket, address)).collect::<Result<Vec<_>, _>>()?;
         if sockets.is_empty() {
             // With shared sockets the kernel would let another process of this user join in silence, so the address is
             // first opened without sharing.
@@ -170,7 +169,7 @@ impl Sockets {
     pub fn pair(&self, address: SocketAddr, count: usize) -> Result<(TcpListener, Vec<UdpSocket>), ListenError> {
         let came = self.claim(address, true, 1).pop();
         let has_come = came.is_some();
-        let mut came = came.map(|socket| self.listening(socket, address)).transpose()?;
+        let mut came = came.map(|socket| listening(socket, address)).transpose()?;
         let mut tries = if address.port() == 0 && !has_come { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
@@ -245,12 +244,6 @@ impl Sockets {
         taken
     }
 
-    fn listening(&self, socket: Socket, address: SocketAddr) -> Result<TcpListener, ListenError> {
-        let ready = socket.set_nonblocking(true).and_then(|()| socket.listen(listen::BACKLOG));
-        ready.map_err(|source| other("TCP", address, source))?;
-        Ok(socket.into())
-    }
-
     /// Keeps a second handle of `socket`, which was asked for as `address`.
     fn keep<S: std::os::fd::AsFd>(
         &self,
@@ -262,6 +255,13 @@ impl Sockets {
         lock(&self.kept).push(Kept { socket: copy, is_any: address.port() == 0 });
         Ok(socket)
     }
+}
+
+/// A TCP socket as [`listen::tcp`] gives it.
+fn listening(socket: Socket, address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let ready = socket.set_nonblocking(true).and_then(|()| socket.listen(listen::BACKLOG));
+    ready.map_err(|source| other("TCP", address, source))?;
+    Ok(socket.into())
 }
 
 /// A UDP socket as [`listen::udp`] gives it: systemd's are not blocking.
