@@ -47,6 +47,7 @@ fn service(name: &str, balance: Balance, port: u16) -> Service {
             fall: 2,
             rise: 2,
             port: None,
+            proxy_protocol: None,
         }),
         passive: Passive::default(),
         deadline: Duration::from_millis(500),
@@ -57,6 +58,7 @@ fn service(name: &str, balance: Balance, port: u16) -> Service {
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: (0..3).flat_map(|dc| [backend(dc, 11), backend(dc, 12)]).collect(),
     }
 }

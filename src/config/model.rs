@@ -17,11 +17,16 @@ use crate::base::ids::{DatacenterId, ServiceId};
 mod balancing;
 mod change;
 mod routing;
+mod securing;
 mod sharing;
 
 pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
+pub use securing::{
+    ClientAuth, ClientCertificate, ListenerTls, PassOn, ProxyProtocol, Requirement, SanMatch, Tickets, TlsVersion,
+    UpstreamTls,
+};
 pub use sharing::{Mirror, Override, Split};
 
 /// Everything that one file says.
@@ -242,6 +247,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// TLS towards the backends, if it is wanted.
     pub tls: Option<UpstreamTls>,
+    /// How the backends are told for whom a connection is, if they are.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Its backends in the order of the file.
     pub backends: Vec<BackendSpec>,
 }
@@ -268,15 +275,6 @@ pub enum Protocol {
     Http2,
 }
 
-/// TLS towards backends.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UpstreamTls {
-    /// The name to verify and to send as SNI.
-    pub name: String,
-    /// File with the authorities to trust, PEM.
-    pub ca: PathBuf,
-}
-
 /// How a target is probed, and when its verdict turns. Equal definitions of one address are one target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
@@ -292,6 +290,8 @@ pub struct Probe {
     pub rise: u32,
     /// Where to ask, if not at the backend's own port.
     pub port: Option<u16>,
+    /// How the target is told that a connection is for nobody but the prober, where it expects to be told.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Probe {
@@ -304,6 +304,7 @@ impl Probe {
             fall: 2,
             rise: 2,
             port: None,
+            proxy_protocol: None,
         }
     }
 }
@@ -806,13 +807,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed. Default none.
     pub trusted: Vec<IpNet>,
+    /// Peers whose connections begin with a PROXY header. Default none.
+    pub proxies: Vec<IpNet>,
     /// Where everybody is sent who comes in here and is not there yet, before any route.
     pub redirect: Option<Redirect>,
-}
-
-/// Certificates of a listener; SNI chooses among them, the first one serves who asks for none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// Certificate chain and key, PEM files.
-    pub pairs: Vec<(PathBuf, PathBuf)>,
 }

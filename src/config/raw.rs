@@ -5,7 +5,7 @@
 use toml::de::DeValue;
 
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
-use super::model::{Balance, Class, KeyAlgorithm, Locality, OnEmpty, Policy, Protocol};
+use super::model::{Balance, Class, KeyAlgorithm, Locality, OnEmpty, Policy, Protocol, ProxyProtocol};
 use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
@@ -18,6 +18,7 @@ mod balancing;
 mod change;
 mod guarding;
 mod routing;
+mod securing;
 mod sharing;
 mod transports;
 
@@ -25,6 +26,7 @@ pub(super) use balancing::Limits;
 pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use routing::{ByHeader, Like, Match, Route};
+pub(super) use securing::{ListenerTls, Require, UpstreamTls};
 pub(super) use sharing::{Mirror, Override, Split};
 pub(super) use transports::{DnsHttps, DnsProxies, DnsSecure, DnsTcp};
 
@@ -215,6 +217,9 @@ section! {
         protocol: Protocol = "http1",
         /// TLS towards its backends.
         tls: UpstreamTls = optional,
+        /// Its backends are told by the PROXY protocol, `v1` or `v2`, for whom a connection is: they must expect it. Then no
+        /// connection to a backend serves two connections of clients.
+        proxy_protocol: ProxyProtocol = optional,
         /// Its backends, by datacenter.
         backends: Keyed<ByDatacenter, List<Or<Peer, Backend>, 4_096>, 64> = {},
     } later {
@@ -228,6 +233,7 @@ section! {
         timeout: "deadline", servers: "backends", endpoints: "backends", targets: "backends", upstreams: "backends",
         health: "probe", health_check: "probe", check: "probe", retries: "retry", lb: "balance", policy: "balance",
         outlier: "passive", sticky: "session", persistence: "session", circuit_breakers: "limits",
+        send_proxy: "proxy_protocol",
     }
 }
 
@@ -244,21 +250,6 @@ section! {
         file: "backends are not read from files yet: write their addresses, and reload when they change",
     } synonyms {
         addr: "address", ip: "address", host: "address", port: "address", share: "weight",
-    }
-}
-
-section! {
-    /// TLS towards backends.
-    UpstreamTls {
-        /// The name to verify and to send as SNI.
-        name: Host = required,
-        /// File with the authorities to trust, PEM.
-        ca: File = required,
-    } later {
-        cert: "client certificates are not sent yet",
-        key: "client certificates are not sent yet",
-    } synonyms {
-        server_name: "name", sni: "name", ca_file: "ca", roots: "ca",
     }
 }
 
@@ -604,28 +595,16 @@ section! {
         tls: ListenerTls = optional,
         /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
         trusted: List<Prefix, 4_096> = [],
+        /// Balancers in front whose connections must begin with a PROXY header (versions 1 and 2): the client is whom it
+        /// names. The header of anybody else is not expected and not believed.
+        proxy_protocol: List<Prefix, 4_096> = [],
         /// Sends everybody elsewhere who comes in here and is not there yet, before any route:
         /// `redirect = { scheme = "https", status = 308 }`.
         redirect: Redirect = optional,
     } later {
         http3: "HTTP/3 is not served yet: HTTP/1.1 and HTTP/2 are",
-        proxy_protocol: "the PROXY protocol is not spoken yet: use `trusted` and forwarding headers",
     } synonyms {
         address: "listen", addresses: "listen", bind: "listen", port: "listen", trusted_proxies: "trusted",
-    }
-}
-
-section! {
-    /// Certificates of a listener. SNI chooses among them; the first serves those who send none.
-    ListenerTls {
-        /// Certificate chains, PEM.
-        certs: List<File, 1_024> = required,
-        /// Their private keys, PEM, in the same order.
-        keys: List<File, 1_024> = required,
-    } later {
-        acme: "certificates are not requested yet: put the files there and reload",
-        client_ca: "clients are not asked for certificates yet",
-    } synonyms {
-        cert: "certs", key: "keys", certificate: "certs", certificates: "certs", chain: "certs",
+        accept_proxy: "proxy_protocol", proxies: "proxy_protocol",
     }
 }

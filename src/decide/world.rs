@@ -45,6 +45,7 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: backends.collect(),
     };
     let config = Config {

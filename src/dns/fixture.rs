@@ -190,7 +190,7 @@ pub(crate) fn everywhere(change: impl FnOnce(&mut Dns)) -> (Arc<Published>, rust
     let mut snapshot = world();
     let topology = Arc::get_mut(&mut snapshot.topology).unwrap();
     let dns = Arc::get_mut(&mut topology.config).unwrap().dns.as_mut().unwrap();
-    let secure = SecureDns { listen: vec!["127.0.0.1:0".parse().unwrap()], tls: ListenerTls { pairs: Vec::new() } };
+    let secure = SecureDns { listen: vec!["127.0.0.1:0".parse().unwrap()], tls: ListenerTls::default() };
     dns.listen = secure.listen.clone();
     (dns.tls, dns.quic) = (Some(secure.clone()), Some(secure.clone()));
     dns.https = Some(DnsHttps { secure, path: "/dns-query".into() });

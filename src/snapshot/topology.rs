@@ -237,6 +237,7 @@ mod tests {
             panic_below: 0.5,
             protocol: Protocol::Http1,
             tls: None,
+            proxy_protocol: None,
             backends: vec![BackendSpec {
                 datacenter: DatacenterId::new(1),
                 address: ([10, 0, 0, 1], 80).into(),

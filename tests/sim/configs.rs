@@ -93,6 +93,7 @@ fn service(s: usize, dcs: usize, rng: &mut Rng) -> Service {
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends,
     }
 }

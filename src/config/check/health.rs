@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::Checker;
 use super::names::Names;
+use super::{Checker, securing};
 use crate::base::ids::DatacenterId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
@@ -56,8 +56,10 @@ pub(super) fn services(root: &Root, places: &Names, checker: &mut Checker<'_>) -
 
 fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut Checker<'_>) -> Service {
     let name = said.name.as_ref().map(|n| n.0.clone()).unwrap_or_default();
-    let tls = said.tls.as_ref().and_then(|tls| upstream_tls(tls, checker));
+    let tls = said.tls.as_ref().and_then(|tls| securing::upstream(tls, checker));
+    let proxy_protocol = securing::proxy_protocol(said, checker);
     let probe = said.probe.as_ref().and_then(|p| probe(p, tls.as_ref(), checker));
+    let probe = probe.map(|p| Probe { proxy_protocol: proxy_protocol.filter(|_| p.port.is_none()), ..p });
     let retry = retry(said, checker);
     let backends = backends(said, places, checker);
     covered(said, &name, root, places, checker);
@@ -75,6 +77,7 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
         panic_below: said.panic_below.0,
         protocol: said.protocol.value,
         tls,
+        proxy_protocol,
         backends,
     }
 }
@@ -95,11 +98,6 @@ fn session(said: &raw::Service, checker: &mut Checker<'_>) -> Option<Session> {
         checker.error(Code::Conflict, session.span, message, "leave `session` out");
     }
     Some(session.0.clone())
-}
-
-fn upstream_tls(said: &Said<raw::UpstreamTls>, checker: &mut Checker<'_>) -> Option<UpstreamTls> {
-    let ca = said.ca.as_ref().map(|ca| checker.file(ca));
-    Some(UpstreamTls { name: said.name.as_ref()?.0.clone(), ca: ca? })
 }
 
 fn retry(said: &raw::Service, checker: &mut Checker<'_>) -> Retry {
@@ -223,6 +221,7 @@ fn probe(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut 
         fall: said.fall.0,
         rise: said.rise.0,
         port: said.port.as_ref().map(|p| p.0 as u16),
+        proxy_protocol: None,
     })
 }
 
@@ -254,15 +253,17 @@ fn kind(said: &Said<raw::Probe>, upstream: Option<&UpstreamTls>, checker: &mut C
     stray(said, checker);
     let named = said.tls_name.as_ref().or(said.tls.as_ref());
     let ca = said.ca.as_ref().map(|ca| checker.file(ca)).or_else(|| upstream.map(|u| u.ca.clone()));
+    // Who asks backends shows them the same certificate as who brings them requests.
+    let certificate = upstream.and_then(|u| u.certificate.clone());
     let tls = match (named, ca) {
-        (Some(name), Some(ca)) => Some(UpstreamTls { name: name.0.clone(), ca }),
+        (Some(name), Some(ca)) => Some(UpstreamTls { name: name.0.clone(), ca, certificate }),
         (Some(name), None) => {
             let hint = "add `ca = \"...\"`, a PEM file with the authorities to trust";
             checker.error(Code::MissingKey, name.span, "a probe over TLS trusts nobody without `ca`", hint);
             None
         }
         (None, Some(ca)) if said.tcp.is_none() => match (upstream, &said.ca) {
-            (Some(upstream), _) => Some(UpstreamTls { name: upstream.name.clone(), ca }),
+            (Some(upstream), _) => Some(UpstreamTls { name: upstream.name.clone(), ca, certificate }),
             (None, Some(at)) => {
                 let hint = "add `tls_name = \"...\"`, the name to verify";
                 checker.error(Code::MissingKey, at.span, "`ca` alone does not make a probe speak TLS", hint);

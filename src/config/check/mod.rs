@@ -24,6 +24,7 @@ mod names;
 mod places;
 mod pools;
 mod routing;
+mod securing;
 mod sharing;
 mod sockets;
 mod steering;
@@ -104,7 +105,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
     let admin = places::admin(root, checker);
     let dns = steering::dns(root, &places, &work, &datacenters, checker);
     let listeners = edge::listeners(root, checker);
-    let routes = routing::routes(root, &work, &services, checker);
+    let routes = routing::routes(root, &work, &services, &listeners, checker);
     sockets::collisions(root, checker);
     idle(root, checker);
     Config {

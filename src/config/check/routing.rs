@@ -4,15 +4,21 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::{self, Way};
 use super::names::Names;
-use super::{Checker, matching, sharing};
+use super::{Checker, matching, securing, sharing};
 use crate::base::ids::ServiceId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::model::{Action, Balance, Route, RouteMatch, Service, UserKey};
+use crate::config::model::{Action, Balance, Listener, Route, RouteMatch, Service, UserKey};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
-pub(super) fn routes(root: &Root, work: &Names, services: &[Service], checker: &mut Checker<'_>) -> Vec<Route> {
+pub(super) fn routes(
+    root: &Root,
+    work: &Names,
+    services: &[Service],
+    listeners: &[Listener],
+    checker: &mut Checker<'_>,
+) -> Vec<Route> {
     let mut taken: HashMap<&str, Span> = HashMap::new();
     for name in root.route.0.iter().filter_map(|r| r.name.as_ref()) {
         if let Some(first) = taken.insert(&name.0, name.span) {
@@ -20,7 +26,13 @@ pub(super) fn routes(root: &Root, work: &Names, services: &[Service], checker: &
         }
     }
     let mut used: HashSet<String> = taken.keys().map(|name| (*name).to_owned()).collect();
-    let routes: Vec<Route> = root.route.0.iter().map(|said| route(said, work, services, &mut used, checker)).collect();
+    let mut routes: Vec<Route> =
+        root.route.0.iter().map(|said| route(said, work, services, &mut used, checker)).collect();
+    // A listener that was not understood may well ask for certificates.
+    let listeners = if root.listener.0.iter().all(|l| l.clean) { listeners } else { &[] };
+    for (route, said) in routes.iter_mut().zip(&root.route.0) {
+        route.requires = said.require.as_ref().and_then(|require| securing::requirement(require, listeners, checker));
+    }
     matching::dead(root, &routes, checker);
     matching::crossing(root, &routes, checker);
     routes
@@ -55,6 +67,7 @@ fn route(
         response_headers: change::headers(&said.headers.response, Way::Response, checker),
         mirror: said.mirror.as_ref().and_then(|mirror| sharing::mirror(mirror, work, checker)),
         matches,
+        requires: None,
         action,
         user: said.user.0.clone(),
         deadline: said.deadline.as_ref().map(|d| d.0),

@@ -52,5 +52,5 @@ fn door(
     }
     let pair = cert.map(|f| checker.file(f)).zip(key.map(|f| checker.file(f)));
     let listen: Vec<SocketAddr> = listen?.0.iter().map(|l| l.0).collect();
-    Some(SecureDns { listen, tls: ListenerTls { pairs: vec![pair?] } })
+    Some(SecureDns { listen, tls: ListenerTls { pairs: vec![pair?], ..ListenerTls::default() } })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::change::{HeaderEdits, Redirect, Rewrite};
+use super::securing::Requirement;
 use super::sharing::{Mirror, Split};
 use crate::base::ids::ServiceId;
 
@@ -13,6 +14,8 @@ pub struct Route {
     pub name: String,
     /// What it matches.
     pub matches: RouteMatch,
+    /// What a request must bring beside.
+    pub requires: Option<Requirement>,
     /// What it does.
     pub action: Action,
     /// What backends see instead of what the client sent.
@@ -53,6 +56,7 @@ impl Default for Route {
         Self {
             name: String::new(),
             matches: RouteMatch::default(),
+            requires: None,
             action: Action::Respond { status: 404, content_type: "text/plain".into(), body: String::new() },
             rewrite: Rewrite::default(),
             request_headers: HeaderEdits::default(),

@@ -3,7 +3,7 @@
 use super::super::kinds::{By, Count, Flag, Keyed, List, Or, Yes};
 use super::super::reader::section;
 use super::super::words::{HostPattern, Method, Name, Size, Text, Time, UrlPath, User};
-use super::{HOUR, Headers, Mirror, Redirect, Rewrite, Split};
+use super::{HOUR, Headers, Mirror, Redirect, Require, Rewrite, Split};
 
 /// Keys of `header = { ... }`.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ section! {
         name: Name = optional,
         /// What it matches: everything that is said must hold. By default every request.
         matches as "match": Match = {},
+        /// What a request must bring beside: a client certificate. One that does not is refused with 403.
+        require: Require = optional,
         /// The service that gets the request.
         service: Name = optional,
         /// Or: services that share the requests.

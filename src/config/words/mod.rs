@@ -269,6 +269,42 @@ choices! {
 }
 
 choices! {
+    "a version of TLS that is spoken" model::TlsVersion {
+        "1.2" => Self::V12,
+        "1.3" => Self::V13,
+    } rather {
+        "TLSv1.2": "without its name: \"1.2\"",
+        "TLSv1.3": "without its name: \"1.3\"",
+        "1.0": "1.0 and 1.1 are broken (RFC 8996): \"1.2\"",
+        "1.1": "1.0 and 1.1 are broken (RFC 8996): \"1.2\"",
+    }
+    "a way to ask for certificates" model::ClientCertificate {
+        "request" => Self::Request,
+        "require" => Self::Require,
+    } rather {
+        "optional": "did you mean `request`?",
+        "required": "did you mean `require`?",
+        "none": "leave `client_ca` out to ask nobody",
+        "off": "leave `client_ca` out to ask nobody",
+    }
+    "something to tell of certificates" model::PassOn {
+        "nothing" => Self::Nothing,
+        "identity" => Self::Identity,
+        "certificate" => Self::Certificate,
+    } rather {
+        "none": "did you mean `nothing`?",
+        "subject": "did you mean `identity`?",
+    }
+    "a version of the PROXY protocol" model::ProxyProtocol {
+        "v1" => Self::V1,
+        "v2" => Self::V2,
+    } rather {
+        "1": "did you mean `v1`?",
+        "2": "did you mean `v2`?",
+    }
+}
+
+choices! {
     "a scheme" model::Scheme {
         "http" => Self::Http,
         "https" => Self::Https,

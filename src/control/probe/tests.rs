@@ -41,7 +41,15 @@ where
 }
 
 fn target(address: SocketAddr, kind: ProbeKind, protocol: Protocol) -> Target {
-    let probe = Probe { kind, interval: Duration::from_secs(1), timeout: LONG, fall: 2, rise: 2, port: None };
+    let probe = Probe {
+        kind,
+        interval: Duration::from_secs(1),
+        timeout: LONG,
+        fall: 2,
+        rise: 2,
+        port: None,
+        proxy_protocol: None,
+    };
     Target { address, probe, protocol }
 }
 
@@ -334,7 +342,7 @@ async fn who_speaks_first_speaks_another_protocol() {
 }
 
 fn upstream(name: &str) -> UpstreamTls {
-    UpstreamTls { name: name.into(), ca: "ca.pem".into() }
+    UpstreamTls { name: name.into(), ca: "ca.pem".into(), certificate: None }
 }
 
 /// An authority of our own with one certificate.

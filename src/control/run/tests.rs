@@ -72,6 +72,7 @@ fn http() -> Probe {
         fall: 2,
         rise: 2,
         port: None,
+        proxy_protocol: None,
     }
 }
 
@@ -92,6 +93,7 @@ fn config(backends: &[&[SocketAddr]], probe: Probe) -> Config {
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: backends.iter().enumerate().flat_map(|(dc, all)| all.iter().map(move |a| spec(dc, *a))).collect(),
     };
     let datacenter = |dc: usize| Datacenter {

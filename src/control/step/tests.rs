@@ -37,6 +37,7 @@ pub(in crate::control) fn config(dcs: usize, each: usize) -> Config {
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: backends.collect(),
     };
     let steer = Steer {

@@ -23,6 +23,7 @@ fn service() -> Service {
         session: None,
         protocol: Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: Vec::new(),
     }
 }

@@ -48,13 +48,13 @@ impl Authority {
     }
 
     fn client(&self, protocol: Protocol) -> Arc<ClientConfig> {
-        let tls = UpstreamTls { name: String::new(), ca: self.path("ca.pem") };
+        let tls = UpstreamTls { name: String::new(), ca: self.path("ca.pem"), certificate: None };
         speaking(&client_config(&tls).unwrap(), protocol)
     }
 }
 
 fn load(pairs: &[(PathBuf, PathBuf)]) -> Result<Vec<Certificate>, TlsError> {
-    load_certificates(&ListenerTls { pairs: pairs.to_vec() })
+    load_certificates(&ListenerTls { pairs: pairs.to_vec(), ..ListenerTls::default() })
 }
 
 /// A snapshot with listeners of these names, each with its certificates.
@@ -185,7 +185,9 @@ fn broken_files_are_named_with_a_remedy() {
     for (file, says) in
         [(&absent, "check that it exists"), (&empty, "no certificate"), (&garbage, "no usable authority")]
     {
-        let error = client_config(&UpstreamTls { name: "x".into(), ca: file.clone() }).unwrap_err().to_string();
+        let error = client_config(&UpstreamTls { name: "x".into(), ca: file.clone(), certificate: None })
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(&file.display().to_string()) && error.contains(says), "{error}");
     }
 }

@@ -200,6 +200,7 @@ fn service(name: &str, backends: &[SocketAddr]) -> Service {
         session: None,
         protocol: crate::config::Protocol::Http1,
         tls: None,
+        proxy_protocol: None,
         backends: backends
             .iter()
             .map(|&address| BackendSpec { datacenter: DatacenterId::new(0), address, weight: 1 })

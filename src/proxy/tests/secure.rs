@@ -38,7 +38,7 @@ impl Authority {
     }
 
     fn trusted_as(&self, name: &str) -> UpstreamTls {
-        UpstreamTls { name: name.into(), ca: self.folder.path().join("ca.pem") }
+        UpstreamTls { name: name.into(), ca: self.folder.path().join("ca.pem"), certificate: None }
     }
 
     /// A TLS connection to `edge` for `name`, which verifies that it got that.
@@ -53,7 +53,7 @@ impl Authority {
 fn secure_edge(authority: &Authority, origin: &Origin) -> Edge {
     let mut config = config(&[origin.address]);
     let pairs = vec![authority.issue("one.test"), authority.issue("two.test")];
-    let listener = ListenerTls { pairs };
+    let listener = ListenerTls { pairs, ..ListenerTls::default() };
     let assets = Assets { certificates: vec![tls::load_certificates(&listener).unwrap()], ..Assets::default() };
     config.listeners[0].tls = Some(listener);
     Edge::with(config, assets, Stages::default())
