@@ -13,6 +13,8 @@ mod dnssec;
 mod geo;
 #[path = "h1.rs"]
 mod h1;
+#[path = "h2.rs"]
+mod h2;
 #[path = "routing.rs"]
 mod routing;
 
@@ -24,6 +26,7 @@ pub use dns::{
 pub use dnssec::{dnssec_bitmap, dnssec_canonical, dnssec_records, dnssec_successor, keyfile};
 pub use geo::{cidr, mmdb};
 pub use h1::{h1_chunked, h1_request, h1_response, h1_written};
+pub use h2::h2_frames;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use routing::{query, route};
@@ -56,6 +59,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("h1_request", h1_request),
     ("h1_response", h1_response),
     ("h1_written", h1_written),
+    ("h2_frames", h2_frames),
     ("head_forwarded", head_forwarded),
     ("host", host),
     ("keyfile", keyfile),

@@ -16,12 +16,14 @@ use crate::base::ids::{DatacenterId, ServiceId};
 
 mod balancing;
 mod change;
+mod http2;
 mod routing;
 mod securing;
 mod sharing;
 
 pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
+pub use http2::Http2;
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 pub use securing::{
     ClientAuth, ClientCertificate, ListenerTls, PassOn, ProxyProtocol, Requirement, SanMatch, Tickets, TlsVersion,
@@ -811,4 +813,6 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Where everybody is sent who comes in here and is not there yet, before any route.
     pub redirect: Option<Redirect>,
+    /// What HTTP/2 connections may do.
+    pub http2: Http2,
 }

@@ -17,6 +17,7 @@ use super::words::{
 mod balancing;
 mod change;
 mod guarding;
+mod http2;
 mod routing;
 mod securing;
 mod sharing;
@@ -25,6 +26,7 @@ mod transports;
 pub(super) use balancing::Limits;
 pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
+pub(super) use http2::Http2;
 pub(super) use routing::{ByHeader, Like, Match, Route};
 pub(super) use securing::{ListenerTls, Require, UpstreamTls};
 pub(super) use sharing::{Mirror, Override, Split};
@@ -601,6 +603,8 @@ section! {
         /// Sends everybody elsewhere who comes in here and is not there yet, before any route:
         /// `redirect = { scheme = "https", status = 308 }`.
         redirect: Redirect = optional,
+        /// What HTTP/2 connections may do.
+        http2: Http2 = {},
     } later {
         http3: "HTTP/3 is not served yet: HTTP/1.1 and HTTP/2 are",
     } synonyms {

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod deadline;
 pub mod eject;
+pub mod glitch;
 pub mod guard;
 pub mod hedge;
 pub mod movement;

@@ -9,14 +9,10 @@
 //!                                             15 KiB behind 1 KiB/s with the body that it owes: closed
 //! ```
 
-use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Time between two rounds of the sweep.
 pub(super) const ROUND: Duration = Duration::from_secs(1);
@@ -28,6 +24,8 @@ const HEAD_ROUNDS: u32 = 10;
 const BLOCKED_ROUNDS: u32 = 30;
 /// Octets of a body that a client owes a round (EDGE 4, gap 9: 1 KiB/s).
 const BODY_OCTETS: u32 = 1024;
+/// So far it may fall behind with taking a response that it leaves no room for (ours; as with what it does not take at all).
+const TAKING_DEBT: u32 = BLOCKED_ROUNDS * BODY_OCTETS;
 /// So far it may fall behind: nothing for 5 s (EDGE 4, gap 9), and then for as long as it takes to be told that it stalls
 /// ([`super::upload::STALL`]).
 const BODY_DEBT: u32 = 15 * BODY_OCTETS;
@@ -41,6 +39,9 @@ pub(super) struct Pulse {
     owes_body: AtomicBool,
     /// Octets of bodies that have come; it goes round.
     body: AtomicU32,
+    /// Over HTTP/2: there is a response that the client leaves no room for, and octets of bodies that it took.
+    is_shut: AtomicBool,
+    taken: AtomicU32,
     turn: AtomicU32,
     order: AtomicU8,
     waker: Mutex<Option<Waker>>,
@@ -77,6 +78,12 @@ impl Pulse {
         self.owes_body.store(false, Relaxed);
         // One thread writes; who reads it a moment later sees it next time.
         self.body.store(self.body.load(Relaxed).wrapping_add(octets as u32), Relaxed);
+    }
+
+    /// The client has taken octets of responses, and leaves no room for the rest of one or does.
+    pub(super) fn took(&self, octets: u32, is_shut: bool) {
+        self.is_shut.store(is_shut, Relaxed);
+        self.taken.store(self.taken.load(Relaxed).wrapping_add(octets), Relaxed);
     }
 
     /// Somebody waits for more of a request's body.
@@ -138,60 +145,6 @@ impl Pulse {
     }
 }
 
-/// A client's HTTP/2 connection that notes whether the client takes what is written. What it sends may be anything.
-#[derive(Debug)]
-pub(super) struct Pulsed<T> {
-    inner: T,
-    pulse: Arc<Pulse>,
-}
-
-impl<T> Pulsed<T> {
-    /// `inner` with its `pulse`.
-    pub(super) const fn new(inner: T, pulse: Arc<Pulse>) -> Self {
-        Self { inner, pulse }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Pulsed<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Pulsed<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.pulse.wrote(polled.is_pending());
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.pulse.wrote(polled.is_pending());
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_flush(cx);
-        if polled.is_pending() {
-            self.pulse.wrote(true);
-        }
-        polled
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
 /// The open connections of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Open {
@@ -204,27 +157,43 @@ struct Watched {
     pulse: Weak<Pulse>,
     turn: u32,
     rounds: u32,
-    /// Octets of bodies, when it was last looked at.
-    body: u32,
-    /// Octets that it is behind with one.
-    debt: u32,
+    /// Of requests' bodies, and of responses'.
+    sending: Debt,
+    taking: Debt,
+}
+
+/// Octets that a client is behind with.
+#[derive(Debug, Default)]
+struct Debt {
+    /// Octets that had passed when it was last looked at.
+    passed: u32,
+    octets: u32,
+}
+
+impl Debt {
+    /// Another round, in which more was owed or was not. How far behind the client is.
+    fn dun(&mut self, passed: u32, is_owed: bool) -> u32 {
+        let fresh = passed.wrapping_sub(std::mem::replace(&mut self.passed, passed));
+        let owed = if is_owed { self.octets.saturating_add(BODY_OCTETS) } else { 0 };
+        self.octets = owed.saturating_sub(fresh);
+        self.octets
+    }
 }
 
 impl Watched {
-    /// Another round in which the client owed more of a body, or did not. True: it is too far behind.
+    /// Another round. True: the client is too far behind with something.
     fn dun(&mut self, pulse: &Pulse) -> bool {
-        let body = pulse.body.load(Relaxed);
-        let came = body.wrapping_sub(std::mem::replace(&mut self.body, body));
-        let owed = if pulse.owes_body.load(Relaxed) { self.debt + BODY_OCTETS } else { 0 };
-        self.debt = owed.saturating_sub(came);
-        self.debt >= BODY_DEBT
+        let sending = self.sending.dun(pulse.body.load(Relaxed), pulse.owes_body.load(Relaxed));
+        let taking = self.taking.dun(pulse.taken.load(Relaxed), pulse.is_shut.load(Relaxed));
+        sending >= BODY_DEBT || taking >= TAKING_DEBT
     }
 }
 
 impl Open {
     /// A connection has been opened.
     pub(super) fn watch(&self, pulse: &Arc<Pulse>) {
-        let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0, body: 0, debt: 0 };
+        let (sending, taking) = (Debt::default(), Debt::default());
+        let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0, sending, taking };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
         if self.told.load(Relaxed) > 0 {
             pulse.tell(Order::Drain);
@@ -356,6 +325,30 @@ mod tests {
         assert_eq!(rounds_left(&open, &pulse), u32::MAX);
         pulse.owes();
         assert_eq!(rounds_left(&open, &pulse), 15);
+    }
+
+    #[test]
+    fn who_leaves_no_room_and_takes_next_to_nothing_is_cut() {
+        for (octets, rounds) in [(0, 30), (1, 31), (1_023, u32::MAX), (1_024, u32::MAX)] {
+            let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+            open.watch(&pulse);
+            pulse.begin();
+            let last = (1..=100).find(|_| {
+                pulse.took(octets, true);
+                open.sweep();
+                pulse.order() == Order::Close
+            });
+            assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
+        }
+        let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+        open.watch(&pulse);
+        pulse.begin();
+        pulse.took(0, true);
+        (0..20).for_each(|_| {
+            open.sweep();
+        });
+        pulse.took(0, false);
+        assert_eq!(rounds_left(&open, &pulse), u32::MAX, "there is room, and nothing to send");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod drain;
 pub mod explain;
 mod forward;
 mod h1;
+mod h2;
 mod limit;
 mod line;
 mod meter;

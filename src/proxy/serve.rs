@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -28,7 +28,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admit::{self, Places, Spoken};
 use super::download::Out;
-use super::drain::{Order, Pulse, Pulsed, ROUND};
+use super::drain::{Order, Pulse, ROUND};
+use super::h2::Tapped;
+use super::h2::pace::Paced;
 use super::line::Line;
 use super::upload::Inbound;
 use super::worker::Worker;
@@ -46,9 +48,9 @@ use crate::wire::forwarded::Peer;
 pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 /// Largest head of a request, and of its trailers (EDGE 4, gap 11). At most 100 fields, hyper's own limit.
 const HEAD_BYTES: usize = crate::wire::h1::HEAD_BYTES;
-/// What an HTTP/2 connection may take (128 streams: nginx's).
+/// What an HTTP/2 connection may take; its streams are the listener's to say.
 const LIMITS: Limits =
-    Limits { head: HEAD_BYTES as u32, streams: 128, window: (256 * 1024, 1024 * 1024), send_buffer: 256 * 1024 };
+    Limits { head: HEAD_BYTES as u32, streams: 1, window: (256 * 1024, 1024 * 1024), send_buffer: 256 * 1024 };
 /// How often an HTTP/2 client is asked whether it lives, and how long it may think about it.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -339,8 +341,15 @@ impl Default for Speaker {
 impl Speaker {
     async fn http2(&self, client: &Arc<Client>, line: Line) {
         let service = Pipeline(Arc::clone(client));
-        let io = TokioIo::new(Pulsed::new(line, Arc::clone(&client.pulse)));
-        drive(client, self.http2.serve_connection(io, service)).await;
+        let limits = {
+            let sight = client.worker.sight();
+            let listener = sight.snapshot.topology.config.listeners.get(client.listener.index());
+            listener.map(|listener| listener.http2).unwrap_or_default()
+        };
+        let mut http2 = self.http2.clone();
+        http2.max_concurrent_streams(limits.streams);
+        let io = TokioIo::new(Tapped::new(line, client, limits));
+        drive(client, http2.serve_connection(io, service)).await;
     }
 }
 
@@ -356,7 +365,9 @@ impl Service<Request<Incoming>> for Pipeline {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
         let (mut head, body) = request.into_parts();
-        Box::pin(async move { Ok(stages::pass(&client, &mut head, Inbound::Stream(body)).await) })
+        let inbound =
+            if body.is_end_stream() { Inbound::Empty } else { Inbound::Stream(Paced::new(body, &client.worker)) };
+        Box::pin(async move { Ok(stages::pass(&client, &mut head, inbound).await) })
     }
 }
 

@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::h1;
+use super::h2::pace::{Paced, TooSlow};
 use super::reply::Reason;
 use crate::net::stage::{self, Body, BodyError};
 use crate::wire::h1::Flaw;
@@ -35,7 +35,7 @@ pub(super) enum Inbound {
     /// From the client's connection: HTTP/1.
     Line(h1::client::Inbound),
     /// From the client's connection: HTTP/2.
-    Stream(Incoming),
+    Stream(Box<Paced>),
     /// From an embedder's filter.
     Boxed(Body),
 }
@@ -48,9 +48,9 @@ impl HttpBody for Inbound {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Line(body) => body.poll_frame(cx),
-            Self::Stream(body) => Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
+            Self::Stream(body) => Poll::Ready(match ready!(body.poll_frame(cx)) {
                 Some(Ok(frame)) => strip(frame).map(Ok),
-                other => other.map(|result| result.map_err(Into::into)),
+                other => other,
             }),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
@@ -109,11 +109,19 @@ pub(super) enum UploadError {
     Client,
     #[error("the body is malformed")]
     Malformed,
+    #[error("the body comes too slowly")]
+    TooSlow,
 }
 
 impl UploadError {
     fn of(error: &BodyError) -> Self {
-        if error.is::<Flaw>() { Self::Malformed } else { Self::Client }
+        if error.is::<Flaw>() {
+            Self::Malformed
+        } else if error.is::<TooSlow>() {
+            Self::TooSlow
+        } else {
+            Self::Client
+        }
     }
 }
 
@@ -123,6 +131,7 @@ impl From<UploadError> for Reason {
             UploadError::TooLarge => Self::BodyTooLarge,
             UploadError::Client => Self::ClientGone,
             UploadError::Malformed => Self::BadRequest,
+            UploadError::TooSlow => Self::BodyStalled,
         }
     }
 }

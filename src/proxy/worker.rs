@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::admit::Handshakes;
 use super::download::Out;
 use super::drain::Open;
+use super::h2::Abuse;
 use super::limit::Limited;
 use super::meter::{Count, Spread};
 use super::pool::{Gate, Key, Pool};
@@ -46,6 +47,7 @@ pub(super) struct Worker {
     pub(super) open: Open,
     pub(super) handshakes: Handshakes,
     pub(super) meters: Meters,
+    pub(super) abuse: Abuse,
     wits: Mutex<Wits>,
     sight: Mutex<Arc<Sight>>,
     /// The generation that it acts on, for whoever asks from outside.
@@ -228,6 +230,7 @@ impl Worker {
                 handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
                 reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
             },
+            abuse: Abuse::default(),
             wits: Mutex::new(Wits {
                 rng: Rng::from_os(),
                 turn: Turn::new(),
@@ -283,6 +286,7 @@ impl Worker {
             pool.sweep(now);
         }
         self.meters.reasons.iter().for_each(Count::flush);
+        self.abuse.flush();
         sight.fixture.flush();
     }
 }

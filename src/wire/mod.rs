@@ -11,6 +11,7 @@ pub mod doh;
 pub mod ecs;
 pub mod forwarded;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod host;
 pub mod lookup;

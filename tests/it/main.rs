@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, dead_code, clippy::pedantic, clippy::print_stdout, reason = "a test program")]
 #![allow(clippy::disallowed_methods, reason = "tests measure with the system's clock")]
 
+mod abuse;
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
 mod differential;

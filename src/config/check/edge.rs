@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::{Checker, change, securing};
 use crate::config::diag::Code;
-use crate::config::model::Listener;
+use crate::config::model::{Http2, Listener};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -25,6 +25,11 @@ pub(super) fn listeners(root: &Root, checker: &mut Checker<'_>) -> Vec<Listener>
             trusted: said.trusted.0.iter().map(|p| p.0).collect(),
             proxies: said.proxy_protocol.0.iter().map(|p| p.0).collect(),
             redirect: said.redirect.as_ref().map(|redirect| change::redirect(redirect, None, checker)),
+            http2: Http2 {
+                streams: said.http2.streams.0,
+                total_streams: said.http2.total_streams.0,
+                glitches: said.http2.glitches.0,
+            },
         }
     };
     root.listener.0.iter().map(|said| listener(said, checker)).collect()

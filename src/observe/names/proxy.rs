@@ -27,6 +27,10 @@ table! {
         "Connections of clients that are open.";
     HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],
         "Connections that never got as far as a request: broken, refused or late TLS handshakes, and silence.";
+    HTTP2_GLITCHES: Kind::Counter, "springtide_proxy_http2_glitches_total", ["kind"],
+        "Frames of HTTP/2 clients that make work for nothing, by kind. Honest clients cause some.";
+    HTTP2_PARTED: Kind::Counter, "springtide_proxy_http2_parted_total", ["how", "kind"],
+        "HTTP/2 connections given up for their glitches, by the kind of the last one: asked to leave at three quarters of what the listener allows, cut at all of it.";
     POOL_HITS: Kind::Counter, "springtide_proxy_pool_hits_total", ["service"],
         "Tries that found a connection ready.";
     POOL_DIALS: Kind::Counter, "springtide_proxy_pool_dials_total", ["service"],

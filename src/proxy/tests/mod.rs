@@ -4,6 +4,7 @@ mod balancing;
 mod body;
 mod drain;
 mod failure;
+mod h2;
 mod head;
 mod hostile;
 mod plugged;
