@@ -365,8 +365,11 @@ impl Service<Request<Incoming>> for Pipeline {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
         let (mut head, body) = request.into_parts();
-        let inbound =
-            if body.is_end_stream() { Inbound::Empty } else { Inbound::Stream(Paced::new(body, &client.worker)) };
+        let inbound = if body.is_end_stream() {
+            Inbound::Empty
+        } else {
+            Inbound::Stream(Box::new(Paced::new(body, &client.worker)))
+        };
         Box::pin(async move { Ok(stages::pass(&client, &mut head, inbound).await) })
     }
 }

@@ -35,8 +35,8 @@ pub(in crate::proxy) struct Paced {
 pub(in crate::proxy) struct TooSlow;
 
 impl Paced {
-    pub(in crate::proxy) fn new(body: Incoming, worker: &Arc<Worker>) -> Box<Self> {
-        Box::new(Self { body, worker: Arc::clone(worker), pace: Pace::default() })
+    pub(in crate::proxy) fn new(body: Incoming, worker: &Arc<Worker>) -> Self {
+        Self { body, worker: Arc::clone(worker), pace: Pace::default() }
     }
 
     pub(in crate::proxy) fn poll_frame(

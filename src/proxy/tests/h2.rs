@@ -66,7 +66,7 @@ impl Rogue {
 
     /// Reads what there is, or waits for some. False: nothing more comes.
     async fn listen(&mut self, only_what_is_there: bool) -> bool {
-        let mut bytes = [0; 16_384];
+        let mut bytes = [0; 1_024];
         let read = if only_what_is_there {
             tokio::task::yield_now().await;
             match self.tcp.try_read(&mut bytes) {
