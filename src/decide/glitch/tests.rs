@@ -1,3 +1,5 @@
+//! Floods of every kind, honest clients of every kind, and the count of streams without room.
+
 use proptest::prelude::*;
 
 use super::*;
