@@ -27,6 +27,9 @@ const MAX_PLAN: usize = 32 << 20;
 /// How long any request may take; a reload of a large configuration takes longest.
 const WITHIN: Duration = Duration::from_secs(30);
 
+/// How much longer an upgrade may take: until a process that does not serve in time is killed and gone.
+const UPGRADE_MORE: Duration = Duration::from_secs(8);
+
 pub(super) type Site = State<Arc<Shared>>;
 
 /// All routes, behind the guard, the limits and the count.
@@ -48,6 +51,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/explain/http", get(explain_http))
         .route("/v1/intents", post(intents::wish).delete(intents::revoke))
         .route("/v1/reload", post(reload))
+        .route("/v1/upgrade", post(upgrade))
         .route("/v1/plan", post(plan).layer(DefaultBodyLimit::max(MAX_PLAN)))
         .fallback(nowhere)
         .method_not_allowed_fallback(otherwise)
@@ -68,7 +72,11 @@ async fn watch(State(shared): Site, request: Request, next: Next) -> Response {
             }
             response
         }
-        Ok(()) => tokio::time::timeout(WITHIN, next.run(request)).await.unwrap_or_else(|_| late().into_response()),
+        Ok(()) => {
+            // A new process has 30 s to serve; who asked is to hear how that ended.
+            let within = if path == "/v1/upgrade" { WITHIN + UPGRADE_MORE } else { WITHIN };
+            tokio::time::timeout(within, next.run(request)).await.unwrap_or_else(|_| late().into_response())
+        }
     };
     names::admin::REQUESTS.counter(&[&path, response.status().as_str()]).increment(1);
     response
@@ -87,7 +95,7 @@ async fn otherwise(method: Method) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         error,
-        "read with GET; intents take POST and DELETE, reload and plan take POST",
+        "read with GET; intents take POST and DELETE; reload, upgrade and plan take POST",
     )
 }
 
@@ -118,6 +126,7 @@ async fn state(State(shared): Site) -> Json<report::State> {
         started: shared.started,
         edges: (shared.context.edges)(),
         refused: (shared.context.refused)(),
+        upgraded: (shared.context.upgraded)(),
         fleet: shared.fleet(),
     };
     Json(report::state(&snapshot, asked))
@@ -261,6 +270,13 @@ pub(super) async fn plan(State(shared): Site, Json(question): Json<Value>) -> Re
         Ok(Err(findings)) => Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, findings, "nothing has changed")),
         Err(_) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the comparison broke", "look at the log")),
     }
+}
+
+/// Has a new process take this one's place.
+async fn upgrade(State(shared): Site) -> Result<Json<Value>, Refusal> {
+    (shared.context.upgrade)().await.map(Json).map_err(|why| {
+        Refusal::new(StatusCode::CONFLICT, why, "nothing has changed, the process that you speak with serves on")
+    })
 }
 
 /// One reload at a time: a second one would read the same file, and the order of their ends would decide.

@@ -52,6 +52,10 @@ pub type ExplainHttp = Box<dyn Fn(&Snapshot, HttpQuestion) -> serde_json::Value 
 pub type Reloaded = Pin<Box<dyn Future<Output = Result<serde_json::Value, String>> + Send>>;
 /// Loads the configuration anew and puts it in force.
 pub type Reload = Arc<dyn Fn() -> Reloaded + Send + Sync>;
+/// Has a new process take this one's place: an object with its `pid`, or the reason why not.
+pub type Upgrade = Arc<dyn Fn() -> Reloaded + Send + Sync>;
+/// Tells of upgrades: old processes that still finish their work, and the last one where it failed.
+pub type LastUpgrade = Box<dyn Fn() -> (Vec<u32>, Option<RefusalReport>) + Send + Sync>;
 /// Tells what a configuration would do to steering: the world, the question, now.
 pub type Foresee =
     Arc<dyn Fn(&Snapshot, serde_json::Value, Mono, Wall) -> Result<serde_json::Value, String> + Send + Sync>;
@@ -100,6 +104,10 @@ pub struct Context {
     pub reload: Reload,
     /// How the last one was refused, if it was.
     pub refused: LastRefusal,
+    /// How to have a new process take this one's place.
+    pub upgrade: Upgrade,
+    /// How the last upgrade went.
+    pub upgraded: LastUpgrade,
     /// How to tell what a configuration would do.
     pub foresee: Foresee,
     /// What the edges are doing.

@@ -28,6 +28,9 @@ pub struct State {
     pub isolated_s: Option<f64>,
     /// The last reload, where it was refused: what is in force is older than the files.
     pub refused: Option<RefusalReport>,
+    /// The last upgrade, where it failed: the process before it serves on.
+    #[serde(default)]
+    pub failed_upgrade: Option<RefusalReport>,
     /// The edges of this node.
     pub edges: Vec<Edge>,
     /// Datacenters, in the order of the configuration.
@@ -55,9 +58,15 @@ pub struct NodeReport {
     pub version: String,
     /// For how long it has run, in seconds.
     pub uptime_s: f64,
+    /// The process that answers.
+    #[serde(default)]
+    pub pid: u32,
+    /// Processes that it has taken the place of, and that still finish their work.
+    #[serde(default)]
+    pub old_processes: Vec<u32>,
 }
 
-/// A reload that was refused.
+/// A reload that was refused, or an upgrade that failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefusalReport {
     /// How long ago, in seconds.
@@ -192,6 +201,8 @@ pub struct Asked {
     pub edges: Vec<Edge>,
     /// The last reload, where it was refused.
     pub refused: Option<RefusalReport>,
+    /// Old processes that still finish their work, and the last upgrade where it failed.
+    pub upgraded: (Vec<u32>, Option<RefusalReport>),
     /// The fleet.
     pub fleet: Vec<SocketAddr>,
 }
@@ -200,6 +211,7 @@ pub struct Asked {
 pub fn state(snapshot: &Snapshot, asked: Asked) -> State {
     let config = &snapshot.topology.config;
     let now = asked.now;
+    let (old_processes, failed_upgrade) = asked.upgraded;
     let place = config.node.datacenter.and_then(|dc| config.datacenters.get(dc.index()));
     State {
         node: NodeReport {
@@ -207,10 +219,13 @@ pub fn state(snapshot: &Snapshot, asked: Asked) -> State {
             datacenter: place.map(|dc| dc.name.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: seconds(now.since(asked.started)),
+            pid: std::process::id(),
+            old_processes,
         },
         generation: snapshot.generation,
         isolated_s: snapshot.isolated_since.map(|since| seconds(now.since(since))),
         refused: asked.refused,
+        failed_upgrade,
         edges: asked.edges,
         datacenters: config
             .datacenters

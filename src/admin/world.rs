@@ -72,7 +72,13 @@ fn config() -> Config {
         capacity_rps: Some(48_000.0),
     };
     Config {
-        node: Node { name: "sz-edge-1".into(), datacenter: Some(DatacenterId::new(0)), state_dir: None, workers: 1 },
+        node: Node {
+            name: "sz-edge-1".into(),
+            datacenter: Some(DatacenterId::new(0)),
+            state_dir: None,
+            workers: 1,
+            leaving: crate::config::Leaving::default(),
+        },
         datacenters: vec![
             datacenter("shenzhen", 40, [203, 0, 113, 10]),
             datacenter("shanghai", 40, [198, 51, 100, 10]),
@@ -250,6 +256,8 @@ pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::S
         }),
         reload: Arc::new(|| Box::pin(async { Err("springtide.toml:3:1: unknown key `wieght`".to_owned()) })),
         refused: Box::new(|| None),
+        upgrade: Arc::new(|| Box::pin(async { Err("the new process cannot serve: no".to_owned()) })),
+        upgraded: Box::new(|| (vec![41, 42], None)),
         foresee: wanted.foresee.unwrap_or_else(|| {
             Arc::new(|snapshot, question, _, _| Ok(json!({ "generation": snapshot.generation, "question": question })))
         }),

@@ -20,8 +20,8 @@ use crate::base::task;
 
 /// How long a node may take to accept the connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// How long it may take to answer; a reload may take 30 s.
-const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+/// How long it may take to answer; a reload may take 30 s, an upgrade 38 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(40);
 /// Largest answer: `/v1/health` of tens of thousands of backends.
 const MAX_ANSWER: usize = 64 << 20;
 /// Nodes spoken to at a time.

@@ -21,6 +21,7 @@ mod status;
 mod table;
 mod tree;
 mod undrain;
+mod upgrade;
 mod upstream;
 mod weight;
 
@@ -48,6 +49,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "up")]
     Undrain(undrain::UndrainArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Upstream(Box<upstream::UpstreamArgs>),
     Weight(weight::WeightArgs),
 }
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),
         Command::Undrain(args) => args.run(),
+        Command::Upgrade(args) => args.run(),
         Command::Upstream(args) => args.run(),
         Command::Weight(args) => args.run(),
     }

@@ -66,6 +66,15 @@ fn render(state: &State, told: &[Told], paint: Paint) -> String {
         lines.push(paint.paint(Tone::Bad, &format!("{text} {}:", seconds(refused.for_s))));
         lines.extend(refused.findings.lines().map(|line| format!("  {}", clean(line))));
     }
+    if let Some(failed) = &state.failed_upgrade {
+        let text = "the last upgrade failed, this process serves on;";
+        lines.push(paint.paint(Tone::Bad, &format!("{text} {} ago:", seconds(failed.for_s))));
+        lines.extend(failed.findings.lines().map(|line| format!("  {}", clean(line))));
+    }
+    if !node.old_processes.is_empty() {
+        let pids: Vec<String> = node.old_processes.iter().map(u32::to_string).collect();
+        lines.push(paint.paint(Tone::Watch, &format!("old processes that finish their work: {}", pids.join(" "))));
+    }
     let sections = [
         ("", services(state)),
         ("", steers(state)),
@@ -285,6 +294,7 @@ mod tests {
             started: NOW - std::time::Duration::from_mins(10),
             edges: vec![edge("dns"), edge("proxy")],
             refused: None,
+            upgraded: (Vec::new(), None),
             fleet: vec!["127.0.0.1:9900".parse().unwrap(), "127.0.0.2:9900".parse().unwrap()],
         };
         state(&snapshot, asked)

@@ -17,6 +17,7 @@ use crate::base::ids::{DatacenterId, ServiceId};
 mod balancing;
 mod change;
 mod http2;
+mod leaving;
 mod routing;
 mod securing;
 mod sharing;
@@ -24,6 +25,7 @@ mod sharing;
 pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use http2::Http2;
+pub use leaving::Leaving;
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 pub use securing::{
     ClientAuth, ClientCertificate, ListenerTls, PassOn, ProxyProtocol, Requirement, SanMatch, Tickets, TlsVersion,
@@ -82,6 +84,8 @@ pub struct Node {
     pub state_dir: Option<PathBuf>,
     /// Threads for the edge; at least 1. Default: one for each core.
     pub workers: usize,
+    /// How it leaves.
+    pub leaving: Leaving,
 }
 
 /// The admin API.

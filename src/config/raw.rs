@@ -107,8 +107,15 @@ section! {
         state_dir: File = optional,
         /// Threads for the edge. By default one for each core.
         workers: Count<1, 1_024> = optional,
+        /// How long requests and tunnels may take to finish when the node is stopped; then they are cut.
+        drain_limit: Time<0, HOUR> = "30s",
+        /// How long they may take when a new process serves in its place (`springtide upgrade`).
+        upgrade_drain_limit: Time<0, DAY> = "10m",
+        /// How many old processes may still finish their work when another upgrade is asked for: beyond, it is refused.
+        old_processes: Count<1, 64> = 8,
     } synonyms {
-        threads: "workers", dc: "datacenter", data_dir: "state_dir", id: "name",
+        threads: "workers", dc: "datacenter", data_dir: "state_dir", id: "name", hard_stop_after: "drain_limit",
+        shutdown_timeout: "drain_limit", worker_shutdown_timeout: "drain_limit", max_reloads: "old_processes",
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 use super::event::Event;
 use super::intent::{self, Act};
 use super::memory::Memory;
+use super::past::Past;
 use crate::base::clock::{Mono, Wall};
+use crate::net::sockets::Succession;
 use crate::observe::names::control::MEMORY_WRITES;
 use crate::snapshot::Snapshot;
 
@@ -31,6 +33,8 @@ type Written = (Result<(), String>, Vec<String>);
 /// Writes for the loop.
 pub(super) struct Keeper {
     dir: Option<PathBuf>,
+    /// Whose files these are, as long as a predecessor may write them.
+    succession: Option<Succession>,
     job: Option<JoinHandle<Written>>,
     written: Option<u64>,
     began: Mono,
@@ -41,9 +45,20 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(dir: Option<PathBuf>, now: Mono) -> Self {
+    pub(super) fn new(past: impl Into<Past>, now: Mono) -> Self {
         let counters = [MEMORY_WRITES.counter(&["ok"]), MEMORY_WRITES.counter(&["failed"])];
-        Self { dir, job: None, written: None, began: now, urgent: false, lines: Vec::new(), failing: false, counters }
+        let Past { state_dir: dir, succession, .. } = past.into();
+        Self {
+            dir,
+            succession,
+            job: None,
+            written: None,
+            began: now,
+            urgent: false,
+            lines: Vec::new(),
+            failing: false,
+            counters,
+        }
     }
 
     /// Notes what an operator did; written with the next job, which it hastens.
@@ -53,6 +68,9 @@ impl Keeper {
             Event::Revoke { subject, by } => Act::Revoke { subject: subject.clone(), by: by.clone() },
             _ => return,
         };
+        if !self.is_ours() {
+            return;
+        }
         self.urgent = true;
         if self.dir.is_some() && self.lines.len() < LINES {
             self.lines.push(intent::audit_line(&act, generation, wall));
@@ -61,7 +79,7 @@ impl Keeper {
 
     /// Begins a write if one is due, and hears of the last one. Never waits.
     pub(super) async fn turn(&mut self, current: &Arc<Snapshot>, now: Mono, wall: Wall) {
-        if self.job.as_ref().is_some_and(|job| !job.is_finished()) {
+        if !self.is_ours() || self.job.as_ref().is_some_and(|job| !job.is_finished()) {
             return;
         }
         self.settle().await;
@@ -75,8 +93,14 @@ impl Keeper {
     /// Writes for the last time, after what is under way.
     pub(super) async fn last(&mut self, current: &Arc<Snapshot>, now: Mono, wall: Wall) {
         self.settle().await;
-        self.begin(current, now, wall);
+        if self.is_ours() {
+            self.begin(current, now, wall);
+        }
         self.settle().await;
+    }
+
+    fn is_ours(&self) -> bool {
+        self.succession.as_ref().is_none_or(Succession::is_alone)
     }
 
     fn begin(&mut self, current: &Arc<Snapshot>, now: Mono, wall: Wall) {

@@ -7,6 +7,7 @@ pub mod event;
 pub mod intent;
 mod keeper;
 pub mod memory;
+pub mod past;
 pub mod probe;
 mod report;
 mod run;

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tracing::Instrument;
 
 use super::event::{Event, QUEUE};
 use super::keeper::Keeper;
-use super::memory::Memory;
+use super::past::Past;
 use super::probe::schedule::{MAX_IN_FLIGHT, Schedule};
 use super::probe::{self, Prober, Sockets};
 use super::report::Report;
@@ -109,7 +108,7 @@ impl Running {
     }
 
     /// Stops probing, writes the last-known-good to disk (for at most two seconds), and returns when that is done.
-    pub fn stop(mut self) {
+    pub fn stop(&mut self) {
         self.end();
     }
 
@@ -131,39 +130,36 @@ impl Drop for Running {
 /// What makes the views of a snapshot before it is published, given the one before it: so that no reader pays for it.
 pub type Prepare = Box<dyn Fn(Option<&Snapshot>, &Snapshot) + Send>;
 
-/// Starts the health core for `topology`, from what `state_dir` remembers if there is one. A first snapshot is published
+/// Starts the health core for `topology`, from what the `past` remembers. A first snapshot is published
 /// when it returns. Install the metrics recorder before: handles that are made without one stay silent.
 pub fn start(
     topology: Topology,
-    state_dir: Option<PathBuf>,
+    past: impl Into<Past>,
     clock: Arc<dyn Clock>,
     prepare: Prepare,
 ) -> Result<Running, StartError> {
-    start_with(topology, state_dir, clock, Arc::new(Sockets), prepare)
+    start_with(topology, past, clock, Arc::new(Sockets), prepare)
 }
 
 /// As [`start`], with a prober of one's own.
 pub fn start_with(
     topology: Topology,
-    state_dir: Option<PathBuf>,
+    past: impl Into<Past>,
     clock: Arc<dyn Clock>,
     prober: Arc<dyn Prober>,
     prepare: Prepare,
 ) -> Result<Running, StartError> {
+    let mut past = past.into();
     // All probes that have news get their turn before the loop gets its own: its turns cost by the turn, not by the probe.
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_all().event_interval(MAX_IN_FLIGHT as u32).max_blocking_threads(2).build();
     let runtime = runtime.map_err(|source| StartError::Thread { source })?;
-    let memory = state_dir.as_deref().map_or(Ok(None), Memory::load).unwrap_or_else(|error| {
-        tracing::warn!(%error, "starting without memory");
-        None
-    });
-    let first = step::first(topology, memory.as_ref(), clock.mono(), clock.wall());
+    let first = step::first(topology, past.memory().as_ref(), clock.mono(), clock.wall());
     prepare(None, &first);
     let published = Arc::new(Published::new(first));
     let (events, arriving) = mpsc::channel(QUEUE);
     let stop = CancellationToken::new();
-    let turning = Loop::new(Arc::clone(&published), arriving, stop.clone(), state_dir, clock, prober, prepare);
+    let turning = Loop::new(Arc::clone(&published), arriving, stop.clone(), past, clock, prober, prepare);
     let body = move || drive(runtime, turning);
     let thread = std::thread::Builder::new().name("control".into()).spawn(body);
     let thread = thread.map_err(|source| StartError::Thread { source })?;
@@ -211,7 +207,7 @@ impl Loop {
         published: Arc<Published>,
         arriving: mpsc::Receiver<Event>,
         stop: CancellationToken,
-        state_dir: Option<PathBuf>,
+        past: Past,
         clock: Arc<dyn Clock>,
         prober: Arc<dyn Prober>,
         prepare: Prepare,
@@ -221,7 +217,7 @@ impl Loop {
         let mut schedule = Schedule::default();
         schedule.rebuild(current.topology.serial, &current.targets);
         Self {
-            keeper: Keeper::new(state_dir, now),
+            keeper: Keeper::new(past, now),
             report: Report::new(&current),
             published,
             current,

@@ -49,7 +49,13 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
         backends: backends.collect(),
     };
     let config = Config {
-        node: Node { name: "edge".into(), datacenter: Some(DatacenterId::new(0)), state_dir: None, workers: 1 },
+        node: Node {
+            name: "edge".into(),
+            datacenter: Some(DatacenterId::new(0)),
+            state_dir: None,
+            workers: 1,
+            leaving: crate::config::Leaving::default(),
+        },
         datacenters: datacenters
             .iter()
             .enumerate()

@@ -11,6 +11,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sa_family_t, sockaddr_in, sockaddr_in6, socklen_t};
 
@@ -265,6 +266,14 @@ unsafe fn boxed<T>() -> Box<T> {
     unsafe { zeroed.assume_init() }
 }
 
+/// The time since an arbitrary moment of this boot, the same for all processes (`CLOCK_MONOTONIC`): what systemd wants to hear.
+pub fn monotonic() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec, to a place that lives and is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 /// Raises the limit of open descriptors to what the system allows this process, and gives what it is now. An edge, a name
 /// server and a thousand probes share it; the usual soft limit of 1024 is made for programs that call `select`.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
@@ -283,8 +292,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn pair(bind: &str) -> (UdpSocket, UdpSocket) {

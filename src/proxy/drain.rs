@@ -52,10 +52,13 @@ pub(super) struct Pulse {
 pub(super) enum Order {
     /// Go on.
     None = 0,
+    /// Finish what runs; where nothing runs, one more request if it comes soon: a successor serves already, and a client
+    /// that is just writing must not find the connection closed.
+    Last = 1,
     /// Finish what runs, begin nothing new.
-    Drain = 1,
+    Drain = 2,
     /// Close now.
-    Close = 2,
+    Close = 3,
 }
 
 impl Pulse {
@@ -95,7 +98,8 @@ impl Pulse {
     pub(super) fn order(&self) -> Order {
         match self.order.load(Relaxed) {
             0 => Order::None,
-            1 => Order::Drain,
+            1 => Order::Last,
+            2 => Order::Drain,
             _ => Order::Close,
         }
     }
@@ -195,8 +199,10 @@ impl Open {
         let (sending, taking) = (Debt::default(), Debt::default());
         let watched = Watched { pulse: Arc::downgrade(pulse), turn: 0, rounds: 0, sending, taking };
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
-        if self.told.load(Relaxed) > 0 {
-            pulse.tell(Order::Drain);
+        match self.told.load(Relaxed) {
+            0 => {}
+            1 => pulse.tell(Order::Last),
+            _ => pulse.tell(Order::Drain),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Each worker has a current-thread runtime, a listening socket of its own for every address (SO_REUSEPORT; the kernel
 //! spreads clients), and its own pools. Nothing that a request does leaves its thread. On shutdown listeners close after
-//! their queues are taken over, connections finish what runs, and whatever is left after [`DRAIN_LIMIT`] is cut.
+//! their queues are taken over, connections finish what runs, and whatever is left after `node.drain_limit` is cut.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -35,17 +35,19 @@ use super::line::Line;
 use super::upload::Inbound;
 use super::worker::Worker;
 use super::{Stages, h1, stages};
+use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::ids::ListenerId;
 use crate::base::task::{self, Task};
 use crate::net::http::{self as serving, Limits, Parting};
 use crate::net::listen::ListenError;
-use crate::net::sockets::Sockets;
+use crate::net::sockets::{Sockets, Succession};
 use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
 use crate::wire::forwarded::Peer;
 
-/// How long running requests and tunnels may take to finish on shutdown.
-pub(super) const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+/// How long a client that asks nothing is waited for where a successor serves: a pool's connection is used or given up by
+/// then, most of the time (ours).
+const LAST_WITHIN: Duration = Duration::from_secs(10);
 /// Largest head of a request, and of its trailers (EDGE 4, gap 11). At most 100 fields, hyper's own limit.
 const HEAD_BYTES: usize = crate::wire::h1::HEAD_BYTES;
 /// What an HTTP/2 connection may take; its streams are the listener's to say.
@@ -88,6 +90,7 @@ pub struct Server {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     workers: Vec<oneshot::Receiver<()>>,
     generations: Vec<Arc<AtomicU64>>,
+    beats: Vec<Arc<AtomicU64>>,
 }
 
 impl Server {
@@ -103,7 +106,14 @@ impl Server {
         move || generations.iter().map(|g| g.load(Relaxed)).min().filter(|&g| g > 0)
     }
 
-    /// Waits until all workers have drained: at most half a minute after the shutdown was asked for.
+    /// Tells when the one of the workers that has been quiet for longest was last heard of: each is once a second.
+    pub fn heard(&self) -> impl Fn() -> Mono + Send + Sync + 'static {
+        let beats = self.beats.clone();
+        move || Mono::from_nanos(beats.iter().map(|b| b.load(Relaxed)).min().unwrap_or(u64::MAX))
+    }
+
+    /// Waits until all workers have drained: at most `node.drain_limit` after the shutdown was asked for, or
+    /// `node.upgrade_drain_limit` where a successor serves.
     pub async fn stopped(self) {
         for worker in self.workers {
             // A worker that is gone without a word is gone all the same.
@@ -159,18 +169,21 @@ pub fn start(
         addresses.push((listener.name.clone(), bound));
     }
     let (stages, places) = (Arc::new(stages), Places::default());
-    let (mut running, mut generations) = (Vec::new(), Vec::new());
+    let (mut running, mut generations, mut beats) = (Vec::new(), Vec::new(), Vec::new());
+    let began = SystemClock.mono().nanos();
     for (index, doors) in doors.into_iter().enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| StartError::Worker { source })?;
         let (done, ended) = oneshot::channel();
         let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
         let (places, generation) = (places.clone(), Arc::<AtomicU64>::default());
+        let (beat, succession) = (Arc::new(AtomicU64::new(began)), sockets.succession());
         generations.push(Arc::clone(&generation));
+        beats.push(Arc::clone(&beat));
         let body = move || {
             runtime.block_on(async move {
                 let worker = Worker::new(published, stages, workers, generation);
-                work(worker, doors, places, shutdown).await;
+                work(worker, doors, places, Signs { shutdown, succession, beat }).await;
             });
             let _ = done.send(());
         };
@@ -178,11 +191,20 @@ pub fn start(
         thread.map_err(|source| StartError::Worker { source })?;
         running.push(ended);
     }
-    Ok(Server { addresses, workers: running, generations })
+    Ok(Server { addresses, workers: running, generations, beats })
+}
+
+/// What a worker is told, and tells.
+struct Signs {
+    shutdown: CancellationToken,
+    succession: Succession,
+    /// When it was last heard of.
+    beat: Arc<AtomicU64>,
 }
 
 /// One worker, from its first connection to its last.
-async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: CancellationToken) {
+async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Signs) {
+    let Signs { shutdown, succession, beat } = signs;
     let tracker = TaskTracker::new();
     let hosts: Vec<Task> = doors
         .into_iter()
@@ -197,7 +219,7 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: C
                 id: door.id,
                 acceptor: door.acceptor,
             };
-            Some(task::spawn("accept", host.accept(listener, shutdown.clone())))
+            Some(task::spawn("accept", host.accept(listener, shutdown.clone(), succession.clone())))
         })
         .collect();
     let mut rounds = tokio::time::interval(ROUND);
@@ -205,7 +227,11 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: C
     let housekeeping = async {
         loop {
             tokio::select! {
-                _ = rounds.tick() => worker.sweep(worker.now()),
+                _ = rounds.tick() => {
+                    let now = worker.now();
+                    beat.store(now.nanos(), Relaxed);
+                    worker.sweep(now);
+                }
                 // Also without requests: connections to what has just gone down are given up now.
                 Ok(()) = generations.changed() => drop(worker.sight()),
             }
@@ -219,16 +245,28 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, shutdown: C
     for host in hosts {
         host.ended().await;
     }
-    worker.open.tell(Order::Drain);
     tracker.close();
+    let leaving = worker.sight().snapshot.topology.config.node.leaving;
+    let limit = if succession.has_heir() { leaving.upgrade_drain } else { leaving.drain };
+    let ended = async {
+        if succession.has_heir() {
+            worker.open.tell(Order::Last);
+            tokio::select! {
+                () = tokio::time::sleep(LAST_WITHIN) => {}
+                () = tracker.wait() => {}
+            }
+        }
+        worker.open.tell(Order::Drain);
+        tracker.wait().await;
+    };
     let drained = async {
         tokio::select! {
             () = &mut housekeeping => {}
-            () = tracker.wait() => {}
+            () = ended => {}
         }
     };
-    if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
-        tracing::warn!(limit = ?DRAIN_LIMIT, open = tracker.len(), "connections are cut: they did not finish in time");
+    if tokio::time::timeout(limit, drained).await.is_err() {
+        tracing::warn!(?limit, open = tracker.len(), "connections are cut: they did not finish in time");
         worker.open.tell(Order::Close);
     }
 }
@@ -244,7 +282,7 @@ struct Host {
 }
 
 impl Host {
-    async fn accept(self, listener: TcpListener, shutdown: CancellationToken) {
+    async fn accept(self, listener: TcpListener, shutdown: CancellationToken, succession: Succession) {
         let accepting = async {
             let mut complaints = 0u64;
             loop {
@@ -266,6 +304,10 @@ impl Host {
             }
         };
         shutdown.run_until_cancelled(accepting).await;
+        // The queue is the successor's.
+        if succession.has_heir() {
+            return;
+        }
         // Who stands in the kernel's queue by now would be reset when the listener closes.
         let next = || std::future::poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
         while let Poll::Ready(Ok((tcp, from))) = next().await {
@@ -382,8 +424,8 @@ async fn drive(client: &Client, connection: impl Parting) {
     std::future::poll_fn(|cx| {
         match client.pulse.order() {
             Order::None => {}
-            Order::Drain if is_draining => {}
-            Order::Drain => {
+            Order::Last | Order::Drain if is_draining => {}
+            Order::Last | Order::Drain => {
                 is_draining = true;
                 connection.as_mut().part();
             }

@@ -13,24 +13,31 @@ mod load;
 pub mod movement;
 pub mod rehearsal;
 mod reload;
+pub mod upgrade;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use load::{LoadError, load, prepare};
 pub use movement::{Outlook, Question};
 pub use rehearsal::{Outage, RehearsalError, rehearse};
 pub use reload::{ReloadError, Reloaded};
+use upgrade::{Program, Upgrader};
 
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::task::{self, Task};
 use crate::config::Config;
+use crate::control::event::Event;
+use crate::control::memory::Memory;
+use crate::control::past::{self, Past};
 use crate::net::listen::ListenError;
 use crate::net::sockets::Sockets;
 use crate::net::stage::Stage;
@@ -92,6 +99,8 @@ pub struct Builder {
     clock: Option<Arc<dyn Clock>>,
     stages: proxy::Stages,
     sockets: Option<Arc<Sockets>>,
+    told: Option<Memory>,
+    program: Option<Program>,
 }
 
 impl Builder {
@@ -130,6 +139,20 @@ impl Builder {
         self
     }
 
+    /// Begins with what a predecessor holds to be true, instead of what is on disk.
+    #[must_use]
+    pub fn told(mut self, memory: Option<Memory>) -> Self {
+        self.told = memory;
+        self
+    }
+
+    /// Starts `program` when it is asked for an upgrade.
+    #[must_use]
+    pub fn program(mut self, program: Option<Program>) -> Self {
+        self.program = program;
+        self
+    }
+
     /// Tells time by `clock`.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -137,7 +160,9 @@ impl Builder {
         self
     }
 
-    /// Starts everything that the configuration asks for. Where any part fails, those already started stop again.
+    /// Starts everything that the configuration asks for. Where any part fails, those already started stop again. Behind a
+    /// predecessor on the same sockets it serves, but keeps no state and answers no admin request until
+    /// [`Router::take_over`].
     #[expect(clippy::unused_async, reason = "it starts tasks: it must be called within a runtime")]
     pub async fn start(self) -> Result<Router, RouterError> {
         let topology = match (self.config, &self.file) {
@@ -145,10 +170,26 @@ impl Builder {
             (None, Some(file)) => load(file, None)?,
             (None, None) => prepare(Config::default(), None)?,
         };
-        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let sockets = self.sockets.unwrap_or_else(|| Arc::new(Sockets::fresh()));
-        Router::start(topology, self.file, clock, self.stages, sockets)
+        let given = Given {
+            file: self.file,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            stages: self.stages,
+            sockets: self.sockets.unwrap_or_else(|| Arc::new(Sockets::fresh())),
+            told: self.told,
+            program: self.program,
+        };
+        Router::start(topology, given)
     }
+}
+
+/// What a router is given beside its configuration.
+struct Given {
+    file: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    stages: proxy::Stages,
+    sockets: Arc<Sockets>,
+    told: Option<Memory>,
+    program: Option<Program>,
 }
 
 /// A running router: control, and the edges that its configuration asked for.
@@ -157,8 +198,9 @@ pub struct Router {
     handle: control::Handle,
     dns: Option<dns::Server>,
     proxy: Option<proxy::Server>,
-    admin: Option<admin::Server>,
+    admin: Admin,
     reloader: reload::Reloader,
+    upgrader: Upgrader,
     addresses: Addresses,
     edges: CancellationToken,
     services: CancellationToken,
@@ -167,23 +209,42 @@ pub struct Router {
     _watch: Task,
 }
 
+/// The admin API.
+enum Admin {
+    /// None is wanted.
+    None,
+    /// It will answer as soon as no predecessor does.
+    Ready(std::net::TcpListener, Box<admin::Context>),
+    Running(admin::Server),
+}
+
+impl Admin {
+    fn run(self, shutdown: CancellationToken) -> Result<Self, ListenError> {
+        let Self::Ready(listener, context) = self else { return Ok(self) };
+        let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let refused = |source| ListenError::Other { transport: "TCP", address, source };
+        admin::start(listener, *context, shutdown).map(Self::Running).map_err(refused)
+    }
+
+    async fn stopped(self) {
+        if let Self::Running(server) = self {
+            server.stopped().await;
+        }
+    }
+}
+
 impl Router {
     /// Begins to gather what a router is made of.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    fn start(
-        topology: Topology,
-        file: Option<PathBuf>,
-        clock: Arc<dyn Clock>,
-        stages: proxy::Stages,
-        sockets: Arc<Sockets>,
-    ) -> Result<Self, RouterError> {
+    fn start(topology: Topology, given: Given) -> Result<Self, RouterError> {
+        let Given { file, clock, stages, sockets, told, program } = given;
         let config = Arc::clone(&topology.config);
         let token = config.admin.as_ref().map(read_token).transpose()?.flatten();
-        let state_dir = config.node.state_dir.clone();
-        let control = control::start(topology, state_dir, Arc::clone(&clock), Box::new(dns::publish))?;
+        let past = Past { state_dir: config.node.state_dir.clone(), told, succession: Some(sockets.succession()) };
+        let control = control::start(topology, past, Arc::clone(&clock), Box::new(dns::publish))?;
         let handle = control.handle();
         let (edges, services) = (CancellationToken::new(), CancellationToken::new());
         // Dropping these guards, as every early return does, stops what has started.
@@ -197,41 +258,105 @@ impl Router {
         };
         let dns::Addresses { plain, tls, https, quic } = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
         (addresses.dns, addresses.dns_tls, addresses.dns_https, addresses.dns_quic) = (plain, tls, https, quic);
-        let proxy = if config.listeners.is_empty() {
-            None
-        } else {
-            Some(proxy::start(published(), stages, &sockets, edges.clone())?)
+        let proxy = match config.listeners.is_empty() {
+            true => None,
+            false => Some(proxy::start(published(), stages, &sockets, edges.clone())?),
         };
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
         let reloader = reload::Reloader::new(handle.clone(), file);
-        let admin = match &config.admin {
-            Some(a) => {
-                let context = admin::Context {
-                    published: published(),
-                    events: handle.events.clone(),
-                    clock,
-                    explain_dns: Box::new(dns::explain),
-                    dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
-                    dns_keys: Box::new(dns::sign::report),
-                    explain_http: Box::new(explain_http),
-                    reload: reloader.hook(),
-                    refused: reloader.refusal(),
-                    foresee: foresee(),
-                    edges: report(published(), &addresses),
-                    token,
-                    fleet: a.fleet.clone(),
-                };
-                let refused = |source| ListenError::Other { transport: "TCP", address: a.listen, source };
-                Some(admin::start(sockets.tcp(a.listen)?, context, services.clone()).map_err(refused)?)
-            }
-            None => None,
-        };
-        addresses.admin = admin.as_ref().map(admin::Server::address);
+        let upgrader = Upgrader::new(program, Arc::clone(&sockets), published());
+        let mut admin = Admin::None;
+        if let Some(a) = &config.admin {
+            let listener = sockets.tcp(a.listen)?;
+            addresses.admin = listener.local_addr().ok();
+            let context = admin::Context {
+                published: published(),
+                events: handle.events.clone(),
+                clock,
+                explain_dns: Box::new(dns::explain),
+                dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
+                dns_keys: Box::new(dns::sign::report),
+                explain_http: Box::new(explain_http),
+                reload: reloader.hook(),
+                refused: reloader.refusal(),
+                upgrade: upgrader.hook(),
+                upgraded: upgrader.report(),
+                foresee: foresee(),
+                edges: report(published(), &addresses),
+                token,
+                fleet: a.fleet.clone(),
+            };
+            admin = Admin::Ready(listener, Box::new(context));
+        }
+        if sockets.succession().is_alone() {
+            admin = admin.run(services.clone())?;
+        }
         let watch = task::spawn("geo-watch", watch::watch(reloader.clone()));
         sockets.settle();
         edges_guard.disarm();
         services_guard.disarm();
-        Ok(Self { control, handle, dns, proxy, admin, reloader, addresses, edges, services, sockets, _watch: watch })
+        Ok(Self {
+            control,
+            handle,
+            dns,
+            proxy,
+            admin,
+            reloader,
+            upgrader,
+            addresses,
+            edges,
+            services,
+            sockets,
+            _watch: watch,
+        })
+    }
+
+    /// Goes on alone, now that the predecessor has let go: from what it knew last, if it said so.
+    ///
+    /// # Errors
+    /// The admin API cannot begin.
+    pub async fn take_over(&mut self, last: Option<Memory>) -> Result<(), RouterError> {
+        if let Some(last) = last {
+            for event in past::catch_up(&self.snapshot().intents, &last.intents) {
+                // Without a health core there is nobody to tell.
+                let _ = self.handle.apply(event).await;
+            }
+        }
+        self.sockets.succession().succeed();
+        self.admin = std::mem::replace(&mut self.admin, Admin::None).run(self.services.clone())?;
+        Ok(())
+    }
+
+    /// Has a new process take this one's place; gives its process id once it serves. Then [`Router::made_way`].
+    ///
+    /// # Errors
+    /// Why not. Nothing has changed then.
+    pub async fn upgrade(&self) -> Result<u32, upgrade::UpgradeError> {
+        self.upgrader.upgrade().await
+    }
+
+    /// What upgrades.
+    pub fn upgrader(&self) -> Upgrader {
+        self.upgrader.clone()
+    }
+
+    /// Hands everything over to the new process, then finishes what runs: for `node.upgrade_drain_limit` at the most. False:
+    /// the new process has ended meanwhile, and nobody serves on.
+    pub async fn hand_over(mut self) -> bool {
+        self.services.cancel();
+        self.admin.stopped().await;
+        self.control.stop();
+        let memory = Memory::of(&self.handle.published.full(), SystemClock.mono(), SystemClock.wall());
+        let is_taken = self.upgrader.bequeath(memory).await;
+        self.sockets.bequeath();
+        drain(self.edges, self.proxy, self.dns).await;
+        is_taken
+    }
+
+    /// What tells whether the router lives.
+    pub fn life(&self) -> Life {
+        let heard = self.proxy.as_ref().map(|proxy| Box::new(proxy.heard()) as _);
+        Life { events: self.handle.events.clone(), heard }
     }
 
     /// What it listens on.
@@ -255,20 +380,42 @@ impl Router {
     }
 
     /// Stops taking new work, finishes what runs (within the edges' drain limits), then stops the rest.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.sockets.release();
-        self.edges.cancel();
-        if let Some(proxy) = self.proxy {
-            proxy.stopped().await;
-        }
-        if let Some(dns) = self.dns {
-            dns.stopped().await;
-        }
+        drain(self.edges, self.proxy, self.dns).await;
         self.services.cancel();
-        if let Some(admin) = self.admin {
-            admin.stopped().await;
-        }
+        self.admin.stopped().await;
         self.control.stop();
+    }
+}
+
+async fn drain(edges: CancellationToken, proxy: Option<proxy::Server>, dns: Option<dns::Server>) {
+    edges.cancel();
+    if let Some(proxy) = proxy {
+        proxy.stopped().await;
+    }
+    if let Some(dns) = dns {
+        dns.stopped().await;
+    }
+}
+
+/// Tells whether a router lives: its health core takes events, and every worker of its edge turns.
+pub struct Life {
+    events: mpsc::Sender<Event>,
+    heard: Option<Box<dyn Fn() -> Mono + Send + Sync>>,
+}
+
+impl Life {
+    /// Whether all have given a sign of life within `limit`.
+    pub async fn is_fine(&self, limit: Duration) -> bool {
+        let (tell, told) = oneshot::channel();
+        let core = async {
+            self.events.send(Event::Flush(tell)).await.ok()?;
+            told.await.ok()
+        };
+        let is_core = tokio::time::timeout(limit, core).await.is_ok_and(|told| told.is_some());
+        let is_heard = |heard: &Box<dyn Fn() -> Mono + Send + Sync>| SystemClock.mono().since(heard()) <= limit;
+        is_core && self.heard.as_ref().is_none_or(is_heard)
     }
 }
 

@@ -144,7 +144,7 @@ impl Reloader {
         })?;
         let restart_for = needs_restart(&before.config, &topology.config);
         for what in &restart_for {
-            warn!(target: "reload", what, "changed, but takes effect only with a restart");
+            warn!(target: "reload", what, "changed, but takes effect only with an upgrade or a restart");
         }
         let generation = self.put(topology).await?;
         self.settle(what);

@@ -30,4 +30,5 @@ mod steering;
 mod steering_gdnsd;
 mod support;
 mod transports;
+mod upgrade;
 mod zones;

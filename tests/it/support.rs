@@ -68,8 +68,13 @@ pub struct Node {
 impl Node {
     /// Runs the configuration at `path` and waits until it serves.
     pub fn start(path: &Path) -> Self {
+        Self::of(binary(), path)
+    }
+
+    /// As [`Node::start`], from a program of one's own.
+    pub fn of(program: &Path, path: &Path) -> Self {
         let log = path.with_extension("log");
-        let mut child = Command::new(binary())
+        let mut child = Command::new(program)
             .args(["run", "-c"])
             .arg(path)
             .stdout(Stdio::piped())

@@ -13,7 +13,7 @@ use super::names::Names;
 use crate::base::ids::DatacenterId;
 use crate::base::prefix::EMBEDDINGS;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::model::{Admin, Datacenter, Geo, Locality, Node};
+use crate::config::model::{Admin, Datacenter, Geo, Leaving, Locality, Node};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -35,6 +35,11 @@ pub(super) fn node(root: &Root, places: &Names, checker: &mut Checker<'_>) -> No
         datacenter: datacenter.map(DatacenterId::new),
         state_dir: said.state_dir.as_ref().map(|dir| checker.folder.join(&dir.0)),
         workers: said.workers.as_ref().map_or_else(cores, |w| w.0 as usize),
+        leaving: Leaving {
+            drain: said.drain_limit.0,
+            upgrade_drain: said.upgrade_drain_limit.0,
+            old_processes: said.old_processes.0 as usize,
+        },
     }
 }
 

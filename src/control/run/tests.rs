@@ -112,7 +112,7 @@ fn topology(config: Config, before: Option<&Topology>) -> Topology {
     Topology::build(Arc::new(config), Assets::default(), before)
 }
 
-fn begin(config: Config, state_dir: Option<PathBuf>) -> Running {
+fn begin(config: Config, state_dir: Option<std::path::PathBuf>) -> Running {
     start(topology(config, None), state_dir, Arc::new(SystemClock), Box::new(|_, _| {})).unwrap()
 }
 
@@ -140,7 +140,7 @@ fn state(snapshot: &Snapshot, backend: usize) -> BackendState {
 #[tokio::test]
 async fn a_killed_backend_is_found_within_the_bound_and_comes_back_slowly() {
     let (a, b, c) = (Upstream::new().await, Upstream::new().await, Upstream::new().await);
-    let running = begin(config(&[&[a.address, b.address], &[c.address]], http()), None);
+    let mut running = begin(config(&[&[a.address, b.address], &[c.address]], http()), None);
     let handle = running.handle();
     until(&handle, all_up).await;
 
@@ -245,7 +245,7 @@ async fn a_restart_serves_what_was_known_before_its_first_probe() {
     let (a, b) = (Upstream::new().await, Upstream::new().await);
     let (addresses, dead) = ([[a.address], [b.address]], b.address);
     let config = || config(&[&addresses[0], &addresses[1]], http());
-    let running = begin(config(), Some(state_dir.clone()));
+    let mut running = begin(config(), Some(state_dir.clone()));
     let handle = running.handle();
     drop(b);
     until(&handle, |s| s.weights[1].state == DcState::Failed && s.targets[0].verdict == Verdict::Up).await;
@@ -289,7 +289,7 @@ impl Prober for Mute {
 async fn a_disk_that_refuses_stops_nothing() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let a = Upstream::new().await;
-    let running = begin(config(&[&[a.address]], http()), Some(file.path().join("no-folder")));
+    let mut running = begin(config(&[&[a.address]], http()), Some(file.path().join("no-folder")));
     let handle = running.handle();
     until(&handle, all_up).await;
     drop(a);

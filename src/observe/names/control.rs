@@ -30,6 +30,8 @@ table! {
         "1 while this node has reason to believe that it is the one cut off, and holds its verdicts.";
     REFUSED: Kind::Gauge, "springtide_control_reload_refused", [],
         "1 while the last reload was refused: what is in force is older than the files. `springtide status` says why.";
+    UPGRADES: Kind::Counter, "springtide_control_upgrades_total", ["outcome"],
+        "Attempts at having a new process take this one's place: `ok` or `failed`; `springtide status` says why.";
     INTENTS: Kind::Gauge, "springtide_control_intents", [], "Intents of operators in force.";
     SHED: Kind::Gauge, "springtide_control_datacenter_shed_ratio", ["datacenter"],
         "Share of clients, 0 to 1, that DNS sends elsewhere because the datacenter is short of its `capacity`.";

@@ -110,15 +110,17 @@ async fn next<'c>(client: &'c Arc<Client>, link: &'c Link) -> Option<Exchange<'c
             let mut talk = lock(link);
             match client.pulse.order() {
                 Order::Close => return Poll::Ready(None),
-                Order::Drain if !talk.wire.has_rest() => return Poll::Ready(None),
-                Order::None | Order::Drain => {}
+                Order::None | Order::Last | Order::Drain => {}
             }
             let polled = talk.wire.poll_head(cx, |head| match &head[..] {
                 b"\r\n" => Ok(None),
                 _ => head::request(head).map(Some),
             });
-            if polled.is_pending() && talk.wire.has_rest() {
-                client.pulse.heard();
+            match polled {
+                Poll::Pending if talk.wire.has_rest() => client.pulse.heard(),
+                // Asked behind the read: what the client has sent by now is still answered.
+                Poll::Pending if client.pulse.order() == Order::Drain => return Poll::Ready(None),
+                _ => {}
             }
             return Poll::Ready(match ready!(polled) {
                 Ok(Some(Some(head))) => Some(Ok(head)),
