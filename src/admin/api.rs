@@ -73,13 +73,16 @@ async fn watch(State(shared): Site, request: Request, next: Next) -> Response {
             response
         }
         Ok(()) => {
-            // A new process has 30 s to serve; who asked is to hear how that ended.
-            let within = if path == "/v1/upgrade" { WITHIN + UPGRADE_MORE } else { WITHIN };
-            tokio::time::timeout(within, next.run(request)).await.unwrap_or_else(|_| late().into_response())
+            tokio::time::timeout(within(&path), next.run(request)).await.unwrap_or_else(|_| late().into_response())
         }
     };
     names::admin::REQUESTS.counter(&[&path, response.status().as_str()]).increment(1);
     response
+}
+
+/// How long a request to `path` may take. A new process has 30 s to serve; who asked is to hear how that ended.
+fn within(path: &str) -> Duration {
+    if path == "/v1/upgrade" { WITHIN + UPGRADE_MORE } else { WITHIN }
 }
 
 fn late() -> Refusal {

@@ -47,7 +47,7 @@ impl Heritage {
             match fd {
                 Ok(fd) => came.push((fd, *is_any)),
                 Err(error) => {
-                    tracing::warn!(number, %error, "a descriptor that should have come with the process has not")
+                    tracing::warn!(number, %error, "a descriptor that should have come with the process has not");
                 }
             }
         }

@@ -248,17 +248,7 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Sign
     tracker.close();
     let leaving = worker.sight().snapshot.topology.config.node.leaving;
     let limit = if succession.has_heir() { leaving.upgrade_drain } else { leaving.drain };
-    let ended = async {
-        if succession.has_heir() {
-            worker.open.tell(Order::Last);
-            tokio::select! {
-                () = tokio::time::sleep(LAST_WITHIN) => {}
-                () = tracker.wait() => {}
-            }
-        }
-        worker.open.tell(Order::Drain);
-        tracker.wait().await;
-    };
+    let ended = drain(&worker, &tracker, &succession);
     let drained = async {
         tokio::select! {
             () = &mut housekeeping => {}
@@ -269,6 +259,19 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Sign
         tracing::warn!(?limit, open = tracker.len(), "connections are cut: they did not finish in time");
         worker.open.tell(Order::Close);
     }
+}
+
+/// Has all connections end once nothing runs on them.
+async fn drain(worker: &Worker, tracker: &TaskTracker, succession: &Succession) {
+    if succession.has_heir() {
+        worker.open.tell(Order::Last);
+        tokio::select! {
+            () = tokio::time::sleep(LAST_WITHIN) => {}
+            () = tracker.wait() => {}
+        }
+    }
+    worker.open.tell(Order::Drain);
+    tracker.wait().await;
 }
 
 /// What all connections of one listener have in common on one worker.

@@ -258,9 +258,10 @@ impl Router {
         };
         let dns::Addresses { plain, tls, https, quic } = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
         (addresses.dns, addresses.dns_tls, addresses.dns_https, addresses.dns_quic) = (plain, tls, https, quic);
-        let proxy = match config.listeners.is_empty() {
-            true => None,
-            false => Some(proxy::start(published(), stages, &sockets, edges.clone())?),
+        let proxy = if config.listeners.is_empty() {
+            None
+        } else {
+            Some(proxy::start(published(), stages, &sockets, edges.clone())?)
         };
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
         let reloader = reload::Reloader::new(handle.clone(), file);
@@ -269,24 +270,8 @@ impl Router {
         if let Some(a) = &config.admin {
             let listener = sockets.tcp(a.listen)?;
             addresses.admin = listener.local_addr().ok();
-            let context = admin::Context {
-                published: published(),
-                events: handle.events.clone(),
-                clock,
-                explain_dns: Box::new(dns::explain),
-                dns_top: dns.as_ref().map(|d| Box::new(d.top()) as admin::DnsTop),
-                dns_keys: Box::new(dns::sign::report),
-                explain_http: Box::new(explain_http),
-                reload: reloader.hook(),
-                refused: reloader.refusal(),
-                upgrade: upgrader.hook(),
-                upgraded: upgrader.report(),
-                foresee: foresee(),
-                edges: report(published(), &addresses),
-                token,
-                fleet: a.fleet.clone(),
-            };
-            admin = Admin::Ready(listener, Box::new(context));
+            let parts = Parts { dns: dns.as_ref(), reloader: &reloader, upgrader: &upgrader, addresses: &addresses };
+            admin = Admin::Ready(listener, Box::new(context(&handle, clock, &parts, token, a.fleet.clone())));
         }
         if sockets.succession().is_alone() {
             admin = admin.run(services.clone())?;
@@ -414,8 +399,42 @@ impl Life {
             told.await.ok()
         };
         let is_core = tokio::time::timeout(limit, core).await.is_ok_and(|told| told.is_some());
-        let is_heard = |heard: &Box<dyn Fn() -> Mono + Send + Sync>| SystemClock.mono().since(heard()) <= limit;
-        is_core && self.heard.as_ref().is_none_or(is_heard)
+        is_core && self.heard.as_ref().is_none_or(|heard| SystemClock.mono().since(heard()) <= limit)
+    }
+}
+
+/// What the admin API speaks of.
+struct Parts<'p> {
+    dns: Option<&'p dns::Server>,
+    reloader: &'p reload::Reloader,
+    upgrader: &'p Upgrader,
+    addresses: &'p Addresses,
+}
+
+fn context(
+    handle: &control::Handle,
+    clock: Arc<dyn Clock>,
+    parts: &Parts<'_>,
+    token: Option<String>,
+    fleet: Vec<SocketAddr>,
+) -> admin::Context {
+    let published = || Arc::clone(&handle.published);
+    admin::Context {
+        published: published(),
+        events: handle.events.clone(),
+        clock,
+        explain_dns: Box::new(dns::explain),
+        dns_top: parts.dns.map(|d| Box::new(d.top()) as admin::DnsTop),
+        dns_keys: Box::new(dns::sign::report),
+        explain_http: Box::new(explain_http),
+        reload: parts.reloader.hook(),
+        refused: parts.reloader.refusal(),
+        upgrade: parts.upgrader.hook(),
+        upgraded: parts.upgrader.report(),
+        foresee: foresee(),
+        edges: report(published(), parts.addresses),
+        token,
+        fleet,
     }
 }
 

@@ -253,13 +253,13 @@ impl Upgrader {
         }
         let has_ended = said.is_ok();
         let grace = if has_ended { END_WITHIN } else { Duration::ZERO };
-        let status = match timeout(grace, child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                let _ = child.start_kill();
-                timeout(END_WITHIN, child.wait()).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-            }
-        };
+        let mut ended = timeout(grace, child.wait()).await;
+        if ended.is_err() {
+            // It hangs, or has hung up without an end.
+            let _ = child.start_kill();
+            ended = timeout(END_WITHIN, child.wait()).await;
+        }
+        let status = ended.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         Err(match said {
             Ok(Ok(Some(Word::Failed(why)))) => UpgradeError::Failed { why },
             Ok(_) => UpgradeError::Ended { status: status.map_or_else(|e| e.to_string(), |s| s.to_string()) },

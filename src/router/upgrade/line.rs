@@ -74,11 +74,11 @@ impl Predecessor {
         let mut line = Line::new(stream)?;
         let known = match timeout(KNOWN_WITHIN, line.hear()).await {
             Ok(Ok(Some(Word::Known(memory)))) => Some(*memory),
-            _ => {
-                warn!(target: "upgrade", "the predecessor does not say what it knows: starting from the disk");
-                None
-            }
+            Ok(_) | Err(_) => None,
         };
+        if known.is_none() {
+            warn!(target: "upgrade", "the predecessor does not say what it knows: starting from the disk");
+        }
         Ok(Self { line, known })
     }
 
@@ -99,15 +99,11 @@ impl Predecessor {
             warn!(target: "upgrade", "the predecessor is gone: going on alone");
             return None;
         }
-        match timeout(YOURS_WITHIN, self.line.hear()).await {
-            Ok(Ok(Some(Word::Yours(memory)))) => {
-                info!(target: "upgrade", "the predecessor has handed over");
-                Some(*memory)
-            }
-            _ => {
-                warn!(target: "upgrade", "the predecessor has not handed over as it should: going on without its last word");
-                None
-            }
-        }
+        let Ok(Ok(Some(Word::Yours(memory)))) = timeout(YOURS_WITHIN, self.line.hear()).await else {
+            warn!(target: "upgrade", "the predecessor has not handed over as it should: going on without its last word");
+            return None;
+        };
+        info!(target: "upgrade", "the predecessor has handed over");
+        Some(*memory)
     }
 }
