@@ -5,6 +5,8 @@
 
 #![allow(unreachable_pub, reason = "a module of each target and of the tests, with no crate of its own")]
 
+#[path = "discover.rs"]
+mod discover;
 #[path = "dns.rs"]
 mod dns;
 #[path = "dnssec.rs"]
@@ -20,6 +22,7 @@ mod routing;
 
 use std::path::Path;
 
+pub use discover::{backend_list, srv_answer};
 pub use dns::{
     dns_answer, dns_cookie, dns_opt, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone,
 };
@@ -41,6 +44,7 @@ pub type Body = fn(&[u8]);
 
 /// Every target by its name, which is also its folder in the corpus.
 pub const ALL: &[(&str, Body)] = &[
+    ("backend_list", backend_list),
     ("cidr", cidr),
     ("config", config),
     ("cookie", cookie),
@@ -72,6 +76,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("query", query),
     ("rdata", rdata),
     ("route", route),
+    ("srv_answer", srv_answer),
     ("transfer", transfer),
     ("tsig", tsig),
     ("x509", x509),

@@ -9,14 +9,14 @@ use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::refusal::Refusal;
 use super::report::{self, Asked};
-use super::{HttpQuestion, Shared, assets, evidence, guard, intents, live};
+use super::{HttpQuestion, Shared, assets, backends, evidence, guard, intents, live};
 use crate::observe::{names, recorder};
 use crate::snapshot::health::BackendState;
 
@@ -50,6 +50,11 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/explain/dns", get(explain_dns))
         .route("/v1/explain/http", get(explain_http))
         .route("/v1/intents", post(intents::wish).delete(intents::revoke))
+        .route("/v1/route", get(backends::route))
+        .route("/v1/services/{service}/backends", get(backends::list))
+        .route("/v1/services/{service}/backends/{address}", put(backends::announce).delete(backends::withdraw))
+        .route("/v1/services/{service}/backends/{address}/report", post(backends::hear))
+        .route("/v1/services/{service}/sources/confirm", post(backends::confirm))
         .route("/v1/reload", post(reload))
         .route("/v1/upgrade", post(upgrade))
         .route("/v1/plan", post(plan).layer(DefaultBodyLimit::max(MAX_PLAN)))
@@ -98,7 +103,7 @@ async fn otherwise(method: Method) -> Refusal {
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         error,
-        "read with GET; intents take POST and DELETE; reload, upgrade and plan take POST",
+        "read with GET; intents take POST and DELETE; backends PUT and DELETE; reload, upgrade and plan take POST",
     )
 }
 
@@ -130,6 +135,7 @@ async fn state(State(shared): Site) -> Json<report::State> {
         edges: (shared.context.edges)(),
         refused: (shared.context.refused)(),
         upgraded: (shared.context.upgraded)(),
+        sources: shared.context.discovery.sources(),
         fleet: shared.fleet(),
     };
     Json(report::state(&snapshot, asked))

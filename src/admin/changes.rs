@@ -67,12 +67,13 @@ fn say(it: &Told, all: &[Told], before: &Snapshot, after: &Snapshot, now: Mono, 
         Told::Isolation { isolated: false } => {
             Some(change("node", "isolated", "connected", "targets or references answer again"))
         }
-        Told::Reloaded { .. } => {
+        Told::Reloaded { discovered, .. } => {
             let size = |s: &Snapshot| {
                 let config = &s.topology.config;
                 format!("{} services, {} backends", config.services.len(), s.topology.backends.len())
             };
-            Some(change("configuration", &size(before), &size(after), "reloaded"))
+            let why = if *discovered { "discovered" } else { "reloaded" };
+            Some(change("configuration", &size(before), &size(after), why))
         }
         Told::Intent { intent, in_force: true } => Some(wished(intent)),
         Told::Intent { intent, in_force: false } => {

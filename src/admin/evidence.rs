@@ -13,6 +13,7 @@ use crate::config::ProbeKind;
 use crate::snapshot::health::{BackendState, EjectReason, ProbeFailure, ProbeOutcome, Verdict};
 use crate::snapshot::intent::{Intent, Subject, Wish};
 use crate::snapshot::load::Sample;
+use crate::snapshot::topology::Backend;
 use crate::snapshot::{BackendHealth, Snapshot};
 
 /// Everything that is known of health.
@@ -39,6 +40,12 @@ pub struct BackendReport {
     pub datacenter: String,
     /// Its address.
     pub address: String,
+    /// What it is called where it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it was found; nothing where the configuration names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Its state.
     pub state: BackendState,
     /// Since when, in seconds.
@@ -181,6 +188,8 @@ pub fn backend(snapshot: &Snapshot, id: BackendId, now: Mono, wall: Wall) -> Bac
         service: snapshot.topology.service(of.service).name.clone(),
         datacenter: datacenter(snapshot, of.spec.datacenter),
         address: of.spec.address.to_string(),
+        name: of.name.as_deref().map(str::to_owned),
+        source: source(snapshot, of),
         state: health.state,
         since_s: seconds(now.since(health.since)),
         why: why(snapshot, id, now, wall),
@@ -196,6 +205,12 @@ pub fn backend(snapshot: &Snapshot, id: BackendId, now: Mono, wall: Wall) -> Bac
         samples,
         target: of.target.map(TargetId::index),
     }
+}
+
+/// Where a backend was found, in the words of metrics.
+fn source(snapshot: &Snapshot, of: &Backend) -> Option<String> {
+    let source = snapshot.topology.config.discovery.sources.get(of.source? as usize)?;
+    Some(source.origin.to_string())
 }
 
 fn target(snapshot: &Snapshot, id: TargetId, backends: Vec<usize>, now: Mono) -> TargetReport {
@@ -234,6 +249,7 @@ pub fn why(snapshot: &Snapshot, id: BackendId, now: Mono, wall: Wall) -> String 
             let full = f64::from(snapshot.topology.backend(id).spec.weight) * 1e3;
             format!("has returned: at {:.0}% of its weight, growing", 100.0 * f64::from(health.weight) / full.max(1.0))
         }
+        BackendState::Joining => "has been found: waits for its first good probe".into(),
         BackendState::Unknown | BackendState::Healthy | BackendState::Suspect | BackendState::Down => {
             probed(snapshot, id, now)
         }

@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, Mono, Wall};
 use crate::base::task::{self, Task};
+use crate::control::discover::Discovery;
 use crate::control::event::Event;
 use crate::snapshot::{Published, Snapshot};
 
 mod api;
 mod assets;
+pub mod backends;
 mod changes;
 pub mod evidence;
 mod guard;
@@ -110,6 +112,8 @@ pub struct Context {
     pub upgraded: LastUpgrade,
     /// How to tell what a configuration would do.
     pub foresee: Foresee,
+    /// Where backends are found.
+    pub discovery: Arc<Discovery>,
     /// What the edges are doing.
     pub edges: Edges,
     /// The bearer token that every request but health checks must carry, if there is one.
@@ -126,6 +130,7 @@ struct Shared {
     live: live::Live,
     reloading: Mutex<()>,
     foreseeing: Arc<Mutex<()>>,
+    draw: backends::Draw,
     shutdown: CancellationToken,
 }
 
@@ -171,7 +176,16 @@ pub fn start(
 impl Shared {
     fn new(context: Context, address: SocketAddr, shutdown: CancellationToken) -> Self {
         let (started, live) = (context.clock.mono(), live::Live::new());
-        Self { context, address, started, live, reloading: Mutex::new(()), foreseeing: Arc::default(), shutdown }
+        Self {
+            context,
+            address,
+            started,
+            live,
+            reloading: Mutex::new(()),
+            foreseeing: Arc::default(),
+            draw: backends::Draw::default(),
+            shutdown,
+        }
     }
 
     fn now(&self) -> Mono {

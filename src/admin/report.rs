@@ -11,6 +11,7 @@ use super::evidence::{self, BackendReport};
 use crate::base::clock::{Mono, Wall};
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, SteerId};
 use crate::config::{Balance, Class};
+use crate::control::discover::SourceReport;
 use crate::snapshot::health::BackendState;
 use crate::snapshot::{DcState, Intent, Snapshot};
 
@@ -41,6 +42,9 @@ pub struct State {
     pub steers: Vec<SteerReport>,
     /// Backends that are anything but healthy, and why; the first 200. What operators took out is told by the intents.
     pub unhealthy: Vec<BackendReport>,
+    /// Where backends are found.
+    #[serde(default)]
+    pub sources: Vec<SourceReport>,
     /// What operators want.
     pub intents: Vec<IntentReport>,
     /// Admin addresses of the whole fleet.
@@ -203,6 +207,8 @@ pub struct Asked {
     pub refused: Option<RefusalReport>,
     /// Old processes that still finish their work, and the last upgrade where it failed.
     pub upgraded: (Vec<u32>, Option<RefusalReport>),
+    /// Where backends are found.
+    pub sources: Vec<SourceReport>,
     /// The fleet.
     pub fleet: Vec<SocketAddr>,
 }
@@ -246,6 +252,7 @@ pub fn state(snapshot: &Snapshot, asked: Asked) -> State {
             .map(|id| evidence::backend(snapshot, id, now, asked.wall))
             .collect(),
         intents: snapshot.intents.entries.iter().map(|i| intent(snapshot, i, asked.wall)).collect(),
+        sources: asked.sources,
         fleet: asked.fleet,
     }
 }

@@ -16,6 +16,7 @@ use crate::config::{
     Action, BackendSpec, Balance, Class, Config, Datacenter, Dns, Node, Passive, PathMatch, Policy, Probe, ProbeKind,
     Protocol, Retry, Route, RouteMatch, Service, Steer, UserKey,
 };
+use crate::control::discover::Discovery;
 use crate::control::event::Event;
 use crate::control::step::step;
 use crate::snapshot::health::{BackendState, Candidate, EjectReason, ProbeFailure, ProbeOutcome, Verdict};
@@ -240,6 +241,7 @@ pub(crate) struct Wanted {
 pub(crate) fn context(wanted: Wanted, published: Arc<Published>, events: mpsc::Sender<Event>) -> Context {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(NOW, WALL));
     Context {
+        discovery: Arc::new(Discovery::new(Arc::clone(&published), Arc::clone(&clock), None, None)),
         published,
         events,
         clock,

@@ -108,13 +108,22 @@ fn header(config: &Config) -> Vec<&str> {
 fn services(config: &Config) -> Vec<Vec<String>> {
     let row = |service: &Service| {
         let mut row = vec![service.name.clone(), word(&service.class), word(&service.balance)];
-        row.extend(
-            (0..config.datacenters.len())
-                .map(|dc| service.backends.iter().filter(|b| b.datacenter.index() == dc).count().to_string()),
-        );
+        row.extend((0..config.datacenters.len()).map(|dc| backends(config, service, dc)));
         row
     };
     config.services.iter().map(row).collect()
+}
+
+/// How many backends are written there, and how many sources tell of others: `2 + 1 source`.
+fn backends(config: &Config, service: &Service, dc: usize) -> String {
+    let written = service.backends.iter().filter(|b| b.datacenter.index() == dc).count();
+    let is_ours = |id: ServiceId| config.services.get(id.index()).is_some_and(|s| s.name == service.name);
+    let sources = config.discovery.sources.iter().filter(|s| s.datacenter.index() == dc && is_ours(s.service)).count();
+    match sources {
+        0 => written.to_string(),
+        1 => format!("{written} + 1 source"),
+        more => format!("{written} + {more} sources"),
+    }
 }
 
 fn route(config: &Config, route: &Route) -> Vec<String> {

@@ -125,6 +125,11 @@ impl Ask {
         Self { method: Method::GET, path: path.into(), body: Bytes::new() }
     }
 
+    /// `method path` without a body.
+    pub(super) fn bare(method: Method, path: &str) -> Self {
+        Self { method, path: path.to_owned(), body: Bytes::new() }
+    }
+
     /// `method path` with a body.
     pub(super) fn send(method: Method, path: &str, body: &impl serde::Serialize) -> Self {
         let body = serde_json::to_vec(body).unwrap_or_default();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod backends;
 mod check;
 mod client;
 mod demo;
@@ -35,6 +36,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Backends(backends::BackendsArgs),
     Check(check::CheckArgs),
     Demo(demo::DemoArgs),
     Dns(dns::DnsArgs),
@@ -57,6 +59,7 @@ enum Command {
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
+        Command::Backends(args) => args.run(),
         Command::Check(args) => args.run(),
         Command::Demo(args) => args.run(),
         Command::Dns(args) => args.run(),

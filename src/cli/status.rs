@@ -78,6 +78,7 @@ fn render(state: &State, told: &[Told], paint: Paint) -> String {
     let sections = [
         ("", services(state)),
         ("", steers(state)),
+        ("Where backends are found", super::backends::sources(&state.sources)),
         ("Not healthy", unhealthy(state)),
         ("Intents", intents(state, told)),
         ("Nodes", if told.len() > 1 { nodes(told) } else { Table::new(&[]) }),
@@ -157,7 +158,7 @@ fn unhealthy(state: &State) -> Table {
             BackendState::Ejected | BackendState::Down => Tone::Bad,
             BackendState::Suspect | BackendState::HalfOpen | BackendState::SlowStart => Tone::Watch,
             BackendState::Drained | BackendState::AdminDown => Tone::Aside,
-            BackendState::Unknown => Tone::Soft,
+            BackendState::Unknown | BackendState::Joining => Tone::Soft,
         };
         table.row([
             Cell::from(&b.service),
@@ -258,7 +259,7 @@ fn tone(state: DcState) -> Tone {
     }
 }
 
-fn seconds(s: f64) -> String {
+pub(super) fn seconds(s: f64) -> String {
     ago(std::time::Duration::try_from_secs_f64(s).unwrap_or_default())
 }
 
@@ -266,7 +267,7 @@ fn of(part: usize, whole: usize) -> String {
     format!("{part} of {whole}")
 }
 
-fn number(n: f64) -> String {
+pub(super) fn number(n: f64) -> String {
     let text = format!("{n:.1}");
     text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
@@ -295,6 +296,7 @@ mod tests {
             edges: vec![edge("dns"), edge("proxy")],
             refused: None,
             upgraded: (Vec::new(), None),
+            sources: Vec::new(),
             fleet: vec!["127.0.0.1:9900".parse().unwrap(), "127.0.0.2:9900".parse().unwrap()],
         };
         state(&snapshot, asked)

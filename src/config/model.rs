@@ -16,6 +16,7 @@ use crate::base::ids::{DatacenterId, ServiceId};
 
 mod balancing;
 mod change;
+mod discovery;
 mod http2;
 mod leaving;
 mod routing;
@@ -24,6 +25,7 @@ mod sharing;
 
 pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
+pub use discovery::{Discovery, MOST_FOUND, Origin, Source};
 pub use http2::Http2;
 pub use leaving::Leaving;
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
@@ -48,6 +50,8 @@ pub struct Config {
     pub datacenters: Vec<Datacenter>,
     /// Files that say where clients are.
     pub geo: Geo,
+    /// How backends are found that the file does not name.
+    pub discovery: Discovery,
     /// Services, in the order of the file; [`ServiceId`] indexes them.
     pub services: Vec<Service>,
     /// The name server, if it is wanted.
@@ -255,7 +259,7 @@ pub struct Service {
     pub tls: Option<UpstreamTls>,
     /// How the backends are told for whom a connection is, if they are.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Its backends in the order of the file.
+    /// Its backends in the order of the file, as far as they are written there.
     pub backends: Vec<BackendSpec>,
 }
 

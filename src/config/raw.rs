@@ -16,6 +16,7 @@ use super::words::{
 
 mod balancing;
 mod change;
+mod discovery;
 mod guarding;
 mod http2;
 mod routing;
@@ -25,6 +26,7 @@ mod transports;
 
 pub(super) use balancing::Limits;
 pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
+pub(super) use discovery::{Backend, Discovery};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use http2::Http2;
 pub(super) use routing::{ByHeader, Like, Match, Route};
@@ -72,6 +74,8 @@ section! {
         datacenter: Many<Datacenter, 64> = [],
         /// Files that say where clients are, for `near`.
         geo: Geo = {},
+        /// How backends are found whose addresses are not written here.
+        discovery: Discovery = {},
         /// The kinds of work, and who does them.
         service: Many<Service, 10_000> = [],
         /// The name server (GSLB). Without this section there is none.
@@ -85,7 +89,7 @@ section! {
         alert: "take alerts from /metrics for now",
     } synonyms {
         datacenters: "datacenter", services: "service", listeners: "listener", routes: "route",
-        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns", geoip: "geo",
+        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns", geoip: "geo", resolver: "discovery",
     }
 }
 
@@ -243,22 +247,6 @@ section! {
         health: "probe", health_check: "probe", check: "probe", retries: "retry", lb: "balance", policy: "balance",
         outlier: "passive", sticky: "session", persistence: "session", circuit_breakers: "limits",
         send_proxy: "proxy_protocol",
-    }
-}
-
-section! {
-    /// A backend with more than an address.
-    Backend {
-        /// Where it listens.
-        address: Peer = required,
-        /// Its share beside the other backends of this service in this datacenter.
-        weight: Weight = 1,
-    } later {
-        srv: "backends are not discovered yet: write their addresses",
-        dns: "backends are not discovered yet: write their addresses",
-        file: "backends are not read from files yet: write their addresses, and reload when they change",
-    } synonyms {
-        addr: "address", ip: "address", host: "address", port: "address", share: "weight",
     }
 }
 

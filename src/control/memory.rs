@@ -148,7 +148,8 @@ impl Memory {
         let backends: HashMap<u64, &KnownBackend> = self.backends.iter().map(|k| (k.seat, k)).collect();
         for (backend, health) in topology.backends.iter().zip(Arc::make_mut(&mut next.backends)) {
             if let Some(known) = backends.get(&backend.seat) {
-                health.state = known.state;
+                // A restart is no time to wait for a first probe.
+                health.state = if known.state == BackendState::Joining { BackendState::Unknown } else { known.state };
                 health.ejected = known.ejected.map(|(reason, until)| (reason, at(until)));
                 (health.ejections, health.clean_from) = (known.ejections, at(known.clean_from));
             }

@@ -3,6 +3,7 @@
 pub mod assess;
 mod basis;
 pub mod carry;
+pub mod discover;
 pub mod event;
 pub mod intent;
 mod keeper;

@@ -16,8 +16,9 @@ use crate::snapshot::{Snapshot, Topology};
 
 /// Lines of log for one turn; a landslide is told by its first ones and its size.
 const LINES: usize = 200;
-const STATES: [BackendState; 9] = [
+const STATES: [BackendState; 10] = [
     BackendState::Unknown,
+    BackendState::Joining,
     BackendState::Healthy,
     BackendState::Suspect,
     BackendState::Ejected,

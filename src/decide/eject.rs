@@ -133,7 +133,7 @@ pub fn allowed(reason: EjectReason, peers: impl Iterator<Item = BackendState>, p
     let (mut all, mut ejected, mut usable) = (1u32, 0u32, false);
     for peer in peers {
         match peer {
-            BackendState::AdminDown | BackendState::Drained => continue,
+            BackendState::AdminDown | BackendState::Drained | BackendState::Joining => continue,
             BackendState::Ejected | BackendState::HalfOpen => ejected += 1,
             state => usable |= state.usable(),
         }

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod deadline;
+pub mod discover;
 pub mod eject;
 pub mod glitch;
 pub mod guard;

@@ -6,6 +6,7 @@
 //!   traffic:   Ejected -> HalfOpen         over, and two good probes in a row (if it is probed)
 //!              HalfOpen -> SlowStart       first success            HalfOpen -> Ejected   any failure, for longer
 //!   return:    Down, Drained, AdminDown -> SlowStart -> Healthy
+//!   discovery: Joining -> SlowStart        first good probe
 //!   else:      Unknown (nothing yet), Suspect (a failure just now), Healthy
 //! ```
 //!
@@ -93,6 +94,11 @@ pub const fn fresh(now: Mono) -> BackendHealth {
     }
 }
 
+/// A backend that has been found beside others that work.
+pub fn joining(now: Mono) -> BackendHealth {
+    BackendHealth { state: BackendState::Joining, ..fresh(now) }
+}
+
 /// Where the backend stands now. `target`: what probes say, where it is probed; `configured`: its configured weight;
 /// `returns`: whether who was out comes back by slow start (not after a freeze has been undone: it never was out).
 pub fn stand(
@@ -105,6 +111,7 @@ pub fn stand(
     now: Mono,
 ) -> Standing {
     let down = target.is_some_and(|t| t.verdict == Verdict::Down);
+    let joins = before.state == BackendState::Joining && target.is_some_and(|t| t.verdict == Verdict::Unknown);
     let ejected = before.ejected.filter(|_| !down);
     let opens =
         |until: Mono| now >= until && target.is_none_or(|t| t.verdict == Verdict::Up && t.streak_ok >= RETURN_PROBES);
@@ -112,13 +119,15 @@ pub fn stand(
         (Some(Taken::Down), _) => Some(BackendState::AdminDown),
         (Some(Taken::Drained), _) => Some(BackendState::Drained),
         _ if down => Some(BackendState::Down),
+        _ if joins => Some(BackendState::Joining),
         (None, Some((_, until))) => Some(if opens(until) { BackendState::HalfOpen } else { BackendState::Ejected }),
         (None, None) => None,
     };
     let was_out = matches!(before.state, BackendState::Down | BackendState::Drained | BackendState::AdminDown);
+    let has_joined = before.state == BackendState::Joining;
     let ramp_from = match before.ramp_from {
         _ if out.is_some() || service.slow_start.is_zero() => None,
-        _ if was_out && returns => Some(now),
+        _ if was_out && returns || has_joined => Some(now),
         ramp => ramp.filter(|&from| now.since(from) < service.slow_start),
     };
     let state = out.unwrap_or_else(|| match ramp_from {

@@ -106,7 +106,8 @@ enum Presence {
     In,
 }
 
-/// The healthy share of the weight that no operator took out. Healthy is whoever may get requests: slow start counts in full,
+/// The healthy share of the weight that no operator took out, newcomers aside: what joins takes nothing from those that are
+/// there. Healthy is whoever may get requests: slow start counts in full,
 /// for a return must not look like a loss; and so does a trial, or a datacenter that failed over it would never get the
 /// request that ends it. Weights that are all zero are as good as out: that is what
 /// their operator wants.
@@ -115,7 +116,7 @@ fn measure(members: impl Iterator<Item = Member>) -> (f64, Presence) {
     for member in members {
         any = true;
         all_down &= member.state == BackendState::AdminDown;
-        if !matches!(member.state, BackendState::AdminDown | BackendState::Drained) {
+        if !matches!(member.state, BackendState::AdminDown | BackendState::Drained | BackendState::Joining) {
             total += u64::from(member.weight);
             healthy += if member.state.usable() { u64::from(member.weight) } else { 0 };
         }

@@ -16,7 +16,6 @@ use crate::wire::dns::rtype;
 use crate::wire::zone::{RrSet, WireName};
 
 mod refresh;
-mod stub;
 
 pub(super) use refresh::refresh;
 

@@ -6,6 +6,7 @@ pub mod http;
 pub mod listen;
 pub mod sockets;
 pub mod stage;
+pub mod stub;
 pub mod sys;
 pub mod systemd;
 pub mod tls;

@@ -26,6 +26,7 @@ use crate::decide::tried::Tried;
 use crate::decide::{place, route};
 use crate::snapshot::Snapshot;
 use crate::snapshot::health::BackendState;
+use crate::snapshot::topology::Backend;
 use crate::wire::{host, path};
 
 /// How many times lots are drawn.
@@ -309,13 +310,19 @@ fn backends(snapshot: &Snapshot, wanted: &Wanted, draws: &[u32]) -> Value {
         json!({
             "backend": backend.spec.address, "datacenter": name_of(snapshot, backend.spec.datacenter.index()),
             "state": health.state.as_str(), "weight": f64::from(health.weight) / 1_000.0,
-            "configured_weight": backend.spec.weight,
+            "configured_weight": backend.spec.weight, "source": source(snapshot, backend), "name": backend.name,
             "latency_ms": backend.load.seen_at().map(|_| backend.load.latency_ns(snapshot.at) / 1e6),
             "in_flight": backend.load.in_flight(), "excluded": excluded(snapshot, id),
             "home": home == Some(id), "share": f64::from(drawn) / f64::from(DRAWS),
         })
     });
     rows.collect()
+}
+
+/// Where a backend was found; nothing where the configuration names it.
+fn source(snapshot: &Snapshot, backend: &Backend) -> Option<String> {
+    let sources = &snapshot.topology.config.discovery.sources;
+    Some(sources.get(usize::try_from(backend.source?).ok()?)?.origin.to_string())
 }
 
 /// Why a backend is no candidate, and why live traffic shut it out where it did.

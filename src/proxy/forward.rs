@@ -368,7 +368,7 @@ impl<'a> Errand<'a> {
         let policy = &self.spec().retry;
         let wits = &mut *self.worker.wits();
         if tried.is_untouched() {
-            wits.budgets.of(snapshot.topology.serial, self.service, self.worker.workers).earn(policy.budget, now);
+            wits.budgets.of(snapshot.topology.edition, self.service, self.worker.workers).earn(policy.budget, now);
         }
         let choice = balance::choose(snapshot, wanted, tried, &mut wits.turn, now, &mut wits.rng);
         let choice = choice.map_err(|none| match none {
@@ -416,7 +416,7 @@ impl<'a> Errand<'a> {
             return false;
         }
         self.retrying = None;
-        let (serial, limit) = (self.sight.snapshot.topology.serial, self.spec().limits.retries);
+        let (serial, limit) = (self.sight.snapshot.topology.edition, self.spec().limits.retries);
         let retrying = Retrying::begin(self.sight, self.service, limit, self.worker.workers);
         let is_paid =
             |_: &Retrying| self.worker.wits().budgets.of(serial, self.service, self.worker.workers).spend(now);

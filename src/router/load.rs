@@ -8,15 +8,16 @@ use tracing::{info, warn};
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
+use crate::control::discover::book;
 use crate::dns::Divided;
 use crate::dns::atlas::{self, GeoError};
 use crate::dns::secrets::{self, SecretsError};
 use crate::dns::sign::keys::{self, KeysError};
 use crate::dns::zone::{self, ZoneError};
 use crate::net::tls::{self, TlsError};
-use crate::snapshot::Topology;
 use crate::snapshot::atlas::{Atlas, Source};
 use crate::snapshot::topology::{Assets, Certificate};
+use crate::snapshot::{Discovered, Topology};
 
 /// Why a configuration cannot be put in force. Displays everything that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +104,7 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     if errors.is_empty() {
         assets.outgoing = crate::dns::publish_zones(&config, &assets.zones, before);
     }
+    assets.discovered = discovered(&config, before);
     sign(&config, &mut assets, &mut errors);
     secure(&config, &mut assets, &mut errors);
     if errors.is_empty() {
@@ -183,6 +185,21 @@ pub(super) fn refresh(before: &Topology) -> Result<Topology, LoadError> {
     let topology = Topology::build(Arc::clone(&before.config), assets, Some(before));
     crate::dns::prepare(&topology, Some(before));
     divided(topology)
+}
+
+/// What sources of backends are known to have found: what is in force, or what an earlier process left on disk.
+fn discovered(config: &Config, before: Option<&Topology>) -> Discovered {
+    if let Some(before) = before {
+        return before.assets.discovered.clone();
+    }
+    let Some(dir) = &config.node.state_dir else { return Discovered::default() };
+    match book::load(dir) {
+        Ok(book) => book.discovered(),
+        Err(error) => {
+            warn!(target: "discovery", %error, "starting without the backends that were known");
+            Discovered::default()
+        }
+    }
 }
 
 /// `topology`, unless client subnets would divide a name of it too far.

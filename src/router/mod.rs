@@ -35,6 +35,7 @@ use upgrade::{Program, Upgrader};
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::task::{self, Task};
 use crate::config::Config;
+use crate::control::discover::{self, Discovery};
 use crate::control::event::Event;
 use crate::control::memory::Memory;
 use crate::control::past::{self, Past};
@@ -90,6 +91,9 @@ pub struct Addresses {
     /// The edge, by listener.
     pub http: BTreeMap<String, Vec<SocketAddr>>,
 }
+
+/// How long a start waits for backends that are to be found and of whom nothing is known yet (ours: a resolver's timeout).
+const FIND_WITHIN: Duration = Duration::from_secs(3);
 
 /// Gathers what a router is made of.
 #[derive(Default)]
@@ -163,7 +167,6 @@ impl Builder {
     /// Starts everything that the configuration asks for. Where any part fails, those already started stop again. Behind a
     /// predecessor on the same sockets it serves, but keeps no state and answers no admin request until
     /// [`Router::take_over`].
-    #[expect(clippy::unused_async, reason = "it starts tasks: it must be called within a runtime")]
     pub async fn start(self) -> Result<Router, RouterError> {
         let topology = match (self.config, &self.file) {
             (Some(config), _) => prepare(config, None)?,
@@ -178,7 +181,10 @@ impl Builder {
             told: self.told,
             program: self.program,
         };
-        Router::start(topology, given)
+        let router = Router::start(topology, given)?;
+        // Who is ready has backends, if they can be had; what was known before stands in for those that are slow to be found.
+        router.discovery.settled(FIND_WITHIN).await;
+        Ok(router)
     }
 }
 
@@ -205,8 +211,9 @@ pub struct Router {
     edges: CancellationToken,
     services: CancellationToken,
     sockets: Arc<Sockets>,
-    /// Ends with the router.
-    _watch: Task,
+    discovery: Arc<Discovery>,
+    /// They end with the router.
+    _watch: [Task; 2],
 }
 
 /// The admin API.
@@ -243,7 +250,8 @@ impl Router {
         let Given { file, clock, stages, sockets, told, program } = given;
         let config = Arc::clone(&topology.config);
         let token = config.admin.as_ref().map(read_token).transpose()?.flatten();
-        let past = Past { state_dir: config.node.state_dir.clone(), told, succession: Some(sockets.succession()) };
+        let state_dir = config.node.state_dir.clone();
+        let past = Past { state_dir: state_dir.clone(), told, succession: Some(sockets.succession()) };
         let control = control::start(topology, past, Arc::clone(&clock), Box::new(dns::publish))?;
         let handle = control.handle();
         let (edges, services) = (CancellationToken::new(), CancellationToken::new());
@@ -266,17 +274,25 @@ impl Router {
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
         let reloader = reload::Reloader::new(handle.clone(), file);
         let upgrader = Upgrader::new(program, Arc::clone(&sockets), published());
+        let discovery = Discovery::new(published(), Arc::clone(&clock), state_dir, Some(sockets.succession()));
+        let discovery = Arc::new(discovery);
         let mut admin = Admin::None;
         if let Some(a) = &config.admin {
             let listener = sockets.tcp(a.listen)?;
             addresses.admin = listener.local_addr().ok();
-            let parts = Parts { dns: dns.as_ref(), reloader: &reloader, upgrader: &upgrader, addresses: &addresses };
+            let parts = Parts {
+                dns: dns.as_ref(),
+                reloader: &reloader,
+                upgrader: &upgrader,
+                discovery: &discovery,
+                addresses: &addresses,
+            };
             admin = Admin::Ready(listener, Box::new(context(&handle, clock, &parts, token, a.fleet.clone())));
         }
         if sockets.succession().is_alone() {
             admin = admin.run(services.clone())?;
         }
-        let watch = task::spawn("geo-watch", watch::watch(reloader.clone()));
+        let watch = follow(&reloader, &discovery);
         sockets.settle();
         edges_guard.disarm();
         services_guard.disarm();
@@ -292,6 +308,7 @@ impl Router {
             edges,
             services,
             sockets,
+            discovery,
             _watch: watch,
         })
     }
@@ -307,6 +324,7 @@ impl Router {
                 let _ = self.handle.apply(event).await;
             }
         }
+        self.discovery.recall();
         self.sockets.succession().succeed();
         self.admin = std::mem::replace(&mut self.admin, Admin::None).run(self.services.clone())?;
         Ok(())
@@ -403,11 +421,20 @@ impl Life {
     }
 }
 
+/// What looks on for as long as the router runs: at the files of `[geo]`, and for backends.
+fn follow(reloader: &reload::Reloader, discovery: &Arc<Discovery>) -> [Task; 2] {
+    [
+        task::spawn("geo-watch", watch::watch(reloader.clone())),
+        task::spawn("discovery", discover::run(Arc::clone(discovery), reloader.publisher())),
+    ]
+}
+
 /// What the admin API speaks of.
 struct Parts<'p> {
     dns: Option<&'p dns::Server>,
     reloader: &'p reload::Reloader,
     upgrader: &'p Upgrader,
+    discovery: &'p Arc<Discovery>,
     addresses: &'p Addresses,
 }
 
@@ -432,6 +459,7 @@ fn context(
         upgrade: parts.upgrader.hook(),
         upgraded: parts.upgrader.report(),
         foresee: foresee(),
+        discovery: Arc::clone(parts.discovery),
         edges: report(published(), parts.addresses),
         token,
         fleet,

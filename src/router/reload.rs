@@ -15,11 +15,11 @@ use super::load::{LoadError, load, prepare, refresh};
 use crate::admin;
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::config::{Config, SecureWay};
-use crate::control;
 use crate::control::event::Event;
+use crate::control::{self, discover};
 use crate::dns::{self, Shifted};
 use crate::observe::names::control::REFUSED;
-use crate::snapshot::Topology;
+use crate::snapshot::{Discovered, Topology};
 
 /// How long the health core may take to put a new topology in force before the reload is reported as failed.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
@@ -118,6 +118,24 @@ impl Reloader {
     /// Reads the files of `[geo]` anew, and nothing else.
     pub(super) async fn refresh(&self) -> Result<Reloaded, ReloadError> {
         self.apply(Files::Geo, refresh).await
+    }
+
+    /// Puts other backends that were found in force, and nothing else: in its turn, so that no reload is undone by it.
+    pub(super) async fn rediscover(&self, discovered: Discovered) -> Result<u64, ReloadError> {
+        let _turn = self.turn.lock().await;
+        self.put(Topology::rediscovered(&self.topology(), discovered)).await
+    }
+
+    /// Discovery's way to put what it has found in force.
+    pub(super) fn publisher(&self) -> discover::Publish {
+        let reloader = self.clone();
+        Box::new(move |discovered| {
+            let reloader = reloader.clone();
+            Box::pin(async move {
+                let put = reloader.rediscover(discovered).await;
+                put.inspect_err(|error| error!(target: "discovery", %error, "what was found is not in force")).is_ok()
+            })
+        })
     }
 
     /// What is in force.

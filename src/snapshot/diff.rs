@@ -29,6 +29,8 @@ pub enum Change {
         added: usize,
         /// Backends that are no longer there.
         removed: usize,
+        /// Nothing was read again: backends were found, or have gone.
+        discovered: bool,
     },
     /// This node began to distrust itself, or trusts itself again.
     Isolation {
@@ -118,7 +120,8 @@ pub fn diff(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
     if before.serial != after.serial {
         let removed = before.backends.len().saturating_sub(kept(before, after));
         let added = after.backends.len().saturating_sub(kept(before, after));
-        changes.push(Change::Reloaded { serial: after.serial, added, removed });
+        let discovered = Arc::ptr_eq(&before.config, &after.config) && added + removed > 0;
+        changes.push(Change::Reloaded { serial: after.serial, added, removed, discovered });
     }
     if old.isolated_since.is_some() != new.isolated_since.is_some() {
         changes.push(Change::Isolation { isolated: new.isolated_since.is_some() });
@@ -298,7 +301,10 @@ const fn plain(state: BackendState) -> bool {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reloaded { serial, added, removed } => {
+            Self::Reloaded { added, removed, discovered: true, .. } => {
+                write!(f, "backends were found anew: {added} more, {removed} fewer")
+            }
+            Self::Reloaded { serial, added, removed, .. } => {
                 write!(f, "configuration {serial} is in force: {added} backends more, {removed} fewer")
             }
             Self::Isolation { isolated: true } => {

@@ -108,6 +108,8 @@ pub enum BackendState {
     /// Not judged yet; used.
     #[default]
     Unknown,
+    /// Found beside others that work, and not judged yet: not used before its first good probe, unless nothing else is there.
+    Joining,
     /// Used.
     Healthy,
     /// A recent failure makes us look twice; used.
@@ -136,6 +138,7 @@ impl BackendState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
+            Self::Joining => "joining",
             Self::Healthy => "healthy",
             Self::Suspect => "suspect",
             Self::Ejected => "ejected",

@@ -32,6 +32,8 @@ pub enum Outcome {
 
 const OUTCOMES: usize = 7;
 const BUCKETS: usize = 32;
+/// Of so many tries that others tell of, one counts: they may be wrong, or elsewhere (ours).
+const HEARSAY: u32 = 4;
 /// Latency that a backend is credited with before its first response (linkerd2-proxy's default).
 const DEFAULT_RTT: Duration = Duration::from_millis(30);
 /// Time constant of the latency average (Finagle's and linkerd2-proxy's).
@@ -51,6 +53,8 @@ pub struct Load {
     streak_failures: AtomicU32,
     streak_errors: AtomicU32,
     latency: [AtomicU32; BUCKETS],
+    /// Tries that others told of: those that succeeded, and the others.
+    heard: [AtomicU32; 2],
 }
 
 impl Default for Load {
@@ -65,6 +69,7 @@ impl Default for Load {
             streak_failures: AtomicU32::new(0),
             streak_errors: AtomicU32::new(0),
             latency: Default::default(),
+            heard: Default::default(),
         }
     }
 }
@@ -141,6 +146,18 @@ impl Load {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latency[bucket(us)].fetch_add(1, Relaxed);
         self.observe(u64::try_from(seen.as_nanos()).unwrap_or(u64::MAX), now);
+    }
+
+    /// Somebody else tells of a try that took `took`; whether it counts, as the first of each four does. It makes no streak,
+    /// and the balancer's latency stays what this node has seen.
+    pub fn hear(&self, outcome: Outcome, took: Duration) -> bool {
+        let kind = usize::from(outcome != Outcome::Ok);
+        let counts = self.heard[kind].fetch_add(1, Relaxed).is_multiple_of(HEARSAY);
+        if counts && outcome != Outcome::Cancelled {
+            self.outcomes[outcome as usize].fetch_add(1, Relaxed);
+            self.latency[bucket(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))].fetch_add(1, Relaxed);
+        }
+        counts
     }
 
     /// A try is given up after `took` because another one was faster. It says nothing of failure, but it did take that long
@@ -266,6 +283,16 @@ mod tests {
         let second = load.take();
         assert_eq!((second.total(), second.streak_failures, second.p90_us), (0, 2, 0));
         assert_eq!(load.in_flight(), 0);
+    }
+
+    #[test]
+    fn what_others_tell_counts_a_quarter_and_makes_no_streak() {
+        let load = Load::default();
+        let counted = (0..40).filter(|_| load.hear(Outcome::Refused, MS)).count();
+        assert!(load.hear(Outcome::Ok, MS), "of each kind the first at once");
+        let sample = load.take();
+        assert_eq!((counted, sample.refused, sample.ok, sample.streak_failures), (10, 10, 1, 0));
+        assert!(load.seen_at().is_none() && load.in_flight() == 0);
     }
 
     #[test]

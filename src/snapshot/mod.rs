@@ -8,6 +8,7 @@ pub mod alarm;
 pub mod atlas;
 pub mod cell;
 pub mod diff;
+pub mod discovered;
 pub mod health;
 pub mod intent;
 pub mod load;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use alarm::Alarm;
 pub use cell::Published;
+pub use discovered::Discovered;
 pub use health::{BackendHealth, DcState, DcWeight, Spill, SteerHealth, TargetHealth};
 pub use intent::{Intent, Intents};
 pub use load::Load;

@@ -3,31 +3,37 @@
 //! Backends with the same service, datacenter and address keep their [`Load`] from one topology to the next; equal
 //! probes of one address are one target, and a target that nothing refers to is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
 use super::atlas::Atlas;
+use super::discovered::{Discovered, SourceKey};
 use super::load::Load;
 use super::views::Views;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
 use crate::base::maglev::Table;
-use crate::config::{BackendSpec, Balance, Config, Probe, Protocol, Service, UpstreamTls};
+use crate::config::{BackendSpec, Balance, Config, MOST_FOUND, Probe, Protocol, Service, UpstreamTls};
 use crate::wire::dns::cookie::Secrets;
 use crate::wire::dnssec::keyfile::Key;
 use crate::wire::tsig;
 use crate::wire::zone::{Outgoing, WireName, Zone};
+
+/// Most backends of one node, written and found (as many as a configuration may name).
+const MOST_BACKENDS: usize = 100_000;
 
 /// What exists.
 #[derive(Debug)]
 pub struct Topology {
     /// Counts topologies: ids in an event are good only for the serial that they were made under.
     pub serial: u64,
+    /// The serial of the first topology of this configuration: it stays while nothing but backends is found anew.
+    pub edition: u64,
     /// The configuration that it was built from.
     pub config: Arc<Config>,
-    /// Backends, by [`BackendId`]: services in order, and within them as configured.
+    /// Backends, by [`BackendId`]: services in order, and within them as configured, then as found.
     pub backends: Vec<Backend>,
     /// Probe targets, by [`TargetId`].
     pub targets: Vec<Target>,
@@ -37,7 +43,7 @@ pub struct Topology {
     /// What was read from files beside the configuration.
     pub assets: Assets,
     /// What the edges have derived from this topology, whatever the generation.
-    pub views: Views,
+    pub views: Arc<Views>,
     members: Vec<Vec<BackendId>>,
     /// As `members`; only where the service balances by such a table.
     tables: Vec<Option<Arc<Table>>>,
@@ -56,6 +62,10 @@ pub struct Backend {
     pub seat: u64,
     /// Its hot counters.
     pub load: Arc<Load>,
+    /// Where it was found, as an index into `config.discovery.sources`; `None` where the configuration names it.
+    pub source: Option<u32>,
+    /// What it is called where it was found.
+    pub name: Option<Arc<str>>,
 }
 
 /// One probed target.
@@ -90,6 +100,8 @@ pub struct Assets {
     pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
     /// What DNS cookies are made with.
     pub cookies: Secrets,
+    /// What sources of backends have found.
+    pub discovered: Discovered,
 }
 
 /// A certificate with its key.
@@ -110,8 +122,10 @@ impl Topology {
         let mut targets = Targets::default();
         let mut backends = Vec::new();
         let mut members = vec![Vec::new(); config.services.len() * config.datacenters.len()];
+        let mut found = found(&config, &assets.discovered);
         for (s, service) in config.services.iter().enumerate() {
-            for spec in &service.backends {
+            let written = service.backends.iter().map(|spec| (spec.clone(), None, None));
+            for (spec, source, name) in written.chain(found.remove(&ServiceId::new(s)).unwrap_or_default()) {
                 let target = service.probe.as_ref().map(|probe| {
                     targets.id_of(Target {
                         address: SocketAddr::new(spec.address.ip(), probe.port.unwrap_or(spec.address.port())),
@@ -122,14 +136,33 @@ impl Topology {
                 let seat = seat(service, &config.datacenters[spec.datacenter.index()].name, spec.address);
                 let load = kept.get(&(seat, spec.address)).map(|l| Arc::clone(l)).unwrap_or_default();
                 members[s * config.datacenters.len() + spec.datacenter.index()].push(BackendId::new(backends.len()));
-                backends.push(Backend { service: ServiceId::new(s), spec: spec.clone(), target, seat, load });
+                backends.push(Backend { service: ServiceId::new(s), spec, target, seat, load, source, name });
             }
         }
         let tables = tables(&config, &backends, &members, before);
         let references = config.health.references.iter().map(|&address| targets.id_of(witness(address))).collect();
         let serial = before.map_or(1, |t| t.serial + 1);
-        let views = Views::default();
-        Self { serial, config, backends, targets: targets.list, references, assets, views, members, tables }
+        let views = Arc::default();
+        Self {
+            serial,
+            edition: serial,
+            config,
+            backends,
+            targets: targets.list,
+            references,
+            assets,
+            views,
+            members,
+            tables,
+        }
+    }
+
+    /// The same configuration with other backends that were found. What edges have derived from `before` still holds: it is
+    /// about everything but backends.
+    pub fn rediscovered(before: &Self, discovered: Discovered) -> Self {
+        let assets = Assets { discovered, ..before.assets.clone() };
+        let views = Arc::clone(&before.views);
+        Self { views, edition: before.edition, ..Self::build(Arc::clone(&before.config), assets, Some(before)) }
     }
 
     /// The backends of `service` in `datacenter`.
@@ -167,6 +200,33 @@ impl Topology {
     pub fn service(&self, id: ServiceId) -> &Service {
         &self.config.services[id.index()]
     }
+}
+
+/// A backend that was found, with its source and its name.
+type Sighting = (BackendSpec, Option<u32>, Option<Arc<str>>);
+
+/// What was found for each service, each address once: what the configuration names is not found, and of two sources the
+/// first counts.
+fn found(config: &Config, discovered: &Discovered) -> HashMap<ServiceId, Vec<Sighting>> {
+    let mut found: HashMap<ServiceId, Vec<Sighting>> = HashMap::new();
+    let mut seen: HashMap<ServiceId, HashSet<SocketAddr>> = HashMap::new();
+    let mut left = MOST_BACKENDS.saturating_sub(config.services.iter().map(|s| s.backends.len()).sum());
+    for (index, source) in config.discovery.sources.iter().enumerate() {
+        let Some(service) = config.services.get(source.service.index()) else { continue };
+        let written = || service.backends.iter().map(|b| b.address).collect();
+        let seen = seen.entry(source.service).or_insert_with(written);
+        let list = discovered.of(&SourceKey::of(config, source));
+        let fresh = list.iter().filter(|f| seen.insert(f.address)).take(MOST_FOUND.min(left));
+        let fresh: Vec<Sighting> = fresh
+            .map(|f| {
+                let spec = BackendSpec { datacenter: source.datacenter, address: f.address, weight: f.weight };
+                (spec, u32::try_from(index).ok(), f.name.clone())
+            })
+            .collect();
+        left -= fresh.len();
+        found.entry(source.service).or_default().extend(fresh);
+    }
+    found
 }
 
 /// The tables of services that balance by one; those of `before` where they are made of the same.

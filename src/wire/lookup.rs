@@ -8,8 +8,8 @@ use super::name;
 
 /// How many CNAMEs are followed.
 const MAX_CHAIN: usize = 16;
-/// How many addresses are kept of one answer.
-const MAX_RECORDS: usize = 64;
+/// How many records are kept of one answer.
+const MAX_RECORDS: usize = 1_024;
 /// How long "nothing" holds where the answer does not say, in seconds.
 const NEGATIVE_TTL: u32 = 60;
 
@@ -78,9 +78,8 @@ pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
         let found: Vec<&Record> = here().filter(|r| r.rtype == rtype).take(MAX_RECORDS).collect();
         if !found.is_empty() {
             let ttl = found.iter().map(|r| r.ttl).min().unwrap_or(0).min(ttl);
-            let whole = found.iter().all(|r| r.data.len() == if rtype == rtype::A { 4 } else { 16 });
-            let rdatas = found.iter().map(|r| r.data.into()).collect();
-            return Some(if whole { Found::Records { ttl, rdatas } } else { Found::Failed });
+            let rdatas: Option<Vec<Box<[u8]>>> = found.iter().map(|record| data(packet, record)).collect();
+            return Some(rdatas.map_or(Found::Failed, |rdatas| Found::Records { ttl, rdatas }));
         }
         let Some(alias) = here().find(|r| r.rtype == rtype::CNAME) else {
             let soa = authority.iter().map(|o| &o.record).find(|r| r.rtype == rtype::SOA);
@@ -93,6 +92,24 @@ pub fn read(query: &[u8], packet: &[u8], rtype: u16) -> Option<Found> {
     }
     Some(Found::Failed)
 }
+
+/// What a record says, without compression; `None` where that is not what its type says.
+fn data(packet: &[u8], record: &Record<'_>) -> Option<Box<[u8]>> {
+    match record.rtype {
+        rtype::A => (record.data.len() == 4).then(|| record.data.into()),
+        rtype::AAAA => (record.data.len() == 16).then(|| record.data.into()),
+        // Priority, weight and port, then the target, which has no business to be compressed and sometimes is (RFC 2782).
+        rtype::SRV => {
+            let (target, end) = name::expand(packet, record.at + SRV_FIXED)?;
+            let fixed = record.data.get(..SRV_FIXED)?;
+            (end == record.end()).then(|| [fixed, &name::lower(&target)].concat().into())
+        }
+        _ => Some(record.data.into()),
+    }
+}
+
+/// The octets of SRV data before its target.
+const SRV_FIXED: usize = 6;
 
 struct Owned<'p> {
     owner: Box<[u8]>,
@@ -150,6 +167,19 @@ mod tests {
         assert_eq!(found([0x01, 0x80], &[], &[]), None, "a query");
         let ring: &[u8] = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x02\xc0\x0c";
         assert_eq!(found([0x81, 0x80], &[ring], &[]), Some(Found::Failed));
+    }
+
+    #[test]
+    fn the_target_of_an_srv_record_is_whole_whether_or_not_it_was_compressed() {
+        let query = query(b"\x01a\x01z\0", rtype::SRV, 7 << 48, 0, &[]);
+        let found = |record: &[u8]| read(&query, &answer(&query, [0x81, 0x80], &[record], &[]), rtype::SRV);
+        let wanted = Found::Records { ttl: 5, rdatas: vec![Box::from(*b"\0\x01\0\x02\0\x50\x01b\x01z\0")] };
+        let head = b"\xc0\x0c\0\x21\0\x01\0\0\0\x05\0";
+        let with = |length: u8, data: &[u8]| [head, &[length][..], data].concat();
+        assert_eq!(found(&with(11, b"\0\x01\0\x02\0\x50\x01B\x01z\0")), Some(wanted.clone()));
+        assert_eq!(found(&with(10, b"\0\x01\0\x02\0\x50\x01b\xc0\x0e")), Some(wanted));
+        assert_eq!(found(&with(12, b"\0\x01\0\x02\0\x50\x01b\x01z\0\0")), Some(Found::Failed), "more than a name");
+        assert_eq!(found(&with(5, b"\0\x01\0\x02\0")), Some(Found::Failed), "no name at all");
     }
 
     #[test]

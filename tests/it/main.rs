@@ -9,6 +9,7 @@ mod abuse;
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
 mod differential;
+mod discovery;
 mod dnssec;
 mod docs;
 mod flood;

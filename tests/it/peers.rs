@@ -80,6 +80,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
 impl Drop for Peer {
     fn drop(&mut self) {
         self.child.kill().ok();

@@ -5,7 +5,8 @@
 const EVERY_MS = 2000;
 const LOG = 40;
 const KIND = {
-  serving: "good", healthy: "good",
+  serving: "good", healthy: "good", followed: "good",
+  held: "bad", failing: "bad",
   returning: "watch", suspect: "watch", half_open: "watch", slow_start: "watch",
   failed: "bad", down: "bad", ejected: "bad",
   drained: "aside", admin_down: "aside",
@@ -132,6 +133,15 @@ function unwell(state) {
     tight(word(b.state)), tight(length(b.since_s)), make("td", "", b.why))), 6, "All backends are healthy.");
 }
 
+function sources(state) {
+  const all = state.sources;
+  at("found").hidden = all.length === 0;
+  head("sources", ["Service", "Datacenter", "Source", "State", "Backends", "Last answer", "Why"]);
+  rows("sources", all.map((s) => make("tr", "", tight(s.service), tight(s.datacenter), tight(make("code", "", s.source)),
+    tight(word(s.state)), tight(String(s.backends)), tight(s.age_s === null ? "never" : length(s.age_s) + " ago"),
+    make("td", "", s.why))), 7, "");
+}
+
 function intents(state) {
   const all = state.intents;
   at("intents-count").textContent = all.length || "";
@@ -187,6 +197,7 @@ async function refresh() {
     matrix(state);
     steers(state);
     unwell(state);
+    sources(state);
     intents(state);
     at("gate").hidden = true;
     at("main").hidden = false;

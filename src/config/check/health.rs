@@ -1,16 +1,11 @@
 //! Services: their backends, how these are probed, ejected and tried again; and the health core's own rules.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-
 use super::names::Names;
-use super::{Checker, securing};
-use crate::base::ids::DatacenterId;
+use super::{Checker, backends, securing};
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::kinds::Or;
 use crate::config::model::{
-    BackendSpec, Balance, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, Session, UpstreamTls,
+    Balance, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, Session, UpstreamTls,
 };
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
@@ -61,7 +56,7 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
     let probe = said.probe.as_ref().and_then(|p| probe(p, tls.as_ref(), checker));
     let probe = probe.map(|p| Probe { proxy_protocol: proxy_protocol.filter(|_| p.port.is_none()), ..p });
     let retry = retry(said, checker);
-    let backends = backends(said, places, checker);
+    let backends = backends::written(said, places, checker);
     covered(said, &name, root, places, checker);
     Service {
         name,
@@ -140,33 +135,6 @@ fn passive(said: &raw::Passive, checker: &mut Checker<'_>) -> Passive {
         eject_for: said.eject_for.0,
         max_ejected: said.max_ejected.0,
     }
-}
-
-fn backends(said: &raw::Service, places: &Names, checker: &mut Checker<'_>) -> Vec<BackendSpec> {
-    let mut found = Vec::new();
-    let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
-    for (name, list) in &said.backends.entries {
-        let datacenter = places.resolve(&name.value, name.span, checker).map(DatacenterId::new);
-        for backend in &list.0 {
-            let (address, weight) = match &backend.value {
-                Or::One(address) => (Some((address.0, backend.span)), 1),
-                Or::Other(full) => (full.address.as_ref().map(|a| (a.0, a.span)), full.weight.0),
-            };
-            let Some((address, span)) = address else { continue };
-            if let Some(first) = seen.insert(address, span) {
-                checker.twice(span, first, format!("backend {address} stands twice in this service"));
-            }
-            found.extend(datacenter.map(|datacenter| BackendSpec { datacenter, address, weight }));
-        }
-        if let (Some(datacenter), Some(first)) = (datacenter, list.0.first()) {
-            let mut here = found.iter().filter(|b| b.datacenter == datacenter);
-            if here.clone().next().is_some() && here.all(|b| b.weight == 0) {
-                let message = format!("every backend in `{}` has weight 0: none gets traffic", name.value);
-                checker.warn(Code::Doubtful, first.span, message, "to take a datacenter out for a while, drain it");
-            }
-        }
-    }
-    found
 }
 
 /// Warns where a service has no backend: a steered name with a critical one fails there.

@@ -15,6 +15,7 @@ use super::raw::Root;
 use super::reader::{Item, Kind, Reader, Said};
 use super::words::File;
 
+mod backends;
 mod change;
 mod edge;
 mod guarding;
@@ -101,6 +102,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
     let datacenters = places::datacenters(root, checker);
     let work = health::names(root, checker);
     let services = health::services(root, &places, checker);
+    let discovery = backends::discovery(root, &places, &services, checker);
     let node = places::node(root, &places, checker);
     let admin = places::admin(root, checker);
     let dns = steering::dns(root, &places, &work, &datacenters, checker);
@@ -115,6 +117,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
         health: health::rules(root, checker),
         datacenters,
         geo: places::geo(root, checker),
+        discovery,
         services,
         dns,
         listeners,

@@ -73,8 +73,11 @@ impl<const ANY: bool> Word for Socket<ANY> {
             }
             ("localhost", Ok(port), _) => wrong().hint(format!("write \"127.0.0.1:{port}\"")),
             (_, Err(_), Ok(_)) => wrong().hint("ports go from 0 to 65535"),
-            (host, Ok(_), Err(_)) if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':') => {
-                wrong().hint(format!("names are not looked up: write the IP address of `{host}`"))
+            (host, Ok(port), Err(_)) if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':') => {
+                let name = host.trim_end_matches('.');
+                wrong().hint(format!(
+                    "write the IP address of `{host}`; only backends are found by name: {{ dns = \"{name}.:{port}\" }}"
+                ))
             }
             _ => wrong(),
         })
@@ -138,6 +141,43 @@ pub(super) fn domain_labels(text: &str) -> bool {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         })
+}
+
+/// A name in the domain name system with a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::config) struct Named {
+    /// Absolute, in lower case.
+    pub(in crate::config) name: String,
+    /// From 1 on.
+    pub(in crate::config) port: u16,
+}
+
+impl Word for Named {
+    fn words() -> String {
+        "an absolute domain name with its final dot and a port, such as \"backends.internal.:7000\"".into()
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": r"\.:[0-9]+$" })
+    }
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let wrong = || Wrong::new(format!("`{}` is not a domain name with a port", short(text)));
+        if text.parse::<SocketAddr>().is_ok() {
+            return Err(wrong().hint(format!("an address is no name: write \"{text}\" alone")));
+        }
+        let Some((name, port)) = text.rsplit_once(':') else {
+            return Err(wrong().hint(format!("add the port: \"{}.:8080\"", text.trim_end_matches('.'))));
+        };
+        let Some(port) = port.parse().ok().filter(|port| *port > 0) else {
+            return Err(wrong().hint("ports go from 1 to 65535"));
+        };
+        match name.strip_suffix('.') {
+            Some(relative) if domain_labels(relative) => Ok(Self { name: name.to_ascii_lowercase(), port }),
+            None if domain_labels(name) => Err(wrong().hint(format!("add the final dot: \"{name}.:{port}\""))),
+            _ => Err(wrong()),
+        }
+    }
 }
 
 /// A host name to verify or to ask for.

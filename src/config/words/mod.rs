@@ -15,7 +15,7 @@ mod locality;
 mod quantity;
 mod request;
 
-pub(super) use address::{DomainName, Host, Ip, Listen, Peer, Prefix};
+pub(super) use address::{DomainName, Host, Ip, Listen, Named, Peer, Prefix};
 pub(super) use quantity::{Rate, Sampling, Share, Size, Time};
 pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Seat, Statuses, UrlPath, User};
 

@@ -12,9 +12,10 @@ use tokio::task::{self, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{CEILING, FLOOR, Known, STALE, STALE_TTL, Target, stub};
+use super::{CEILING, FLOOR, Known, STALE, STALE_TTL, Target};
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::dns::table::Table;
+use crate::net::stub;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
 use crate::wire::dns::rtype;
@@ -22,6 +23,8 @@ use crate::wire::lookup::Found;
 use crate::wire::name;
 use crate::wire::zone::{RrSet, WireName};
 
+/// How many addresses of one family are given on: an answer of ours has to have room for them.
+const MOST_ADDRESSES: usize = 64;
 /// How many targets are asked at once.
 const AT_ONCE: usize = 16;
 /// The longest pause between tries of a target that fails.
@@ -140,7 +143,8 @@ async fn look_up(configured: &[std::net::SocketAddr], name: &[u8]) -> Answer {
     let mut sets = [rtype::A, rtype::AAAA].map(|rtype| RrSet { rtype, ttl: 0, rdatas: Vec::new() });
     for set in &mut sets {
         match stub::ask(&resolvers, name, set.rtype).await? {
-            Found::Records { ttl, rdatas } => {
+            Found::Records { ttl, mut rdatas } => {
+                rdatas.truncate(MOST_ADDRESSES);
                 (set.ttl, set.rdatas) = (ttl, rdatas);
                 least = least.min(ttl);
             }

@@ -60,14 +60,14 @@ pub(super) async fn race<'a>(
 ) -> Asked<'a> {
     let after = {
         let mut wits = errand.worker.wits();
-        let hedge = wits.hedges.of(errand.sight.snapshot.topology.serial, errand.service, errand.worker.workers);
+        let hedge = wits.hedges.of(errand.sight.snapshot.topology.edition, errand.service, errand.worker.workers);
         hedge.earn(errand.spec().retry.hedge_budget, began);
         hedge.after()
     };
     let asked = run(errand, entry, leg, attempt, wanted, tried, began, after).await;
     let took = errand.worker.now().since(began);
     let mut wits = errand.worker.wits();
-    wits.hedges.of(errand.sight.snapshot.topology.serial, errand.service, errand.worker.workers).record(took);
+    wits.hedges.of(errand.sight.snapshot.topology.edition, errand.service, errand.worker.workers).record(took);
     asked
 }
 
@@ -133,7 +133,7 @@ fn beside<'a>(errand: &Errand<'a>, leg: &Leg<'_>, wanted: &Wanted, tried: &Tried
         return None;
     }
     let mut wits = errand.worker.wits();
-    let paid = wits.hedges.of(errand.sight.snapshot.topology.serial, errand.service, errand.worker.workers).spend(now);
+    let paid = wits.hedges.of(errand.sight.snapshot.topology.edition, errand.service, errand.worker.workers).spend(now);
     if !paid {
         errand.sight.kit(errand.service).hedges[2].increment(1);
     }

@@ -1,4 +1,4 @@
-//! A stub resolver of our own, small: asks recursive resolvers for the addresses of a name.
+//! A stub resolver of our own, small: asks recursive resolvers for records of a name. ALIAS and discovery ask by it.
 //!
 //! Over UDP from a socket, and so a port, of its own for each try, with a random id and the case of the name mixed (0x20,
 //! draft-vixie-dnsext-dns0x20): what does not give all of them back is not the answer. Over TCP where an answer is cut.
@@ -30,7 +30,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MAX_RESOLV_CONF: u64 = 64 * 1_024;
 
 /// Whom to ask: what is configured, or what the system says.
-pub(super) async fn resolvers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
+pub async fn resolvers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
     if !configured.is_empty() {
         return configured.to_vec();
     }
@@ -57,7 +57,7 @@ fn servers(text: &str) -> Vec<SocketAddr> {
 }
 
 /// Asks `resolvers` in turn for `rtype` of `name`. `None` where none of them gives an answer that can be used.
-pub(super) async fn ask(resolvers: &[SocketAddr], name: &[u8], rtype: u16) -> Option<Found> {
+pub async fn ask(resolvers: &[SocketAddr], name: &[u8], rtype: u16) -> Option<Found> {
     for _ in 0..ROUNDS {
         for resolver in resolvers {
             let query = lookup::query(name, rtype, unguessed()?, unguessed()?, &[]);
