@@ -260,17 +260,11 @@ impl Router {
 
         let mut addresses = Addresses::default();
         let published = || Arc::clone(&handle.published);
-        let dns = match &config.dns {
-            Some(_) => Some(dns::start(published(), &sockets, edges.clone())?),
-            None => None,
-        };
+        let dns = config.dns.as_ref().map(|_| dns::start(published(), &sockets, edges.clone())).transpose()?;
         let dns::Addresses { plain, tls, https, quic } = dns.as_ref().map(dns::Server::addresses).unwrap_or_default();
         (addresses.dns, addresses.dns_tls, addresses.dns_https, addresses.dns_quic) = (plain, tls, https, quic);
-        let proxy = if config.listeners.is_empty() {
-            None
-        } else {
-            Some(proxy::start(published(), stages, &sockets, edges.clone())?)
-        };
+        let proxy = || proxy::start(published(), stages, &sockets, edges.clone());
+        let proxy = (!config.listeners.is_empty()).then(proxy).transpose()?;
         addresses.http = proxy.as_ref().map(|p| p.addresses().into_iter().collect()).unwrap_or_default();
         let reloader = reload::Reloader::new(handle.clone(), file);
         let upgrader = Upgrader::new(program, Arc::clone(&sockets), published());
