@@ -8,8 +8,11 @@ step() { printf '\n== %s\n' "$*"; }
 
 # The process tests use real clients; each is named here with the package that has it.
 need=()
-for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy; do
+for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy chromium:chromium; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
+done
+for pair in grpc:python3-grpcio websockets:python3-websockets; do
+  /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || need+=("${pair##*:}")
 done
 if ((${#need[@]})); then
   step "install ${need[*]}"

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure with the system's clock")]
 
 mod abuse;
+mod clients;
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
 mod differential;

@@ -1,0 +1,283 @@
+//! The edge with clients of all kinds: curl in every version of HTTP, h2load, gRPC's own library, a WebSocket library and a
+//! browser; behind it the servers of the same libraries.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Node, Origin, client, eventually, root};
+
+/// Debian's own, for its packages: another one may stand before it in the path.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A program in Python, which ends with the test.
+struct Program {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn start(name: &str, args: &[&str]) -> Self {
+        let started = Command::new(PYTHON)
+            .arg(folder().join(name))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = started
+            .unwrap_or_else(|e| panic!("{PYTHON} is not here ({e}); `bash tests/run.sh` installs what the tests need"));
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// A server's: the first line that it prints.
+    fn address(&mut self) -> SocketAddr {
+        let line = self.line();
+        let port = line.parse::<u16>().unwrap_or_else(|_| panic!("no port, but {line:?}"));
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// A client's: it has ended, and well.
+    fn is_good(mut self) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success() && rest.ends_with("all good\n"), "{status}: {rest}");
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn folder() -> PathBuf {
+    root().join("tests/it/clients")
+}
+
+/// An edge, plain and with TLS, in front of one server of each kind.
+struct World {
+    dir: tempfile::TempDir,
+    node: Node,
+    origin: Program,
+    _others: [Program; 2],
+}
+
+impl World {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let page = folder().join("page.html");
+        let mut origin = Program::start("origin.py", &[page.to_str().unwrap()]);
+        let mut others = [Program::start("grpc_server.py", &[]), Program::start("websocket_server.py", &[])];
+        let [web, grpc, socket] = [origin.address(), others[0].address(), others[1].address()];
+        let quick = Origin::start("quick").address;
+        let made = rcgen::generate_simple_self_signed(["grpc.example".to_owned()]).unwrap();
+        fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
+        fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let text = format!(
+            r#"
+[node]
+name = "clients"
+workers = 1
+[admin]
+listen = "127.0.0.1:0"
+[[datacenter]]
+name = "here"
+addresses = ["192.0.2.1"]
+[[service]]
+name = "web"
+deadline = "30s"
+backends.here = ["{web}"]
+[[service]]
+name = "grpc"
+deadline = "30s"
+protocol = "http2"
+backends.here = ["{grpc}"]
+[[service]]
+name = "socket"
+backends.here = ["{socket}"]
+[[service]]
+name = "quick"
+backends.here = ["{quick}"]
+[[listener]]
+name = "plain"
+listen = ["127.0.0.1:0"]
+[[listener]]
+name = "secure"
+listen = ["127.0.0.1:0"]
+tls = {{ certs = ["cert.pem"], keys = ["key.pem"] }}
+[[route]]
+name = "grpc"
+match = {{ path_prefix = "/tide.Test" }}
+service = "grpc"
+max_body = "64MiB"
+[[route]]
+name = "socket"
+match = {{ path = "/socket" }}
+service = "socket"
+[[route]]
+name = "quick"
+match = {{ path = "/quick" }}
+service = "quick"
+[[route]]
+name = "web"
+match = {{ path_prefix = "/" }}
+service = "web"
+max_body = "64MiB"
+"#
+        );
+        fs::write(dir.path().join("edge.toml"), text).unwrap();
+        let node = Node::start(&dir.path().join("edge.toml"));
+        Self { dir, node, origin, _others: others }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The two ways in, with what a client has to trust.
+    fn ways(&self) -> [(SocketAddr, Option<String>); 2] {
+        [(self.node.http("plain"), None), (self.node.http("secure"), Some(self.file("cert.pem")))]
+    }
+
+    fn reload(&self) {
+        let before = self.node.state()["generation"].clone();
+        self.node.signal("HUP");
+        eventually("a new generation", Duration::from_secs(10), || {
+            (self.node.state()["generation"] != before).then_some(())
+        });
+    }
+}
+
+#[test]
+fn grpc_calls_of_every_kind() {
+    let world = World::start();
+    for (address, ca) in world.ways() {
+        let (address, ca) = (address.to_string(), ca);
+        let args: Vec<&str> = [address.as_str()].into_iter().chain(ca.as_deref()).collect();
+        Program::start("grpc_client.py", &args).is_good();
+    }
+}
+
+#[test]
+fn websockets_live_through_a_reload() {
+    let world = World::start();
+    for (address, ca) in world.ways() {
+        let address = address.to_string();
+        let args: Vec<&str> = [address.as_str()].into_iter().chain(ca.as_deref()).collect();
+        let mut client = Program::start("websocket_client.py", &args);
+        assert_eq!(client.line(), "open");
+        world.reload();
+        client.child.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
+        client.is_good();
+    }
+}
+
+/// What curl says of a transfer: version, status and how much came.
+fn transfer(world: &World, version: &str, args: &[&str]) -> String {
+    let (listener, scheme) = if version == "--http2" { ("secure", "https") } else { ("plain", "http") };
+    let port = world.node.http(listener).port();
+    let (to, ca, url) = (
+        format!("grpc.example:{port}:127.0.0.1"),
+        world.file("cert.pem"),
+        format!("{scheme}://grpc.example:{port}/echo"),
+    );
+    let common = ["-sS", "-m", "20", version, "--resolve", &to, "--cacert", &ca, "-o", "/dev/null"];
+    let told = ["-w", "%{http_version} %{http_code} %{size_download}", &url];
+    client("curl", &[&common[..], args, &told[..]].concat())
+}
+
+#[test]
+fn curl_in_every_version() {
+    let world = World::start();
+    let (big, page) = (world.file("big"), fs::read(folder().join("page.html")).unwrap().len());
+    fs::write(&big, vec![b'g'; 3_000_000]).unwrap();
+    let (from_file, upload) = (format!("@{big}"), big.as_str());
+    // A client that speaks 1.0 is answered in 1.1, as it should be (RFC 9110 section 2.5).
+    for (version, spoken) in
+        [("--http1.0", "1.1"), ("--http1.1", "1.1"), ("--http2-prior-knowledge", "2"), ("--http2", "2")]
+    {
+        let told = |args: &[&str]| transfer(&world, version, args);
+        assert_eq!(told(&[]), format!("{spoken} 200 {page}"), "{version} GET");
+        assert_eq!(told(&["-I"]), format!("{spoken} 200 0"), "{version} HEAD");
+        assert_eq!(told(&["-d", "gift"]), format!("{spoken} 200 4"), "{version} POST");
+        assert_eq!(told(&["-d", ""]), format!("{spoken} 200 0"), "{version} empty POST");
+        let expects = ["-H", "expect: 100-continue", "--data-binary", from_file.as_str()];
+        assert_eq!(told(&expects), format!("{spoken} 200 3000000"), "{version} with Expect");
+        assert_eq!(told(&["-T", upload]), format!("{spoken} 200 3000000"), "{version} PUT");
+        if version != "--http1.0" {
+            let chunked = ["-X", "POST", "-H", "transfer-encoding: chunked", "--data-binary", from_file.as_str()];
+            let args = if version == "--http1.1" { &chunked[..] } else { &["-T", "-", "-X", "POST"][..] };
+            let octets = if version == "--http1.1" { 3_000_000 } else { 0 };
+            assert_eq!(told(args), format!("{spoken} 200 {octets}"), "{version} without a length");
+        }
+    }
+}
+
+#[test]
+fn h2load_in_every_version() {
+    let world = World::start();
+    let [plain, secure] = ["plain", "secure"].map(|listener| world.node.http(listener));
+    let (plain, secure) = (format!("http://{plain}/quick"), format!("https://{secure}/quick"));
+    for (args, url) in
+        [(&["--h1"][..], &plain), (&["--h1"], &secure), (&["-m", "32"], &plain), (&["-m", "32"], &secure)]
+    {
+        let told = client("h2load", &[&["-n", "2000", "-c", "10", "-T", "20"], args, &[url]].concat());
+        assert!(told.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{args:?} {url}\n{told}");
+    }
+}
+
+#[test]
+fn a_browser_fetches_streams_and_keeps_a_socket_open() {
+    let mut world = World::start();
+    let secure = world.node.http("secure");
+    let browser = Browser::show(&world.dir.path().join("profile"), &format!("https://{secure}/"));
+    let line = world.origin.line();
+    drop(browser);
+    let found: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the page did not report: {line}"));
+    assert_eq!(found["echo"], true, "{found}");
+    assert_eq!(found["many"], 100, "{found}");
+    assert_eq!(found["events"], "event-0 event-1 event-2", "{found}");
+    assert_eq!(found["socket"], "hello 127.0.0.1 gift 4001", "{found}");
+    assert_eq!(found["protocol"], "h2", "{found}");
+}
+
+/// A browser without a window. It is cut after half a minute, so that nobody waits for it in vain.
+struct Browser {
+    child: Child,
+}
+
+impl Browser {
+    fn show(profile: &Path, url: &str) -> Self {
+        let data = format!("--user-data-dir={}", profile.display());
+        let flags =
+            ["--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run"];
+        let mut command = Command::new("timeout");
+        command.args(["-k", "1", "30", "chromium"]).args(flags).args([&data, url]);
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child =
+            started.unwrap_or_else(|e| panic!("chromium cannot be started ({e}); `bash tests/run.sh` installs it"));
+        Self { child }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // A browser is many processes: `timeout` has made a group of them.
+        Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status().ok();
+        self.child.wait().ok();
+    }
+}
