@@ -49,7 +49,7 @@ impl Program {
     }
 
     /// A client's: it has ended, and well.
-    fn is_good(mut self) {
+    fn ends_well(mut self) {
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
         let status = self.child.wait().unwrap();
@@ -168,7 +168,7 @@ fn grpc_calls_of_every_kind() {
     for (address, ca) in world.ways() {
         let (address, ca) = (address.to_string(), ca);
         let args: Vec<&str> = [address.as_str()].into_iter().chain(ca.as_deref()).collect();
-        Program::start("grpc_client.py", &args).is_good();
+        Program::start("grpc_client.py", &args).ends_well();
     }
 }
 
@@ -182,7 +182,7 @@ fn websockets_live_through_a_reload() {
         assert_eq!(client.line(), "open");
         world.reload();
         client.child.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
-        client.is_good();
+        client.ends_well();
     }
 }
 
