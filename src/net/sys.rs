@@ -277,17 +277,27 @@ pub fn monotonic() -> Duration {
 /// Raises the limit of open descriptors to what the system allows this process, and gives what it is now. An edge, a name
 /// server and a thousand probes share it; the usual soft limit of 1024 is made for programs that call `select`.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes one rlimit, to a place that lives and is ours.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let mut limit = descriptors()?;
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the call reads one rlimit, from a place that lives and is ours.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(limit.rlim_cur)
+}
+
+/// How many descriptors this process may have open.
+pub fn descriptor_limit() -> io::Result<u64> {
+    Ok(descriptors()?.rlim_cur)
+}
+
+fn descriptors() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes one rlimit, to a place that lives and is ours.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::drain::Crowd;
 use super::line::Line;
+use crate::net::sys;
 
 /// Connections of clients at a time, over all workers (ours).
 const CONNECTIONS: usize = 100_000;
@@ -36,19 +38,39 @@ pub(super) enum Spoken {
 
 /// The places for connections.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    all: usize,
+}
 
 impl Default for Places {
+    /// As many as [`CONNECTIONS`], or as leave a quarter of this process's descriptors for backends and files: a process
+    /// that has none left can accept nobody and reach nobody.
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(CONNECTIONS)))
+        let descriptors = sys::descriptor_limit().ok().and_then(|limit| usize::try_from(limit).ok());
+        Self::of(descriptors.map_or(CONNECTIONS, |limit| CONNECTIONS.min(limit / 4 * 3)))
     }
 }
 
 impl Places {
+    fn of(all: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(all)), all }
+    }
+
     /// A place, as soon as there is one. Until then nobody is accepted: clients wait in the kernel's queue, which costs
     /// us nothing. `None` only when the edge is gone.
     pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).acquire_owned().await.ok()
+        Arc::clone(&self.free).acquire_owned().await.ok()
+    }
+
+    /// How many of them are taken.
+    pub(super) fn crowd(&self) -> Crowd {
+        // In tenths: nobody needs it more exactly.
+        match (self.all - self.free.available_permits().min(self.all)) * 10 / self.all.max(1) {
+            0..7 => Crowd::Calm,
+            7..9 => Crowd::Dense,
+            _ => Crowd::Full,
+        }
     }
 }
 

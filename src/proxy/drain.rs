@@ -16,10 +16,11 @@ use std::time::Duration;
 
 /// Time between two rounds of the sweep.
 pub(super) const ROUND: Duration = Duration::from_secs(1);
-/// Rounds that a connection may be idle between requests (EDGE 4, gap 9).
-const IDLE_ROUNDS: u32 = 60;
-/// Rounds from the first byte of a head to its last (EDGE 4, gap 9).
-const HEAD_ROUNDS: u32 = 10;
+/// Rounds that a connection may be idle between requests (EDGE 4, gap 9), and fewer where places are scarce (ours, after
+/// Envoy's scaled timers): who has nothing to ask makes room for who has.
+const IDLE_ROUNDS: [u32; 3] = [60, 10, 2];
+/// Rounds from the first byte of a head to its last (EDGE 4, gap 9), and fewer where places are scarce.
+const HEAD_ROUNDS: [u32; 3] = [10, 5, 3];
 /// Rounds that a client may refuse to take what we have for it (ours).
 const BLOCKED_ROUNDS: u32 = 30;
 /// Octets of a body that a client owes a round (EDGE 4, gap 9: 1 KiB/s).
@@ -29,6 +30,18 @@ const TAKING_DEBT: u32 = BLOCKED_ROUNDS * BODY_OCTETS;
 /// So far it may fall behind: nothing for 5 s (EDGE 4, gap 9), and then for as long as it takes to be told that it stalls
 /// ([`super::upload::STALL`]).
 const BODY_DEBT: u32 = 15 * BODY_OCTETS;
+
+/// How many of the places for connections are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Crowd {
+    /// Less than seven in ten.
+    #[default]
+    Calm = 0,
+    /// Less than nine in ten.
+    Dense = 1,
+    /// Hardly one is free.
+    Full = 2,
+}
 
 /// What one connection is doing.
 #[derive(Debug, Default)]
@@ -118,15 +131,15 @@ impl Pulse {
     }
 
     /// Rounds without a change after which it is closed, by what it is doing.
-    fn patience(&self) -> Option<u32> {
+    fn patience(&self, crowd: Crowd) -> Option<u32> {
         if self.is_blocked.load(Relaxed) {
             Some(BLOCKED_ROUNDS)
         } else if self.running.load(Relaxed) > 0 {
             None
         } else if self.is_in_head.load(Relaxed) {
-            Some(HEAD_ROUNDS)
+            Some(HEAD_ROUNDS[crowd as usize])
         } else {
-            Some(IDLE_ROUNDS)
+            Some(IDLE_ROUNDS[crowd as usize])
         }
     }
 
@@ -207,7 +220,7 @@ impl Open {
     }
 
     /// One round: closes who has dawdled too long. Returns how many are open.
-    pub(super) fn sweep(&self) -> usize {
+    pub(super) fn sweep(&self, crowd: Crowd) -> usize {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain_mut(|w| {
             let Some(pulse) = w.pulse.upgrade() else { return false };
@@ -215,7 +228,7 @@ impl Open {
             w.rounds = if w.turn == turn { w.rounds + 1 } else { 0 };
             w.turn = turn;
             let is_behind = w.dun(&pulse);
-            if is_behind || pulse.patience().is_some_and(|patience| w.rounds >= patience) {
+            if is_behind || pulse.patience(crowd).is_some_and(|patience| w.rounds >= patience) {
                 pulse.tell(Order::Close);
             }
             true
@@ -242,7 +255,7 @@ mod tests {
     fn rounds_left(open: &Open, pulse: &Pulse) -> u32 {
         (1..=100)
             .find(|_| {
-                open.sweep();
+                open.sweep(Crowd::Calm);
                 pulse.order() == Order::Close
             })
             .unwrap_or(u32::MAX)
@@ -252,8 +265,8 @@ mod tests {
     fn each_phase_has_its_own_patience() {
         type Step = fn(&Pulse);
         let table: [(&str, Step, u32); 5] = [
-            ("idle", |_| {}, IDLE_ROUNDS),
-            ("in a head", Pulse::heard, HEAD_ROUNDS),
+            ("idle", |_| {}, IDLE_ROUNDS[0]),
+            ("in a head", Pulse::heard, HEAD_ROUNDS[0]),
             ("busy", Pulse::begin, u32::MAX),
             (
                 "done",
@@ -262,7 +275,7 @@ mod tests {
                     p.begin();
                     p.end();
                 },
-                IDLE_ROUNDS,
+                IDLE_ROUNDS[0],
             ),
             (
                 "blocked",
@@ -276,11 +289,29 @@ mod tests {
         for (name, step, rounds) in table {
             let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
             open.watch(&pulse);
-            open.sweep();
+            open.sweep(Crowd::Calm);
             step(&pulse);
-            open.sweep();
+            open.sweep(Crowd::Calm);
             let expected = if name == "idle" { rounds - 2 } else { rounds };
             assert_eq!(rounds_left(&open, &pulse), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn who_idles_makes_room_where_places_are_scarce() {
+        for (crowd, idle, head) in [(Crowd::Calm, 60, 10), (Crowd::Dense, 10, 5), (Crowd::Full, 2, 3)] {
+            for (step, rounds) in [((|_| {}) as fn(&Pulse), idle), (Pulse::heard, head + 2), (Pulse::begin, u32::MAX)] {
+                let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
+                open.watch(&pulse);
+                open.sweep(crowd);
+                step(&pulse);
+                let left = (1..=100).find(|_| {
+                    let is_told = pulse.order() == Order::Close;
+                    open.sweep(crowd);
+                    is_told
+                });
+                assert_eq!(left.unwrap_or(u32::MAX), rounds, "{crowd:?}");
+            }
         }
     }
 
@@ -291,11 +322,11 @@ mod tests {
         pulse.begin();
         pulse.wrote(true);
         (0..BLOCKED_ROUNDS - 1).for_each(|_| {
-            open.sweep();
+            open.sweep(Crowd::Calm);
         });
         pulse.wrote(false);
         pulse.wrote(true);
-        open.sweep();
+        open.sweep(Crowd::Calm);
         assert_eq!(rounds_left(&open, &pulse), BLOCKED_ROUNDS);
     }
 
@@ -310,7 +341,7 @@ mod tests {
             let last = (1..=100).find(|_| {
                 pulse.brought(octets);
                 pulse.owes();
-                open.sweep();
+                open.sweep(Crowd::Calm);
                 pulse.order() == Order::Close
             });
             assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
@@ -324,7 +355,7 @@ mod tests {
         pulse.begin();
         pulse.owes();
         (0..10).for_each(|_| {
-            open.sweep();
+            open.sweep(Crowd::Calm);
         });
         // The backend takes no more of it: that is not the client's fault.
         pulse.brought(1);
@@ -341,7 +372,7 @@ mod tests {
             pulse.begin();
             let last = (1..=100).find(|_| {
                 pulse.took(octets, true);
-                open.sweep();
+                open.sweep(Crowd::Calm);
                 pulse.order() == Order::Close
             });
             assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
@@ -351,7 +382,7 @@ mod tests {
         pulse.begin();
         pulse.took(0, true);
         (0..20).for_each(|_| {
-            open.sweep();
+            open.sweep(Crowd::Calm);
         });
         pulse.took(0, false);
         assert_eq!(rounds_left(&open, &pulse), u32::MAX, "there is room, and nothing to send");
@@ -365,8 +396,8 @@ mod tests {
         open.tell(Order::Drain);
         let late = Arc::new(Pulse::default());
         open.watch(&late);
-        assert_eq!((early.order(), late.order(), open.sweep()), (Order::Drain, Order::Drain, 2));
+        assert_eq!((early.order(), late.order(), open.sweep(Crowd::Calm)), (Order::Drain, Order::Drain, 2));
         drop(early);
-        assert_eq!(open.sweep(), 1);
+        assert_eq!(open.sweep(Crowd::Calm), 1);
     }
 }

@@ -230,7 +230,7 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Sign
                 _ = rounds.tick() => {
                     let now = worker.now();
                     beat.store(now.nanos(), Relaxed);
-                    worker.sweep(now);
+                    worker.sweep(now, places.crowd());
                 }
                 // Also without requests: connections to what has just gone down are given up now.
                 Ok(()) = generations.changed() => drop(worker.sight()),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::admit::Handshakes;
 use super::download::Out;
-use super::drain::Open;
+use super::drain::{Crowd, Open};
 use super::h2::Abuse;
 use super::limit::Limited;
 use super::meter::{Count, Spread};
@@ -278,8 +278,8 @@ impl Worker {
 
     /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died, the date, and
     /// what was counted.
-    pub(super) fn sweep(&self, now: Mono) {
-        self.open.sweep();
+    pub(super) fn sweep(&self, now: Mono, crowd: Crowd) {
+        self.open.sweep(crowd);
         *self.date.lock().unwrap_or_else(PoisonError::into_inner) = date::http(SystemClock.wall());
         let sight = self.sight();
         for pool in &sight.fixture.pools {
