@@ -119,3 +119,18 @@ fn registrations_from_the_disk_have_their_time_anew() {
     assert!(care.follow_registry(Wall(1)) && !care.follow_registry(Wall(1)));
     assert_eq!(&*care.list, &*list(&[2]));
 }
+
+#[test]
+fn what_was_registered_with_a_predecessor_is_taken_over_and_what_is_here_stays() {
+    let mut care = care(Origin::Register { allow: Vec::new() }, Some(&[1]));
+    let entry = Entry {
+        source: care.key.clone(),
+        answered: Wall(1),
+        backends: list(&[1, 2]),
+        ttls_ms: [(list(&[2])[0].address, 60_000)].into(),
+    };
+    assert!(care.recall(&entry, at(5), Wall(2)) && !care.recall(&entry, at(6), Wall(2)));
+    assert_eq!(&*care.list, &*list(&[1, 2]));
+    let expires = |host: u8| care.registry.as_ref()?.entry(list(&[host])[0].address).map(|entry| entry.expires);
+    assert_eq!((expires(1), expires(2)), (Some(at(0) + DEFAULT_TTL), Some(at(65))));
+}
