@@ -11,6 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+/// How long a slow sender waits before it comes again; who resets streams waits a tenth of it.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How many of each, at the most.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Strength {
@@ -99,6 +102,7 @@ impl Attack {
             _ => b"POST / HTTP/1.1\r\nhost: siege.test\r\ncontent-length: 100000\r\n\r\n",
         };
         loop {
+            tokio::time::sleep(AGAIN).await;
             let Some(mut tcp) = self.connect(30_000 + n).await else { continue };
             self.deeds.open.fetch_add(1, Relaxed);
             let mut sent = tcp.write_all(begun).await;
@@ -121,6 +125,7 @@ impl Attack {
         const HEAD: &[u8] = b"\x82\x86\x84\x41\x0asiege.test";
         let mut round = tokio::time::interval(Duration::from_millis(10));
         loop {
+            tokio::time::sleep(AGAIN / 10).await;
             let Some(mut tcp) = self.connect(50_000 + n).await else { continue };
             let (mut stream, mut scrap, mut sent) = (1u32, [0; 16 * 1024], tcp.write_all(PREFACE).await);
             while sent.is_ok() && stream < 1 << 30 {
