@@ -1,4 +1,4 @@
-//! Any bytes as a client subnet option.
+//! Any bytes as a PROXY header.
 #![no_main]
 
 #[path = "../src/targets.rs"]

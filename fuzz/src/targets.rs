@@ -21,6 +21,7 @@ mod h2;
 mod routing;
 
 use std::path::Path;
+use std::time::Duration;
 
 pub use discover::{backend_list, srv_answer};
 pub use dns::{
@@ -33,11 +34,13 @@ pub use h2::h2_frames;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use routing::{query, route};
+use springtide::base::clock::Wall;
 use springtide::config::check;
 use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
 use springtide::wire::proxy_line::{self, Line};
-use springtide::wire::{cookie, head, host, path, x509};
+use springtide::wire::ticket::{self, KEY, Keys, NONCE};
+use springtide::wire::{client_cert, cookie, head, host, path, x509};
 
 /// What a fuzzer calls with its bytes.
 pub type Body = fn(&[u8]);
@@ -77,6 +80,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("rdata", rdata),
     ("route", route),
     ("srv_answer", srv_answer),
+    ("ticket", ticket),
     ("transfer", transfer),
     ("tsig", tsig),
     ("x509", x509),
@@ -200,9 +204,17 @@ pub fn proxy_line(data: &[u8]) {
                 taken += octets;
                 assert!(taken <= proxy_line::MAX_V2);
             }
-            Ok(Line::Whole { length, source }) => {
+            Ok(Line::Whole { length, ends }) => {
                 assert_eq!(length, taken, "not an octet too many");
-                assert_eq!(proxy_line::parse(data), Ok(Line::Whole { length, source }), "what follows changes nothing");
+                assert_eq!(proxy_line::parse(data), Ok(Line::Whole { length, ends }), "what follows changes nothing");
+                for written in [proxy_line::text(ends.as_ref()), proxy_line::binary(ends.as_ref())] {
+                    let length = written.len();
+                    assert_eq!(
+                        proxy_line::parse(&written),
+                        Ok(Line::Whole { length, ends }),
+                        "said on, it is the same"
+                    );
+                }
                 return;
             }
             Ok(Line::More(_)) | Err(_) => return,
@@ -210,9 +222,33 @@ pub fn proxy_line(data: &[u8]) {
     }
 }
 
+/// Any bytes as a session ticket, and as a session that is sealed in one.
+pub fn ticket(data: &[u8]) {
+    let now = Wall(1_800_000_000_000);
+    let keys = Keys::of(&[[7; KEY], [8; KEY]]).unwrap();
+    let lifetime = Duration::from_hours(1);
+    assert_eq!(keys.open(data, lifetime, now), None, "nobody guesses a tag");
+    if let Some(mut ticket) = keys.seal(data, [9; NONCE], now) {
+        assert_eq!(keys.open(&ticket, lifetime, now).as_deref(), Some(data));
+        let at = data.first().map_or(0, |&at| usize::from(at) % ticket.len());
+        ticket[at] ^= 1;
+        assert_eq!(keys.open(&ticket, lifetime, now), None, "what was touched is no ticket");
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(secrets) = ticket::parse(text)
+    {
+        assert_eq!(ticket::parse(&ticket::write(&secrets, "")), Ok(secrets));
+    }
+}
+
 /// Any bytes as a certificate.
 pub fn x509(data: &[u8]) {
     if let Some(facts) = x509::facts(data) {
         assert!(facts.names.iter().all(|name| name.is_ascii()));
+    }
+    if let Some(shown) = client_cert::Shown::of(data, true, true) {
+        for (_, value) in &shown.fields {
+            assert!(value.to_str().is_ok(), "a backend can read it");
+        }
     }
 }

@@ -153,6 +153,13 @@ fn answer(value: &Value) -> Vec<String> {
 fn outcome(value: &Value) -> Vec<String> {
     let text = |at: &str| value.pointer(at).and_then(Value::as_str).unwrap_or_default();
     let status = |at: &str| value.pointer(at).and_then(Value::as_u64).unwrap_or_default();
+    let required = value.get("requires").map(|requires| match requires["san"].as_array() {
+        None => "only for clients with a certificate: others get 403".to_owned(),
+        Some(names) => {
+            let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
+            format!("only for clients with a certificate for {}: others get 403", names.join(" or "))
+        }
+    });
     let line = if value.get("refused").is_some() {
         format!("refused with {}: {}", status("/refused/status"), text("/refused/because"))
     } else if value.get("answers").is_some() {
@@ -167,7 +174,7 @@ fn outcome(value: &Value) -> Vec<String> {
     } else {
         "no outcome".to_owned()
     };
-    vec![line]
+    std::iter::once(line).chain(required).collect()
 }
 
 impl DnsQuestion {

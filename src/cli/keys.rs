@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::table::{Paint, Table, Tone, cell};
+use super::ticket_keys::{TicketKeysFailure, TicketsArgs};
 use super::{duration, finish};
 use crate::base::clock::{Clock as _, SystemClock};
 use crate::dns::sign::keys::{self, Finding, KeysError, State, when};
@@ -18,7 +19,7 @@ use crate::wire::dnssec::{Algorithm, SEP, ZONE_KEY};
 use crate::wire::rdata::type_name;
 use crate::wire::{dns::rtype, name, text};
 
-/// Makes, lists and rolls the keys of a signed zone (DNSSEC).
+/// Makes, lists and rolls the keys of a signed zone (DNSSEC), and those of session tickets.
 #[derive(Debug, Args)]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
@@ -35,6 +36,8 @@ enum What {
     Ds(OfArgs),
     /// Does the next step of rolling a key, and says what follows when. Safe to repeat: what is under way is told.
     Roll(RollArgs),
+    /// Makes or rotates the keys of TLS session tickets that a fleet shares. Not DNSSEC: a file of its own.
+    Tickets(TicketsArgs),
 }
 
 /// A zone and its keys.
@@ -121,6 +124,8 @@ enum KeysFailure {
     Folder(PathBuf, std::io::Error),
     #[error("the system gives no random numbers")]
     Entropy,
+    #[error(transparent)]
+    Tickets(#[from] TicketKeysFailure),
 }
 
 impl KeysArgs {
@@ -131,6 +136,7 @@ impl KeysArgs {
             What::List(args) => args.list(now),
             What::Ds(args) => args.ds(now),
             What::Roll(args) => args.run(now),
+            What::Tickets(args) => args.run().map_err(Into::into),
         })
     }
 }
@@ -350,7 +356,8 @@ mod tests {
             let command = Alone::command();
             command.find_subcommand(name).and_then(|c| c.get_about()).unwrap().to_string()
         };
-        let told = ["make", "list", "ds", "roll"].map(|name| about(name).split(' ').next().unwrap().to_owned());
-        assert_eq!(told, ["Makes", "Lists", "Prints", "Does"]);
+        let told =
+            ["make", "list", "ds", "roll", "tickets"].map(|name| about(name).split(' ').next().unwrap().to_owned());
+        assert_eq!(told, ["Makes", "Lists", "Prints", "Does", "Makes"]);
     }
 }

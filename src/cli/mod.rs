@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod status;
 mod table;
+mod ticket_keys;
 mod tree;
 mod undrain;
 mod upgrade;

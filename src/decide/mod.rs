@@ -11,6 +11,7 @@ pub mod movement;
 pub mod near;
 pub mod orders;
 pub mod place;
+pub mod requirement;
 pub mod retry;
 pub mod route;
 pub mod schedule;

@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -17,7 +16,8 @@ use tokio_rustls::server::TlsStream;
 use super::house::{End, House, lobby, room};
 use super::{https, stream};
 use crate::base::task;
-use crate::wire::proxy_line::{self, Line};
+use crate::net::proxied::{self, Unread};
+use crate::wire::proxy_line::Ends;
 
 /// How long to wait when the system gives no further connections (no file descriptors).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -78,7 +78,7 @@ async fn receive(mut tcp: TcpStream, peer: IpAddr, house: &Arc<House>, speech: S
     }
     let coming = house.lobby.enter(peer, lobby(&limits), leave.clone());
     let opened = async {
-        let client = if speaks_for_others { header(&mut tcp, peer).await? } else { peer };
+        let client = if speaks_for_others { client_of(proxied::read(&mut tcp).await?, peer) } else { peer };
         let inside = match speech {
             Speech::Tcp => Inside::Tcp(tcp),
             Speech::Tls(acceptor) => Inside::Tls(shake(&acceptor, tcp).await?),
@@ -109,26 +109,21 @@ enum Inside {
     Https(Box<TlsStream<TcpStream>>, Arc<https::Speaker>),
 }
 
-async fn shake(acceptor: &TlsAcceptor, tcp: TcpStream) -> Result<Box<TlsStream<TcpStream>>, End> {
-    acceptor.accept(tcp).await.map(Box::new).map_err(|_| End::Handshake)
+fn client_of(ends: Option<Ends>, peer: IpAddr) -> IpAddr {
+    ends.map_or(peer, |ends| ends.source.ip())
 }
 
-/// Reads a PROXY header and not an octet more; gives for whom `peer` speaks.
-async fn header(stream: &mut (impl AsyncRead + Unpin), peer: IpAddr) -> Result<IpAddr, End> {
-    let mut seen = Vec::new();
-    loop {
-        match proxy_line::parse(&seen) {
-            Ok(Line::Whole { source, .. }) => return Ok(source.map_or(peer, |source| source.ip())),
-            // The parser bounds how much is asked for in all.
-            Ok(Line::More(octets)) => {
-                let at = seen.len();
-                seen.resize(at + octets, 0);
-                let room = seen.get_mut(at..).unwrap_or_default();
-                stream.read_exact(room).await.map_err(|_| End::Client)?;
-            }
-            Err(_) => return Err(End::Header),
+impl From<Unread> for End {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Cut => Self::Client,
+            Unread::Fault(_) => Self::Header,
         }
     }
+}
+
+async fn shake(acceptor: &TlsAcceptor, tcp: TcpStream) -> Result<Box<TlsStream<TcpStream>>, End> {
+    acceptor.accept(tcp).await.map(Box::new).map_err(|_| End::Handshake)
 }
 
 #[cfg(test)]

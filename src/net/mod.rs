@@ -4,6 +4,7 @@ pub mod connect;
 pub mod heritage;
 pub mod http;
 pub mod listen;
+pub mod proxied;
 pub mod sockets;
 pub mod stage;
 pub mod stub;

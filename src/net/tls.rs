@@ -1,9 +1,8 @@
-//! TLS at both ends: certificates from files, a server side that follows the published snapshot, a client side that
-//! verifies.
+//! TLS at both ends: certificates from files, the terms of listeners, a client side that verifies and shows who we are.
 //!
-//! One provider (aws-lc-rs), named explicitly and never taken from the process. A certificate is chosen at each handshake
-//! from the snapshot of that moment, so a reload needs no new listener. It refuses keys that don't fit, names the file
-//! and says what to do about it.
+//! One provider (aws-lc-rs), named explicitly and never taken from the process. A listener's terms are those of the snapshot
+//! in which a connection comes in, so a reload needs no new listener; the name server chooses its certificate from the
+//! snapshot at each handshake. It refuses keys that don't fit, names the file and says what to do about it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,17 +14,22 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::base::clock::Wall;
 use crate::base::file;
-use crate::base::ids::ListenerId;
 use crate::config::{ListenerTls, Protocol, SecureWay, UpstreamTls};
+use crate::snapshot::Published;
 use crate::snapshot::topology::Certificate;
-use crate::snapshot::{Published, Topology};
 use crate::wire::x509;
+
+mod terms;
+mod tickets;
+
+pub use terms::{NotShown, shown, terms};
+pub use tickets::TicketsError;
 
 /// When to warn: what renews itself does so a month ahead (Let's Encrypt's advice), so two weeks before it is overdue.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
@@ -92,6 +96,9 @@ pub enum TlsError {
         /// What is wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The keys of session tickets cannot be used.
+    #[error(transparent)]
+    Tickets(#[from] TicketsError),
     /// The cryptography library refused its own defaults.
     #[error("TLS cannot be set up: {source}")]
     Setup {
@@ -106,6 +113,15 @@ pub fn load_certificates(tls: &ListenerTls) -> Result<Vec<Certificate>, TlsError
 }
 
 fn load_pair(chain_path: &Path, key_path: &Path) -> Result<Certificate, TlsError> {
+    let certificate = load_own(chain_path, key_path)?;
+    // A client finds us by a name; we ourselves, as a client, may have none.
+    if certificate.names.is_empty() {
+        return Err(TlsError::Nameless { path: chain_path.into() });
+    }
+    Ok(certificate)
+}
+
+fn load_own(chain_path: &Path, key_path: &Path) -> Result<Certificate, TlsError> {
     let chain = read_certificates(chain_path)?;
     let key_pem = read(key_path)?;
     let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|source| match source {
@@ -129,9 +145,6 @@ fn load_pair(chain_path: &Path, key_path: &Path) -> Result<Certificate, TlsError
         }
         source => Err(unusable(chain_path)(source)),
     })?;
-    if facts.names.is_empty() {
-        return Err(TlsError::Nameless { path: chain_path.into() });
-    }
     Ok(Certificate { names: facts.names, key: Arc::new(certified) })
 }
 
@@ -161,39 +174,33 @@ pub fn expiring(certificates: &[Certificate], now: Wall) -> Vec<Expiring> {
     let left = |certificate: &Certificate| {
         let facts = x509::facts(certificate.key.cert.first()?)?;
         let remaining = facts.not_after.since(now);
-        let name = facts.names.first().cloned().unwrap_or_default();
+        let subject = || x509::holder(certificate.key.cert.first()?).map(|holder| holder.subject);
+        let name = facts.names.first().cloned().or_else(subject).unwrap_or_default();
         (remaining < EXPIRES_SOON).then_some(Expiring { name, remaining })
     };
     certificates.iter().filter_map(left).collect()
 }
 
-/// The server side of listener `listener`: certificates by SNI from the snapshot of the moment, HTTP/2 before HTTP/1.1,
-/// TLS 1.2 and 1.3, tickets under rotating keys. Make one and share it: tickets hold within one configuration.
-pub fn server_config(published: Arc<Published>, listener: ListenerId) -> Result<Arc<ServerConfig>, TlsError> {
-    let name = published.load().topology.config.listeners.get(listener.index()).map(|l| l.name.clone());
-    serving(published, Holder::Listener(name.unwrap_or_default()), ALL_VERSIONS, &HTTP)
-}
-
-/// The same for one of the name server's encrypted ways.
+/// The server side of one of the name server's encrypted ways: its certificate from the snapshot of the moment, tickets under
+/// rotating keys. Make one and share it: tickets hold within one configuration.
 pub fn dns_server_config(published: Arc<Published>, way: SecureWay) -> Result<Arc<ServerConfig>, TlsError> {
-    let holder = Holder::NameServer(way);
     match way {
         // RFC 7858 section 3.1 names no ALPN; "dot" is what the IANA has for it, and who offers none is served too.
-        SecureWay::Tls => serving(published, holder, ALL_VERSIONS, &[b"dot"]),
-        SecureWay::Https => serving(published, holder, ALL_VERSIONS, &HTTP),
+        SecureWay::Tls => serving(published, way, ALL_VERSIONS, &[b"dot"]),
+        SecureWay::Https => serving(published, way, ALL_VERSIONS, &HTTP),
         // QUIC has TLS 1.3 and no other (RFC 9001 section 4.2).
-        SecureWay::Quic => serving(published, holder, &[&TLS13], &[b"doq"]),
+        SecureWay::Quic => serving(published, way, &[&TLS13], &[b"doq"]),
     }
 }
 
-/// What a browser may speak, the better one first.
 /// The largest file of certificates or of a key: all authorities of a system take some 200 KiB.
 const MAX_PEM: u64 = 16 << 20;
+/// What a browser may speak, the better one first.
 const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 fn serving(
     published: Arc<Published>,
-    holder: Holder,
+    way: SecureWay,
     versions: &[&'static SupportedProtocolVersion],
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -202,7 +209,7 @@ fn serving(
         .with_protocol_versions(versions)
         .map_err(setup)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Chooser { published, holder }));
+        .with_cert_resolver(Arc::new(Chooser { published, way }));
     config.alpn_protocols = alpn.iter().map(|id| id.to_vec()).collect();
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;
     // Tickets do; a cache beside them would cost memory and a lock for each handshake.
@@ -211,7 +218,16 @@ fn serving(
     Ok(Arc::new(config))
 }
 
-/// The client side towards an upstream: verifies against `tls.ca` alone. Its ALPN is empty; [`speaking`] sets it.
+/// The certificate that we ourselves show to an upstream, where one is configured.
+///
+/// # Errors
+/// Its files cannot be used.
+pub fn own_certificate(tls: &UpstreamTls) -> Result<Option<Certificate>, TlsError> {
+    tls.certificate.as_ref().map(|(chain, key)| load_own(chain, key)).transpose()
+}
+
+/// The client side towards an upstream: verifies against `tls.ca` alone, and shows our certificate where it is asked for
+/// one. Its ALPN is empty; [`speaking`] sets it.
 pub fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in read_certificates(&tls.ca)? {
@@ -223,8 +239,11 @@ pub fn client_config(tls: &UpstreamTls) -> Result<Arc<ClientConfig>, TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Setup { source })?
-        .with_webpki_verifier(verifier)
-        .with_no_client_auth();
+        .with_webpki_verifier(verifier);
+    let config = match own_certificate(tls)? {
+        Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from((*own.key).clone()))),
+        None => config.with_no_client_auth(),
+    };
     Ok(Arc::new(config))
 }
 
@@ -261,37 +280,17 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     if certificates.is_empty() { Err(TlsError::NoCertificate { path: path.into() }) } else { Ok(certificates) }
 }
 
-/// Whose certificates. A listener is known by its name: a reload may move its place in the file.
-#[derive(Debug)]
-enum Holder {
-    Listener(String),
-    NameServer(SecureWay),
-}
-
-impl Holder {
-    fn certificates<'a>(&self, topology: &'a Topology) -> Option<&'a [Certificate]> {
-        let all = match self {
-            Self::Listener(name) => {
-                let at = topology.config.listeners.iter().position(|l| l.name == *name)?;
-                topology.assets.certificates.get(at)?
-            }
-            Self::NameServer(way) => topology.assets.dns_certificates.get(*way as usize)?,
-        };
-        Some(all)
-    }
-}
-
 /// Chooses a certificate at each handshake.
 #[derive(Debug)]
 struct Chooser {
     published: Arc<Published>,
-    holder: Holder,
+    way: SecureWay,
 }
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let snapshot = self.published.load();
-        let certificates = self.holder.certificates(&snapshot.topology)?;
+        let certificates = snapshot.topology.assets.dns_certificates.get(self.way as usize)?;
         choose(certificates, hello.server_name(), |key| key.choose_scheme(hello.signature_schemes()).is_some())
             .map(|c| Arc::clone(&c.key))
     }

@@ -1,4 +1,4 @@
-//! Who is let in: places for connections, the protocol that a client speaks, and handshakes with an end.
+//! Who is let in: places for connections, handshakes, and the protocol that a client speaks.
 //!
 //! All of this happens once a connection and before any request. Limits on requests (by user, by route, by load) will be
 //! stages of their own.
@@ -7,21 +7,24 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::Counter;
+use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::drain::Crowd;
 use super::line::Line;
-use crate::net::sys;
+use crate::base::clock::{Clock, SystemClock};
+use crate::net::{sys, tls};
+use crate::observe::names::proxy as names;
+use crate::snapshot::topology::Terms;
+use crate::wire::client_cert::Shown;
 
 /// Connections of clients at a time, over all workers (ours).
 const CONNECTIONS: usize = 100_000;
 /// TLS handshakes at a time on one worker. A full one costs some 300 us of CPU: more at once only makes all of them late.
 const HANDSHAKES: usize = 64;
-/// How long a client may take until it is clear what it speaks: its first byte, and its TLS handshake with the wait for it
-/// (EDGE 4, gap 9).
-const OPENING: Duration = Duration::from_secs(5);
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause after an accept that failed for a lack of descriptors or memory.
@@ -74,52 +77,82 @@ impl Places {
     }
 }
 
-/// Handshakes under way on one worker.
-#[derive(Debug)]
-pub(super) struct Handshakes(Semaphore);
+/// TLS handshakes on one worker: those under way, and what came of the others.
+pub(super) struct Handshakes {
+    places: Semaphore,
+    /// By version (1.2, 1.3) and whether it was resumed.
+    done: [[Counter; 2]; 2],
+    /// Of clients that were asked: verified, none, refused.
+    certificates: [Counter; 3],
+}
 
 impl Default for Handshakes {
     fn default() -> Self {
-        Self(Semaphore::new(HANDSHAKES))
+        let done =
+            ["1.2", "1.3"].map(|version| ["full", "resumed"].map(|how| names::HANDSHAKES.counter(&[version, how])));
+        let certificates =
+            ["verified", "none", "refused"].map(|outcome| names::CLIENT_CERTIFICATES.counter(&[outcome]));
+        Self { places: Semaphore::new(HANDSHAKES), done, certificates }
     }
 }
+
+/// A connection after its handshake: what is spoken inside, and the certificate that its client has shown.
+type Shaken = (Line, Spoken, Option<Arc<Shown>>);
 
 impl Handshakes {
-    /// Completes the TLS handshake and tells what is spoken inside. `None`: it failed, or took too long.
-    pub(super) async fn shake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<(Line, Spoken)> {
-        let shake = async {
-            // Who has sent nothing yet takes no place.
-            tcp.readable().await.ok()?;
-            let _place = self.0.acquire().await.ok()?;
-            acceptor.accept(tcp).await.ok()
+    /// Completes the TLS handshake under `terms`. `None`: it failed, or the client did not show what it must.
+    pub(super) async fn shake(&self, terms: &Terms, tcp: TcpStream) -> Option<Shaken> {
+        // Who has sent nothing yet takes no place.
+        tcp.readable().await.ok()?;
+        let place = self.places.acquire().await.ok()?;
+        let accepted = TlsAcceptor::from(Arc::clone(&terms.server)).accept(tcp).await;
+        drop(place);
+        let tls = accepted.map_err(|error| self.failed(&error)).ok()?;
+        let session = tls.get_ref().1;
+        let is_13 = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        self.done[usize::from(is_13)][usize::from(is_resumed)].increment(1);
+        let shown = match tls::shown(terms, session, SystemClock.wall()) {
+            Ok(shown) => shown,
+            Err(error) => {
+                tracing::debug!(%error, "a client has not shown what it must");
+                self.certificates[2].increment(1);
+                return None;
+            }
         };
-        let tls = tokio::time::timeout(OPENING, shake).await.ok()??;
-        let spoken = if tls.get_ref().1.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
-        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken))
+        if terms.clients.is_some() {
+            self.certificates[usize::from(shown.is_none())].increment(1);
+        }
+        let spoken = if session.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
+        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, shown))
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        if matches!(cause, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)) {
+            tracing::debug!(%error, "a client's certificate is refused");
+            self.certificates[2].increment(1);
+        }
     }
 }
 
-/// What is spoken on `tcp` in plaintext, by its first bytes. `None`: it was closed, or stayed silent for too long.
+/// What is spoken on `tcp` in plaintext, by its first bytes. `None`: it was closed.
 pub(super) async fn sniff(tcp: TcpStream) -> Option<(Line, Spoken)> {
-    let look = async {
-        let mut pause = Duration::from_millis(2);
-        loop {
-            let mut seen = [0; PREFACE.len()];
-            let n = tcp.peek(&mut seen).await.ok()?;
-            match seen.get(..n)? {
-                [] => return None,
-                whole if whole == PREFACE => return Some(Spoken::Http2),
-                part if PREFACE.starts_with(part) => {
-                    // A prefix of it and nothing more yet; peeking again at once would give the same.
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                _ => return Some(Spoken::Http1),
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let mut seen = [0; PREFACE.len()];
+        let n = tcp.peek(&mut seen).await.ok()?;
+        match seen.get(..n)? {
+            [] => return None,
+            whole if whole == PREFACE => return Some((Line::Plain(tcp), Spoken::Http2)),
+            part if PREFACE.starts_with(part) => {
+                // A prefix of it and nothing more yet; peeking again at once would give the same.
+                tokio::time::sleep(pause).await;
+                pause *= 2;
             }
+            _ => return Some((Line::Plain(tcp), Spoken::Http1)),
         }
-    };
-    let spoken = tokio::time::timeout(OPENING, look).await.ok()??;
-    Some((Line::Plain(tcp), spoken))
+    }
 }
 
 /// How long to wait after an accept that failed with `error`: not at all where it was that one client's fault.

@@ -15,7 +15,7 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::ids::{BackendId, ListenerId, ServiceId};
 use crate::base::units::show_duration;
-use crate::config::{Action, Route, Scheme, UserKey};
+use crate::config::{Action, Requirement, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
 use crate::decide::retry;
@@ -86,6 +86,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
     };
     let Some(route) = config.routes.get(found.route.index()) else { return answer };
     answer["route"] = json!({ "name": route.name, "matched": matched(&found, route) });
+    if let Some(requires) = &route.requires {
+        answer["requires"] = required(requires);
+    }
     match &route.action {
         Action::Respond { status, content_type, .. } => {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
@@ -108,6 +111,16 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         }
     }
     answer
+}
+
+/// What a request must bring beside, and what becomes of one that does not.
+fn required(requires: &Requirement) -> Value {
+    let names: Vec<String> = match requires {
+        Requirement::ClientCertificate => Vec::new(),
+        Requirement::ClientNamed(names) => names.iter().map(ToString::to_string).collect(),
+    };
+    let names = if names.is_empty() { Value::Null } else { json!(names) };
+    json!({ "client_certificate": true, "san": names, "otherwise": { "status": 403, "because": "certificate_required" } })
 }
 
 /// How a request is refused that no route takes.

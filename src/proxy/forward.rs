@@ -451,11 +451,12 @@ impl<'a> Errand<'a> {
         // What becomes a tunnel has a connection of its own.
         let mut may_reuse = !self.is_upgrading;
         loop {
-            let idle = if may_reuse { leg.pool.idle(now) } else { None };
+            let whom = || Some(entry.client.ends());
+            let idle = if may_reuse { leg.pool.idle(whom, now) } else { None };
             let was_idle = idle.is_some();
             let mut line = match idle {
                 Some(line) => line,
-                None => Box::pin(leg.pool.dial(leg.connect, now)).await?,
+                None => Box::pin(leg.pool.dial(whom, leg.connect, now)).await?,
             };
             line.arm(self.worker.instant(now + leg.patience));
             let upload = self.upload()?;

@@ -224,11 +224,11 @@ impl Copy {
         let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
         let ask = Ask { method: &self.method, target, headers: &self.headers };
         loop {
-            let idle = pool.idle(now);
+            let idle = pool.idle(|| None, now);
             let was_idle = idle.is_some();
             let mut line = match idle {
                 Some(line) => line,
-                None => pool.dial(CONNECT, now).await.map_err(refused)?,
+                None => pool.dial(|| None, CONNECT, now).await.map_err(refused)?,
             };
             line.arm(until);
             let upload = self.source.upload().ok_or(Outcome::Cancelled)?;

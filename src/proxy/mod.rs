@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::net::stage::Stage;
 
 mod admit;
+mod arrival;
 mod change;
 mod download;
 mod drain;

@@ -27,6 +27,8 @@ pub enum Reason {
     Version,
     /// No route matches.
     NoRoute,
+    /// The route requires a client certificate that was not shown.
+    Certificate,
     /// A method that the edge does not carry (CONNECT).
     Method,
     /// The body is longer than the route allows.
@@ -69,12 +71,13 @@ struct Words {
 }
 
 /// Every reason, for the tables of metrics.
-pub(super) const REASONS: [Reason; 20] = [
+pub(super) const REASONS: [Reason; 21] = [
     Reason::BadRequest,
     Reason::HeadTooLarge,
     Reason::TargetTooLong,
     Reason::Version,
     Reason::NoRoute,
+    Reason::Certificate,
     Reason::Method,
     Reason::BodyTooLarge,
     Reason::BodyStalled,
@@ -140,6 +143,12 @@ impl Reason {
             Self::NoRoute => {
                 no(StatusCode::NOT_FOUND, "no_route", "There is nothing at this address.", "该地址没有内容。")
             }
+            Self::Certificate => no(
+                StatusCode::FORBIDDEN,
+                "certificate_required",
+                "This address is for holders of certain certificates only.",
+                "该地址仅限持有相应客户端证书者访问。",
+            ),
             Self::Method => no(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

@@ -21,14 +21,14 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admit::{self, Places, Spoken};
+pub(super) use super::arrival::Client;
+use super::arrival::{Arrival, Seat};
 use super::download::Out;
-use super::drain::{Order, Pulse, ROUND};
+use super::drain::{Order, ROUND};
 use super::h2::Tapped;
 use super::h2::pace::Paced;
 use super::line::Line;
@@ -36,14 +36,11 @@ use super::upload::Inbound;
 use super::worker::Worker;
 use super::{Stages, h1, stages};
 use crate::base::clock::{Clock as _, Mono, SystemClock};
-use crate::base::ids::ListenerId;
 use crate::base::task::{self, Task};
 use crate::net::http::{self as serving, Limits, Parting};
 use crate::net::listen::ListenError;
 use crate::net::sockets::{Sockets, Succession};
-use crate::net::tls::{self, TlsError};
 use crate::snapshot::Published;
-use crate::wire::forwarded::Peer;
 
 /// How long a client that asks nothing is waited for where a successor serves: a pool's connection is used or given up by
 /// then, most of the time (ours).
@@ -67,14 +64,6 @@ pub enum StartError {
         listener: String,
         /// Why.
         source: ListenError,
-    },
-    /// A listener's TLS cannot be set up.
-    #[error("listener {listener}: {source}")]
-    Tls {
-        /// The listener.
-        listener: String,
-        /// Why.
-        source: TlsError,
     },
     /// A worker's thread or runtime cannot be had.
     #[error("a worker cannot be started: {source}")]
@@ -122,19 +111,17 @@ impl Server {
     }
 }
 
-/// A listening socket of one worker, with what is spoken below HTTP.
+/// A listening socket of one worker, and the name of the listener that it is of.
 struct Door {
     listener: std::net::TcpListener,
-    id: ListenerId,
-    acceptor: Option<TlsAcceptor>,
+    name: Arc<str>,
 }
 
 /// Starts the edge of the published configuration: its listeners and `node.workers` threads. Listeners are read once;
 /// everything else follows the published snapshot.
 ///
 /// # Errors
-/// An address that is taken (by anybody: it is tried without sharing first), TLS that cannot be set up, or a thread that
-/// the system refuses.
+/// An address that is taken (by anybody: it is tried without sharing first), or a thread that the system refuses.
 #[expect(clippy::needless_pass_by_value, reason = "the edge keeps what it is started with")]
 pub fn start(
     published: Arc<Published>,
@@ -146,24 +133,16 @@ pub fn start(
     let workers = config.node.workers.max(1);
     let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    for (index, listener) in config.listeners.iter().enumerate() {
-        let id = ListenerId::new(index);
+    for listener in &config.listeners {
         let refused = |source| StartError::Listen { listener: listener.name.clone(), source };
-        let acceptor = match &listener.tls {
-            Some(_) => {
-                let config = tls::server_config(Arc::clone(&published), id);
-                let named = |source| StartError::Tls { listener: listener.name.clone(), source };
-                Some(TlsAcceptor::from(config.map_err(named)?))
-            }
-            None => None,
-        };
+        let name = Arc::<str>::from(listener.name.as_str());
         let mut bound = Vec::new();
         for &address in &listener.listen {
             let (address, listening) = sockets.tcp_each(address, workers).map_err(refused)?;
             bound.push(address);
             // More than there are workers, where a predecessor had more.
             for (turn, listener) in listening.into_iter().enumerate() {
-                doors[turn % workers].push(Door { listener, id, acceptor: acceptor.clone() });
+                doors[turn % workers].push(Door { listener, name: Arc::clone(&name) });
             }
         }
         addresses.push((listener.name.clone(), bound));
@@ -216,8 +195,7 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Sign
                 places: places.clone(),
                 tracker: tracker.clone(),
                 speaker: Arc::new(Speaker::default()),
-                id: door.id,
-                acceptor: door.acceptor,
+                name: door.name,
             };
             Some(task::spawn("accept", host.accept(listener, shutdown.clone(), succession.clone())))
         })
@@ -280,8 +258,8 @@ struct Host {
     places: Places,
     tracker: TaskTracker,
     speaker: Arc<Speaker>,
-    id: ListenerId,
-    acceptor: Option<TlsAcceptor>,
+    /// The listener's.
+    name: Arc<str>,
 }
 
 impl Host {
@@ -321,52 +299,19 @@ impl Host {
 
     fn receive(&self, tcp: TcpStream, from: SocketAddr, place: OwnedSemaphorePermit) {
         let _ = tcp.set_nodelay(true);
-        let topology = &self.worker.sight().snapshot.topology;
-        let trusted = topology.config.listeners.get(self.id.index()).map_or(&[][..], |l| &l.trusted);
-        let client = Arc::new(Client {
-            worker: Arc::clone(&self.worker),
-            peer: Peer::new(from.ip(), self.acceptor.is_some(), trusted),
-            listener: self.id,
-            pulse: Arc::default(),
-            _place: place,
-            _token: self.tracker.token(),
-        });
-        let (speaker, acceptor) = (Arc::clone(&self.speaker), self.acceptor.clone());
-        self.worker.open.watch(&client.pulse);
+        let seat = Seat::take(self.worker.meters.connections.clone(), place, self.tracker.token());
+        let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.name));
+        let arrival = Arrival { worker, listener, tcp, from, seat };
+        let speaker = Arc::clone(&self.speaker);
         task::spawn("client", async move {
-            client.worker.meters.connections.increment(1.0);
-            converse(&client, &speaker, acceptor, tcp).await;
+            // What is needed once is boxed, so that a connection keeps no room for it.
+            match Box::pin(arrival.open()).await {
+                Some((client, line, Spoken::Http1)) => h1::client::serve(&client, line).await,
+                Some((client, line, Spoken::Http2)) => Box::pin(speaker.http2(&client, line)).await,
+                None => {}
+            }
         })
         .detach();
-    }
-}
-
-/// A client's connection, as its requests see it.
-pub(super) struct Client {
-    pub(super) worker: Arc<Worker>,
-    pub(super) peer: Peer,
-    pub(super) listener: ListenerId,
-    pub(super) pulse: Arc<Pulse>,
-    _place: OwnedSemaphorePermit,
-    _token: TaskTrackerToken,
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.worker.meters.connections.decrement(1.0);
-    }
-}
-
-async fn converse(client: &Arc<Client>, speaker: &Speaker, acceptor: Option<TlsAcceptor>, tcp: TcpStream) {
-    // What is needed once is boxed, so that a connection keeps no room for it.
-    let opened = match acceptor {
-        Some(acceptor) => Box::pin(client.worker.handshakes.shake(&acceptor, tcp)).await,
-        None => Box::pin(admit::sniff(tcp)).await,
-    };
-    match opened {
-        Some((line, Spoken::Http1)) => h1::client::serve(client, line).await,
-        Some((line, Spoken::Http2)) => Box::pin(speaker.http2(client, line)).await,
-        None => client.worker.meters.handshakes_failed.increment(1),
     }
 }
 

@@ -21,6 +21,7 @@ use super::{Caller, change, forward};
 use crate::base::ids::ServiceId;
 use crate::config::{Action, Route};
 use crate::decide::balance::user;
+use crate::decide::requirement;
 use crate::decide::route::Ask;
 use crate::net::stage::{Next, Stage};
 use crate::wire::head::Marks;
@@ -29,7 +30,7 @@ use crate::wire::{forwarded, host, path};
 /// The stages, in the order in which a request passes them.
 pub const PIPELINE: [(&str, &str); 5] = [
     ("identify", "takes the snapshot that holds for the whole request; gives the request an id and finds its client"),
-    ("route", "checks host and path, normalises the path, finds the route"),
+    ("route", "checks host and path, normalises the path, finds the route and whether the client may take it"),
     // Further stages go here, in this order: limit (by user and route), shed (by load and class), cache.
     ("filter", "the embedder's stages, in the order in which they were given"),
     ("act", "answers by itself, or forwards: chooses a backend, sends, retries, streams"),
@@ -169,6 +170,13 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<Option<Box<Response<Out>
         return Err(Reason::Method);
     };
     entry.route = Some(found.route);
+    // Asked of the connection and never of a field: whatever host a request names, this is who sends it.
+    if let Some(requires) = entry.sight.view.way(found.route).and_then(|way| way.requires.as_ref()) {
+        let shown = entry.client.peer.certificate.as_ref();
+        if !requirement::is_met(requires, shown.map(|shown| &shown.holder)) {
+            return Err(Reason::Certificate);
+        }
+    }
     Ok(None)
 }
 

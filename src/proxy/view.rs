@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use super::change::{self, Change};
 use super::mirror::Mirror;
 use crate::base::ids::{ListenerId, RouteId, ServiceId};
-use crate::config::{Action, Route, Service};
+use crate::config::{Action, Requirement, Route, Service};
 use crate::decide::route::RouteTable;
 use crate::decide::route::change::Detour;
 use crate::decide::split::Sides;
@@ -31,6 +31,7 @@ pub struct View {
     ways: Vec<RouteView>,
     /// By listener: where everybody is sent.
     detours: Vec<Option<Box<Detour>>>,
+    tells_ends: bool,
 }
 
 /// What a route has beyond a service; nothing, mostly.
@@ -44,6 +45,8 @@ pub(super) struct RouteView {
     pub(super) sides: Option<Box<Sides>>,
     /// Where copies go.
     pub(super) mirror: Option<Arc<Mirror>>,
+    /// What a request must bring beside.
+    pub(super) requires: Option<Box<Requirement>>,
 }
 
 /// How a service's backends are spoken to, below HTTP.
@@ -76,6 +79,7 @@ impl View {
             routes: RouteTable::compile(&topology.config.routes),
             ways: topology.config.routes.iter().map(|route| RouteView::of(route, topology)).collect(),
             detours: topology.config.listeners.iter().map(change::detour_of).collect(),
+            tells_ends: topology.config.services.iter().any(|service| service.proxy_protocol.is_some()),
             transports: topology.config.services.iter().map(|service| Transport::of(topology, service)).collect(),
         }
     }
@@ -88,6 +92,11 @@ impl View {
     /// Where `listener` sends everybody who is not there yet.
     pub(super) fn detour(&self, listener: ListenerId) -> Option<&Detour> {
         self.detours.get(listener.index())?.as_deref()
+    }
+
+    /// Whether backends of any service are told of the ends of a client's connection.
+    pub(super) fn tells_ends(&self) -> bool {
+        self.tells_ends
     }
 
     /// How the backends of `service` are spoken to.
@@ -109,7 +118,8 @@ impl RouteView {
             Action::Split(split) => (None, Some(Box::new(Sides::of(split, name)))),
             Action::Forward(_) | Action::Respond { .. } => (None, None),
         };
-        Self { change: Change::of(route), detour, sides, mirror: Mirror::of(route) }
+        let requires = route.requires.clone().map(Box::new);
+        Self { change: Change::of(route), detour, sides, mirror: Mirror::of(route), requires }
     }
 }
 

@@ -332,6 +332,7 @@ impl Fixture {
                 address: backend.spec.address,
                 protocol: service.protocol,
                 tls: service.tls.clone(),
+                proxy_protocol: service.proxy_protocol,
             };
             let transport = view.transport(backend.service).clone();
             if let Some(pool) = kept.remove(&key) {

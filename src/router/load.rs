@@ -106,7 +106,7 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     }
     assets.discovered = discovered(&config, before);
     sign(&config, &mut assets, &mut errors);
-    secure(&config, &mut assets, &mut errors);
+    secure(&config, before, &mut assets, &mut errors);
     if errors.is_empty() {
         let topology = Topology::build(Arc::new(config), assets, before);
         // Here, off the data path: a million names take a while, and queries should not wait for them.
@@ -133,11 +133,14 @@ fn sign(config: &Config, assets: &mut Assets, errors: &mut Vec<AssetError>) {
 }
 
 /// Reads what TLS takes, towards clients and towards backends.
-fn secure(config: &Config, assets: &mut Assets, errors: &mut Vec<AssetError>) {
+fn secure(config: &Config, before: Option<&Topology>, assets: &mut Assets, errors: &mut Vec<AssetError>) {
     for listener in &config.listeners {
-        if let Some(certificates) = certificates(listener.tls.as_ref(), &listener.name, errors) {
-            assets.certificates.push(certificates);
-        }
+        let terms = listener.tls.as_ref().and_then(|tls| {
+            let certificates = certificates(Some(tls), &listener.name, errors)?;
+            let before = before.and_then(|topology| topology.terms(&listener.name));
+            tls::terms(tls, &certificates, before.map(|terms| &**terms)).map_err(|e| errors.push(e.into())).ok()
+        });
+        assets.terms.push(terms.map(Arc::new));
     }
     for (way, name) in SecureWay::ALL.into_iter().zip(["dns.tls", "dns.https", "dns.quic"]) {
         let secure = config.dns.as_ref().and_then(|dns| dns.secure(way));
@@ -153,6 +156,12 @@ fn secure(config: &Config, assets: &mut Assets, errors: &mut Vec<AssetError>) {
         }
         match tls::client_config(wanted) {
             Ok(client) => {
+                // What could not be read is told by the line before.
+                let own = tls::own_certificate(wanted).ok().flatten();
+                for tls::Expiring { name, remaining } in tls::expiring(own.as_slice(), SystemClock.wall()) {
+                    let days = remaining.as_secs() / 86_400;
+                    warn!(target: "config", upstream = wanted.name, certificate = name, days, "our own certificate expires soon: renew it");
+                }
                 assets.upstream_tls.insert(wanted.clone(), client);
             }
             Err(e) => errors.push(e.into()),

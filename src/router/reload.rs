@@ -207,9 +207,7 @@ fn percent(share: f64) -> String {
 
 /// What cannot change while the process runs: sockets and threads.
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let listeners = |c: &Config| -> Vec<_> {
-        c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone(), l.tls.is_some())).collect()
-    };
+    let listeners = |c: &Config| -> Vec<_> { c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone())).collect() };
     let dns = |c: &Config| c.dns.as_ref().map(|d| (d.listen.clone(), d.threads));
     let secure = |c: &Config| {
         let listen = |way| c.dns.as_ref().and_then(|d| d.secure(way)).map(|s| s.listen.clone());

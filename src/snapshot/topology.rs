@@ -7,15 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 
 use super::atlas::Atlas;
 use super::discovered::{Discovered, SourceKey};
 use super::load::Load;
 use super::views::Views;
-use crate::base::ids::{BackendId, DatacenterId, ServiceId, TargetId};
+use crate::base::ids::{BackendId, DatacenterId, ListenerId, ServiceId, TargetId};
 use crate::base::maglev::Table;
-use crate::config::{BackendSpec, Balance, Config, MOST_FOUND, Probe, Protocol, Service, UpstreamTls};
+use crate::config::{BackendSpec, Balance, Config, MOST_FOUND, PassOn, Probe, Protocol, Service, UpstreamTls};
 use crate::wire::dns::cookie::Secrets;
 use crate::wire::dnssec::keyfile::Key;
 use crate::wire::tsig;
@@ -92,9 +93,9 @@ pub struct Assets {
     pub keys: Vec<Arc<tsig::Key>>,
     /// Keys of the zones that are signed (DNSSEC), by zone.
     pub signing: HashMap<WireName, Arc<[Key]>>,
-    /// Certificates by listener, in the order of the configuration: each with the names it is good for.
-    pub certificates: Vec<Vec<Certificate>>,
-    /// Those of the name server, by [`SecureWay`](crate::config::SecureWay).
+    /// How listeners shake hands, in the order of the configuration; `None` where they speak plaintext.
+    pub terms: Vec<Option<Arc<Terms>>>,
+    /// Certificates of the name server, by [`SecureWay`](crate::config::SecureWay).
     pub dns_certificates: [Vec<Certificate>; 3],
     /// Client configurations towards upstreams, by what was asked for.
     pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
@@ -102,6 +103,19 @@ pub struct Assets {
     pub cookies: Secrets,
     /// What sources of backends have found.
     pub discovered: Discovered,
+}
+
+/// How a listener shakes hands.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Versions, groups, certificates and tickets.
+    pub server: Arc<rustls::ServerConfig>,
+    /// Who judges the certificates of clients, where they are asked for.
+    pub clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// What backends are told of them.
+    pub pass_on: PassOn,
+    /// Whether its tickets are those of a fleet.
+    pub is_of_fleet: bool,
 }
 
 /// A certificate with its key.
@@ -179,6 +193,16 @@ impl Topology {
     /// All backends of `service`, in all datacenters.
     pub fn members_anywhere(&self, service: ServiceId) -> impl Iterator<Item = BackendId> + '_ {
         self.datacenter_ids().flat_map(move |dc| self.members(service, dc).iter().copied())
+    }
+
+    /// The place of the listener `name`. A listener is known by its name: a reload may move its place in the file.
+    pub fn listener(&self, name: &str) -> Option<ListenerId> {
+        self.config.listeners.iter().position(|listener| listener.name == name).map(ListenerId::new)
+    }
+
+    /// How the listener `name` shakes hands; `None` where it speaks plaintext, or is not there.
+    pub fn terms(&self, name: &str) -> Option<&Arc<Terms>> {
+        self.assets.terms.get(self.listener(name)?.index())?.as_ref()
     }
 
     /// All datacenters.

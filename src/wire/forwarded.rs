@@ -5,12 +5,13 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{HeaderName, HeaderValue, VIA};
 use http::{HeaderMap, Version};
 use ipnet::IpNet;
 
+use super::client_cert::Shown;
 use super::h1;
 
 /// `Forwarded`, which the `http` crate has no constant for.
@@ -36,6 +37,8 @@ pub struct Peer {
     pub trusted: bool,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// The certificate that it has shown, verified.
+    pub certificate: Option<Arc<Shown>>,
     text: HeaderValue,
     /// Values for the first host that was asked for here; hardly any connection ever asks for a second one.
     first: OnceLock<Named>,
@@ -66,6 +69,9 @@ impl Named {
         for (name, value) in fields.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             h1::write::field(&mut lines, name, value);
         }
+        for (name, value) in peer.certificate.iter().flat_map(|shown| &shown.fields) {
+            h1::write::field(&mut lines, name, value);
+        }
         Self { said: said.into(), host, element, lines: lines.into() }
     }
 }
@@ -75,7 +81,14 @@ impl Peer {
     pub fn new(address: IpAddr, tls: bool, trusted: &[IpNet]) -> Self {
         let address = address.to_canonical();
         let text = HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { address, trusted: trusted.iter().any(|net| net.contains(&address)), tls, text, first: OnceLock::new() }
+        let trusted = trusted.iter().any(|net| net.contains(&address));
+        Self { address, trusted, tls, certificate: None, text, first: OnceLock::new() }
+    }
+
+    /// The same peer, which has shown `certificate`.
+    #[must_use]
+    pub fn with(self, certificate: Option<Arc<Shown>>) -> Self {
+        Self { certificate, first: OnceLock::new(), ..self }
     }
 
     /// `http` or `https`.
@@ -124,6 +137,9 @@ pub fn stamp(headers: &mut HeaderMap, peer: &Peer, host: &str, version: Version)
     }
     if let Some(element) = &named.element {
         continue_list(headers, &FORWARDED_NAME, element);
+    }
+    for (name, value) in peer.certificate.iter().flat_map(|shown| &shown.fields) {
+        headers.insert(name.clone(), value.clone());
     }
     via(headers, version);
 }

@@ -7,7 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Version};
 use smallvec::SmallVec;
 
-use super::forwarded;
+use super::{client_cert, forwarded};
 
 /// Which way a head travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const TRUSTED_ONLY: [&str; 5] = ["x-real-ip", "x-priority", "x-admit-level", "x-
 
 /// Removes what belongs to one hop: `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE` (but `trailers`),
 /// `Transfer-Encoding`, `Upgrade`; of requests also `Trailer`, `Expect` (answered here), `Proxy`, names with `_` (read as `-`
-/// by CGI and its heirs), and from clients that are not trusted everything that only a hop may say.
+/// by CGI and its heirs), what speaks of the client's certificate, and from clients that are not trusted everything that only a hop may say.
 ///
 /// With `upgrading`, `Connection: upgrade` and `Upgrade` stand afterwards as one value each.
 pub fn strip(headers: &mut HeaderMap, way: Way, upgrading: bool) {
@@ -210,6 +210,10 @@ fn may_pass(name: &HeaderName, trusted: bool) -> bool {
     let text = name.as_str();
     // `Proxy` becomes HTTP_PROXY in CGI and its heirs, which take it for the way out (CVE-2016-5385, httpoxy).
     if *name == header::TRAILER || *name == header::EXPECT || text == "proxy" || text.contains('_') {
+        return false;
+    }
+    // Whoever says who a client is: we have verified it ourselves, or nobody has.
+    if client_cert::is_ours(text) {
         return false;
     }
     trusted || !(is_forwarding(text) || TRUSTED_ONLY.contains(&text))

@@ -3,6 +3,7 @@
 //! Nothing here panics on any input: every parser is fuzzed, and the corpus is replayed in the tests.
 
 pub mod cidr;
+pub mod client_cert;
 pub mod cookie;
 pub mod date;
 pub mod dns;
@@ -25,6 +26,7 @@ pub mod query;
 pub mod rdata;
 pub mod svcb;
 pub mod text;
+pub mod ticket;
 pub mod tsig;
 pub mod x509;
 pub mod zone;

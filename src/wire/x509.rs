@@ -1,10 +1,15 @@
-//! The few fields of an X.509 certificate (RFC 5280) that a server needs of its own: names and dates.
+//! The few fields of an X.509 certificate (RFC 5280) that a server needs: names and dates of its own, the holder of a
+//! client's.
 //!
 //! Not a validator: chains and signatures are the TLS library's work. A certificate is untrusted bytes all the same (an
 //! operator's file may be anything), so the reader walks DER with bounds checked and never recurses.
 
 use crate::base::civil;
 use crate::base::clock::Wall;
+
+mod holder;
+
+pub use holder::{Holder, San, holder};
 
 /// `subjectAltName`, 2.5.29.17 (RFC 5280 section 4.2.1.6).
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];

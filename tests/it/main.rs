@@ -31,6 +31,7 @@ mod signed;
 mod steering;
 mod steering_gdnsd;
 mod support;
+mod tls;
 mod transports;
 mod upgrade;
 mod zones;

@@ -1,5 +1,6 @@
 //! TLS at both ends, who must show a certificate, and who may speak for others.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -124,4 +125,14 @@ pub enum SanMatch {
     Email(String),
     /// An address.
     Ip(IpAddr),
+}
+
+impl fmt::Display for SanMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) | Self::Uri(name) | Self::Email(name) => f.write_str(name),
+            Self::Below(parent) => write!(f, "*.{parent}"),
+            Self::Ip(address) => write!(f, "{address}"),
+        }
+    }
 }

@@ -10,13 +10,15 @@ use std::pin::Pin;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{ProbeKind, UpstreamTls};
+use crate::config::{ProbeKind, ProxyProtocol, UpstreamTls};
 use crate::net::connect::{self, Broken, DialError};
 use crate::snapshot::health::{ProbeFailure, ProbeOutcome};
 use crate::snapshot::topology::{Assets, Target};
+use crate::wire::proxy_line::{self, Ends};
 
 mod grpc;
 mod http;
@@ -144,6 +146,23 @@ impl Trouble {
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
+/// Connects to `target`, and tells it that this is for nobody else where it expects to be told.
+async fn dial(target: &Target) -> Result<TcpStream, Trouble> {
+    let mut stream = connect::dial(target.address, target.probe.timeout).await?;
+    let header = match target.probe.proxy_protocol {
+        None => return Ok(stream),
+        // Version 1 has no word for a health check: we speak for ourselves.
+        Some(ProxyProtocol::V1) => {
+            let ends = stream.local_addr().ok().map(|local| Ends::new(local, target.address));
+            proxy_line::text(ends.as_ref())
+        }
+        Some(ProxyProtocol::V2) => proxy_line::binary(None),
+    };
+    let written = stream.write_all(&header).await;
+    written.map_err(|error| Trouble::of(connect::classify(&error)).unwrap_or(Trouble::Failed(ProbeFailure::Reset)))?;
+    Ok(stream)
+}
+
 /// Connects to `target`, over TLS where that is asked for, offering `alpn`.
 async fn open(
     target: &Target,
@@ -151,7 +170,7 @@ async fn open(
     assets: &Assets,
     alpn: &[u8],
 ) -> Result<Box<dyn Wire>, Trouble> {
-    let stream = connect::dial(target.address, target.probe.timeout).await?;
+    let stream = dial(target).await?;
     match tls {
         None => Ok(Box::new(stream)),
         Some(tls) => Ok(Box::new(secure(stream, tls, assets, alpn).await?)),

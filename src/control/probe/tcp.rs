@@ -3,10 +3,9 @@
 //! It proves a listening kernel, not a working process: a stopped process still accepts until its queue is full.
 
 use super::Answer;
-use crate::net::connect;
 use crate::snapshot::topology::Target;
 
 pub(super) async fn ask(target: &Target) -> Answer {
-    connect::dial(target.address, target.probe.timeout).await?;
+    super::dial(target).await?;
     Ok(())
 }

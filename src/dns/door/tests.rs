@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +54,10 @@ async fn eventually(mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-async fn ask(stream: &mut (impl AsyncRead + tokio::io::AsyncWrite + Unpin), ask: &Ask) -> std::io::Result<String> {
+async fn ask(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    ask: &Ask,
+) -> std::io::Result<String> {
     let query = ask.bytes();
     stream.write_all(&[&(query.len() as u16).to_be_bytes(), query.as_slice()].concat()).await?;
     stream.flush().await?;

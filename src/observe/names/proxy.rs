@@ -26,7 +26,11 @@ table! {
     CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
         "Connections of clients that are open.";
     HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],
-        "Connections that never got as far as a request: broken, refused or late TLS handshakes, and silence.";
+        "Connections that never got as far as a request: broken or missing PROXY headers, broken, refused or late TLS handshakes, and silence.";
+    HANDSHAKES: Kind::Counter, "springtide_proxy_handshakes_total", ["version", "how"],
+        "TLS handshakes with clients, by version (1.2, 1.3) and how: full, or resumed by a ticket.";
+    CLIENT_CERTIFICATES: Kind::Counter, "springtide_proxy_client_certificates_total", ["outcome"],
+        "Clients that were asked for a certificate: verified, none (and none was required), or refused.";
     HTTP2_GLITCHES: Kind::Counter, "springtide_proxy_http2_glitches_total", ["kind"],
         "Frames of HTTP/2 clients that make work for nothing, by kind. Honest clients cause some.";
     HTTP2_PARTED: Kind::Counter, "springtide_proxy_http2_parted_total", ["how", "kind"],

@@ -22,6 +22,7 @@ use crate::proxy::line::Line;
 use crate::proxy::upload::Upload;
 use crate::wire::h1::body::Decoder;
 use crate::wire::h1::{Length, head, write};
+use crate::wire::proxy_line::Ends;
 
 /// Interim responses that are passed over before one counts as broken (ours).
 const INTERIMS: u32 = 16;
@@ -36,6 +37,8 @@ pub(in crate::proxy) struct H1 {
     keeps: bool,
     timer: Pin<Box<Sleep>>,
     _slot: Slot,
+    /// For which connection of a client it is, where the backend was told.
+    pub(super) whom: Option<Box<Ends>>,
     /// When it was made.
     pub(super) born: Mono,
     /// Since when it has been idle.
@@ -85,6 +88,7 @@ impl H1 {
             keeps: true,
             timer: Box::pin(tokio::time::sleep(Duration::from_hours(1))),
             _slot: slot,
+            whom: None,
             born: now,
             idle_since: now,
             served: 0,

@@ -9,15 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::base::clock::Mono;
-use crate::config::{Limits, Protocol, UpstreamTls};
+use crate::config::{Limits, Protocol, ProxyProtocol, UpstreamTls};
 use crate::net::connect::{self, Broken};
 use crate::proxy::line::Line;
 use crate::proxy::meter::Count;
 use crate::proxy::view::Transport;
 use crate::snapshot::load::Outcome;
+use crate::wire::proxy_line::{self, Ends};
 
 mod gate;
 pub(super) mod h1;
@@ -47,6 +49,8 @@ pub(super) struct Key {
     pub protocol: Protocol,
     /// TLS, if it is wanted.
     pub tls: Option<UpstreamTls>,
+    /// How it is told for whom a connection is; then a connection is for one connection of a client.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// Connections to one backend.
@@ -112,9 +116,18 @@ impl Pool {
         self.key.protocol == Protocol::Http2
     }
 
-    /// An idle connection, the freshest one.
-    pub(super) fn idle(&self, now: Mono) -> Option<Box<H1>> {
-        let line = lock(&self.idle).pop()?;
+    /// An idle connection, the freshest one; where the backend was told for whom it is, the freshest for `whom`.
+    pub(super) fn idle(&self, whom: impl FnOnce() -> Option<Ends>, now: Mono) -> Option<Box<H1>> {
+        let line = {
+            let mut idle = lock(&self.idle);
+            if self.key.proxy_protocol.is_none() {
+                idle.pop()?
+            } else {
+                let whom = whom();
+                let at = idle.iter().rposition(|line| line.whom.as_deref() == whom.as_ref())?;
+                idle.remove(at)
+            }
+        };
         // The stack is sorted by time: if the freshest is too old, the sweep will find all of them.
         (line.idle_since + IDLE_FOR >= now).then(|| {
             self.hits.one();
@@ -122,11 +135,22 @@ impl Pool {
         })
     }
 
-    /// A new connection.
-    pub(super) async fn dial(&self, timeout: Duration, now: Mono) -> Result<Box<H1>, NoLine> {
+    /// A new connection; where the backend is told, for `whom`, or for nobody whom it could name.
+    pub(super) async fn dial(
+        &self,
+        whom: impl FnOnce() -> Option<Ends>,
+        timeout: Duration,
+        now: Mono,
+    ) -> Result<Box<H1>, NoLine> {
         let _pending = self.gate.wait()?;
         let slot = self.gate.slot()?;
-        within(timeout, async { Ok(H1::over(self.line(timeout).await?, slot, now)) }).await
+        let whom = self.key.proxy_protocol.and_then(|_| whom());
+        within(timeout, async {
+            let mut line = H1::over(self.line(whom.as_ref(), timeout).await?, slot, now);
+            line.whom = whom.map(Box::new);
+            Ok(line)
+        })
+        .await
     }
 
     /// A stream of a shared connection, over a new one if need be.
@@ -144,7 +168,7 @@ impl Pool {
                 return Ok(stream);
             }
             let slot = self.gate.slot()?;
-            let line = H2::over(self.line(timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
+            let line = H2::over(self.line(None, timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
             lock(&self.shared).push(Arc::new(line));
             borrow().ok_or(BROKEN)
         };
@@ -185,14 +209,22 @@ impl Pool {
         self.dials.flush();
     }
 
-    async fn line(&self, timeout: Duration) -> Result<Line, NoLine> {
+    async fn line(&self, whom: Option<&Ends>, timeout: Duration) -> Result<Line, NoLine> {
         self.dials.one();
-        let tcp = connect::dial(self.key.address, timeout).await.map_err(|e| match e.broken {
+        let mut tcp = connect::dial(self.key.address, timeout).await.map_err(|e| match e.broken {
             Broken::Exhausted => NoLine::Exhausted,
             Broken::Refused | Broken::Timeout | Broken::Unreachable | Broken::Reset | Broken::Other => {
                 NoLine::Backend(Outcome::Refused)
             }
         })?;
+        if let Some(version) = self.key.proxy_protocol {
+            let header = match version {
+                ProxyProtocol::V1 => proxy_line::text(whom),
+                ProxyProtocol::V2 => proxy_line::binary(whom),
+            };
+            // A new connection takes so few octets at once.
+            tcp.write_all(&header).await.map_err(|_| BROKEN)?;
+        }
         let transport = lock(&self.transport).clone();
         match transport {
             Transport::Plain => Ok(Line::Plain(tcp)),

@@ -7,6 +7,7 @@ mod failure;
 mod h2;
 mod head;
 mod hostile;
+mod introduced;
 mod plugged;
 mod protocol;
 mod routing;
