@@ -4,7 +4,7 @@
 //! AES-256-GCM-SIV (RFC 8452), which stays safe should two nodes ever draw one nonce. The first key seals, all of them open;
 //! [`rotate`] brings a new key in behind the first, so that every node can open its tickets before any seals with it.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -93,7 +93,7 @@ pub fn parse(text: &str) -> Result<Vec<Secret>, KeysError> {
 pub fn write(secrets: &[Secret], remark: &str) -> String {
     let mut text = format!("# Keys of TLS session tickets: the first makes them, all open them. {remark}\n");
     for secret in secrets {
-        secret.iter().for_each(|b| drop(write!(text, "{b:02x}")));
+        secret.iter().for_each(|b| text.push_str(&format!("{b:02x}")));
         text.push('\n');
     }
     text
