@@ -4,7 +4,7 @@
 //! AES-256-GCM-SIV (RFC 8452), which stays safe should two nodes ever draw one nonce. The first key seals, all of them open;
 //! [`rotate`] brings a new key in behind the first, so that every node can open its tickets before any seals with it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -93,7 +93,9 @@ pub fn parse(text: &str) -> Result<Vec<Secret>, KeysError> {
 pub fn write(secrets: &[Secret], remark: &str) -> String {
     let mut text = format!("# Keys of TLS session tickets: the first makes them, all open them. {remark}\n");
     for secret in secrets {
-        secret.iter().for_each(|b| text.push_str(&format!("{b:02x}")));
+        for b in secret {
+            let _ = write!(text, "{b:02x}");
+        }
         text.push('\n');
     }
     text
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(one.open(&ticket, HOUR, NOW + HOUR + Duration::from_secs(1)), None, "too old");
         assert!(one.open(&ticket, HOUR, Wall(NOW.0 - 299_000)).is_some(), "a clock behind ours");
         assert_eq!(one.open(&ticket, HOUR, Wall(NOW.0 - 301_000)), None, "from a future too far away");
-        assert_eq!(one.seal(&[0; MAX_TICKET - 51], [7; NONCE], NOW), None);
+        assert_eq!(one.seal(&vec![0; MAX_TICKET - 51], [7; NONCE], NOW), None);
         assert!(format!("{one:?}") == "Keys(2)", "{one:?} shows no key");
     }
 
@@ -200,8 +202,8 @@ mod tests {
         assert_eq!(parse(&format!("{a}\n{}", &b[1..])), Err(KeysError::Line { line: 2 }));
         assert_eq!(parse(&format!("{a}\n#\n{a}")), Err(KeysError::Twice { line: 3 }));
         assert_eq!(parse("# nothing\n"), Err(KeysError::Empty));
-        let many: String = (0..25).map(|i| format!("{i:064x}\n")).collect();
-        assert_eq!(parse(&many), Err(KeysError::Many { found: 25 }));
+        let many: Vec<String> = (0..25).map(|i| format!("{i:064x}")).collect();
+        assert_eq!(parse(&many.join("\n")), Err(KeysError::Many { found: 25 }));
     }
 
     proptest! {

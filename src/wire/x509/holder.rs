@@ -152,7 +152,9 @@ fn attribute(out: &mut String, kind: &[u8], tag: u8, value: &[u8]) {
             // A value in DER: a length below 128 is its own octet; longer ones are rare, and cut.
             let value = value.get(..127).unwrap_or(value);
             let _ = write!(out, "{tag:02x}{:02x}", value.len());
-            value.iter().for_each(|b| out.push_str(&format!("{b:02x}")));
+            for b in value {
+                let _ = write!(out, "{b:02x}");
+            }
         }
     }
 }
@@ -167,7 +169,9 @@ fn escape(out: &mut String, value: &[u8]) {
             b'#' if i == 0 => out.push_str("\\#"),
             b' ' if is_edge_space => out.push_str("\\ "),
             b' '..=b'~' => out.push(char::from(b)),
-            _ => out.push_str(&format!("\\{b:02x}")),
+            _ => {
+                let _ = write!(out, "\\{b:02x}");
+            }
         }
     }
 }
