@@ -40,6 +40,7 @@ use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
 use springtide::wire::proxy_line::{self, Line};
 use springtide::wire::ticket::{self, KEY, Keys, NONCE};
+use springtide::wire::trace_context::{self, Parent};
 use springtide::wire::{client_cert, cookie, head, host, path, x509};
 
 /// What a fuzzer calls with its bytes.
@@ -81,6 +82,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("route", route),
     ("srv_answer", srv_answer),
     ("ticket", ticket),
+    ("trace_context", trace_context),
     ("transfer", transfer),
     ("tsig", tsig),
     ("x509", x509),
@@ -109,6 +111,16 @@ pub fn config(data: &[u8]) {
     assert!(findings.iter().is_sorted_by_key(|f| f.span.map(|s| s.start)), "out of order");
     assert!(findings.render(true).len() >= findings.to_string().len(), "colours take nothing away");
     assert_eq!(findings.to_json()["findings"].as_array().map(Vec::len), Some(findings.iter().len()));
+}
+
+/// Whatever is said of a trace: what is read is written again as it was read.
+pub fn trace_context(data: &[u8]) {
+    let mut lines = data.split(|&b| b == b'\n');
+    if let Some(parent) = lines.next().and_then(Parent::parse) {
+        assert!(parent.trace != 0 && parent.span != 0);
+        assert_eq!(Parent::parse(parent.to_string().as_bytes()), Some(parent));
+    }
+    trace_context::may_pass(lines);
 }
 
 /// Any octets as `Cookie` fields, a line each: what is found lies in one of them, behind its name.

@@ -1,6 +1,6 @@
 //! `springtide run`: a node, until it is told to stop.
 //!
-//! SIGHUP reads the configuration again; SIGUSR2 has a new process take this one's place; SIGTERM or Ctrl-C finishes what
+//! SIGHUP reads the configuration again; SIGUSR1 opens the logs of requests again; SIGUSR2 has a new process take this one's place; SIGTERM or Ctrl-C finishes what
 //! runs and ends; a second one ends at once. Once everything serves, one line of JSON on standard output says where, and
 //! systemd is told, where it has asked to be.
 
@@ -20,7 +20,7 @@ use crate::base::task;
 use crate::net::heritage::Heritage;
 use crate::net::sys;
 use crate::net::systemd::Manager;
-use crate::observe::{recorder, trace};
+use crate::observe::{pen, recorder, trace};
 use crate::router::upgrade::{Predecessor, Program};
 use crate::router::{Addresses, Life, Router};
 
@@ -38,7 +38,7 @@ pub(super) struct RunArgs {
     /// How log lines are written.
     #[arg(long, value_name = "text|json", default_value = "text")]
     log_format: trace::Format,
-    /// What is logged: `info`, or `warn,access=info`, as in tracing's filters.
+    /// What is logged: `info`, or `warn,reload=info`, as in tracing's filters.
     #[arg(long, value_name = "FILTER", env = "SPRINGTIDE_LOG", default_value = "info")]
     log: String,
     /// End when standard input closes: for a parent that must not leave children behind.
@@ -163,6 +163,7 @@ impl RunArgs {
                         let reloaded = router.reload().await;
                         manager.ready(if reloaded.is_ok() { SERVING } else { "serving; the last reload was refused" });
                     }
+                    Told::Reopen => pen::reopen(),
                     // How it went is logged.
                     Told::Upgrade => {
                         let upgrader = upgrader.clone();
@@ -216,11 +217,13 @@ pub(super) async fn closed(asked: bool) {
 enum Told {
     Reload,
     Upgrade,
+    Reopen,
     Stop,
 }
 
 struct Signals {
     hup: Signal,
+    usr1: Signal,
     usr2: Signal,
     term: Signal,
     int: Signal,
@@ -230,6 +233,7 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
             usr2: signal(SignalKind::user_defined2())?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
@@ -239,6 +243,7 @@ impl Signals {
     async fn next(&mut self) -> Told {
         tokio::select! {
             _ = self.hup.recv() => Told::Reload,
+            _ = self.usr1.recv() => Told::Reopen,
             _ = self.usr2.recv() => Told::Upgrade,
             _ = self.term.recv() => Told::Stop,
             _ = self.int.recv() => Told::Stop,

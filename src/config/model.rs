@@ -19,6 +19,7 @@ mod change;
 mod discovery;
 mod http2;
 mod leaving;
+mod logging;
 mod routing;
 mod securing;
 mod sharing;
@@ -28,6 +29,7 @@ pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use discovery::{Discovery, MOST_FOUND, Origin, Source};
 pub use http2::Http2;
 pub use leaving::Leaving;
+pub use logging::{AccessFormat, AccessLog, Follow, Log, LogSink, Trace};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 pub use securing::{
     ClientAuth, ClientCertificate, ListenerTls, PassOn, ProxyProtocol, Requirement, SanMatch, Tickets, TlsVersion,
@@ -60,6 +62,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes of the edge, in the order of the file. The most specific match wins; the order breaks ties.
     pub routes: Vec<Route>,
+    /// What is logged of requests.
+    pub log: Log,
+    /// How requests are traced. `None`: what clients say of traces is passed on as it is.
+    pub trace: Option<Trace>,
     /// What was found that does not stop it; whoever loads a configuration passes it on.
     pub warnings: Findings,
 }

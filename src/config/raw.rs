@@ -19,6 +19,7 @@ mod change;
 mod discovery;
 mod guarding;
 mod http2;
+mod logging;
 mod routing;
 mod securing;
 mod sharing;
@@ -29,6 +30,7 @@ pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use discovery::{Backend, Discovery};
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use http2::Http2;
+pub(super) use logging::{Access, Log, Trace};
 pub(super) use routing::{ByHeader, Like, Match, Route};
 pub(super) use securing::{ListenerTls, Require, UpstreamTls};
 pub(super) use sharing::{Mirror, Override, Split};
@@ -84,12 +86,17 @@ section! {
         listener: Many<Listener, 256> = [],
         /// What the edge does with a request. The most specific match wins, in any order.
         route: Many<Route, 20_000> = [],
+        /// Logs of requests.
+        log: Log = {},
+        /// Traces (W3C Trace Context). Without this section what clients say of traces is passed on as it is.
+        trace: Trace = optional,
     } later {
         bus: "nodes do not talk to each other yet: every node probes by itself",
         alert: "take alerts from /metrics for now",
     } synonyms {
         datacenters: "datacenter", services: "service", listeners: "listener", routes: "route",
-        server: "listener", upstream: "service", cluster: "service", zone: "dns", steer: "dns", geoip: "geo", resolver: "discovery",
+        server: "listener", access_log: "log", logging: "log", tracing: "trace", upstream: "service",
+        cluster: "service", zone: "dns", steer: "dns", geoip: "geo", resolver: "discovery",
     }
 }
 

@@ -3,11 +3,9 @@
 //! A thread that answers hands its lines over without waiting and without waking anybody; the writer comes by. What the
 //! writer can't take in time is lost, and counted.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{Meta, Sent, Standing};
 use crate::base::clock::{Clock as _, Mono, SystemClock, Wall};
 use crate::observe::names::dns as metric;
+use crate::observe::pen::{Pen, Sink};
 use crate::snapshot::Published;
 use crate::wire::dns::Rcode;
 use crate::wire::{name, rdata};
@@ -28,8 +27,6 @@ use crate::wire::{name, rdata};
 const WAITING: usize = 2_048;
 /// How often the writer comes by.
 const TURN: Duration = Duration::from_millis(50);
-/// How often it looks whether its file is still the one of that name.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// One query.
 #[derive(Clone, Copy, Debug)]
@@ -124,10 +121,7 @@ pub(super) async fn serve(lines: Receiver<Line>, published: Arc<Published>, shut
 }
 
 struct Writer {
-    open: Option<Open>,
-    looked: Mono,
-    /// What went wrong last, told once.
-    told: Option<io::ErrorKind>,
+    pen: Pen,
     /// The lines of a turn.
     sheet: Vec<u8>,
     written: Counter,
@@ -137,9 +131,7 @@ struct Writer {
 impl Default for Writer {
     fn default() -> Self {
         Self {
-            open: None,
-            looked: Mono::default(),
-            told: None,
+            pen: Pen::new("query log"),
             sheet: Vec::new(),
             written: metric::LOG_LINES.counter(&["written"]),
             lost: metric::LOG_LINES.counter(&["lost"]),
@@ -147,66 +139,17 @@ impl Default for Writer {
     }
 }
 
-struct Open {
-    path: PathBuf,
-    file: File,
-    /// Device and number of the file.
-    id: (u64, u64),
-}
-
-impl Open {
-    fn new(path: &Path) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(path)?;
-        let meta = file.metadata()?;
-        Ok(Self { path: path.to_owned(), file, id: (meta.dev(), meta.ino()) })
-    }
-
-    fn is_there(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.id)
-    }
-}
-
 impl Writer {
     fn turn(&mut self, path: Option<&Path>, lines: &Receiver<Line>, now: Mono) {
-        // Rotated away: the next line goes into a new file.
-        if now.since(self.looked) >= LOOK {
-            self.looked = now;
-            self.open = self.open.take().filter(Open::is_there);
-        }
-        self.open = self.open.take().filter(|open| Some(&*open.path) == path);
         self.sheet.clear();
-        let sheet = &mut self.sheet;
-        // Into memory: this cannot fail.
-        let count = lines.try_iter().take(WAITING).filter(|line| line.write(sheet).is_ok()).count() as u64;
-        if count == 0 {
-            return;
+        for line in lines.try_iter().take(WAITING) {
+            // Into memory: this cannot fail.
+            let _ = line.write(&mut self.sheet);
         }
-        match self.put(path) {
-            Ok(()) => {
-                self.told = None;
-                self.written.increment(count);
-            }
-            // Some of them may have come to stand in the file; which, nobody can say.
-            Err(error) => {
-                self.open = None;
-                self.lost.increment(count);
-                if self.told != Some(error.kind()) {
-                    self.told = Some(error.kind());
-                    tracing::warn!(%error, path = ?path, "the query log can't be written: lines are lost until it can");
-                }
-            }
-        }
-    }
-
-    /// Writes the sheet.
-    fn put(&mut self, path: Option<&Path>) -> io::Result<()> {
-        // Lines that were sampled for a file which is not wanted any more.
-        let path = path.ok_or(io::ErrorKind::NotFound)?;
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => Open::new(path)?,
-        };
-        self.open.insert(open).file.write_all(&self.sheet)
+        let sink = path.map(|path| Sink::File(path.to_owned()));
+        let done = self.pen.put(sink.as_ref(), &self.sheet, now);
+        self.written.increment(done.written);
+        self.lost.increment(done.lost);
     }
 }
 

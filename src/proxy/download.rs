@@ -232,6 +232,7 @@ impl Streamed {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(frame) = self.early.pop() {
+            self.passes(&frame);
             if self.early.is_empty() && (frame.is_trailers() || self.is_received()) {
                 self.finish(None);
             }
@@ -241,6 +242,7 @@ impl Streamed {
         match line.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.is_armed = false;
+                self.passes(&frame);
                 // Nobody asks for more after trailers.
                 if frame.is_trailers() || self.is_received() {
                     self.finish(None);
@@ -259,6 +261,13 @@ impl Streamed {
                 ready!(line.poll_timer(cx));
                 self.break_off(Outcome::Timeout)
             }
+        }
+    }
+
+    /// `frame` goes to the client.
+    fn passes(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(entry), Some(data)) = (&mut self.entry, frame.data_ref()) {
+            entry.passed(data.len());
         }
     }
 
@@ -321,6 +330,9 @@ pub(super) struct Watched {
 impl Watched {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Some(entry), Poll::Ready(Some(Ok(frame)))) = (&mut self.entry, &polled) {
+            entry.passed(frame.data_ref().map_or(0, Bytes::len));
+        }
         let reason = match &polled {
             Poll::Pending => return polled,
             Poll::Ready(Some(Err(_))) => Some(Reason::Truncated),

@@ -156,6 +156,9 @@ fn rewrite(head: &mut Parts, entry: &Entry, is_upgrading: bool, hop: Hop) -> Res
             forwarded::stamp(&mut head.headers, peer, &said, head.version);
         }
     }
+    if let Some(trace) = &entry.trace {
+        trace.pass_on(&mut head.headers);
+    }
     match hop {
         Hop::InFields => drop(head.headers.insert(X_REQUEST_ID, entry.id.value())),
         Hop::Written(_) => {
@@ -289,7 +292,7 @@ impl<'a> Errand<'a> {
             let fault = match answer {
                 Ok((response, line)) => {
                     now = self.worker.now();
-                    entry.seen = now;
+                    entry.answered(now);
                     let (outcome, failure) = retry::classify(response.status(), response.headers());
                     attempt.answered(outcome, now);
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,16 +33,20 @@ use super::drain::{Order, ROUND};
 use super::h2::Tapped;
 use super::h2::pace::Paced;
 use super::line::Line;
+use super::log::Sheet;
 use super::upload::Inbound;
 use super::worker::Worker;
 use super::{Stages, h1, stages};
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::task::{self, Task};
+use crate::config::Config;
 use crate::net::http::{self as serving, Limits, Parting};
 use crate::net::listen::ListenError;
 use crate::net::sockets::{Sockets, Succession};
 use crate::snapshot::Published;
 
+/// How long the end waits for the access log.
+const LOG_WITHIN: Duration = Duration::from_secs(1);
 /// How long a client that asks nothing is waited for where a successor serves: a pool's connection is used or given up by
 /// then, most of the time (ours).
 const LAST_WITHIN: Duration = Duration::from_secs(10);
@@ -80,6 +85,8 @@ pub struct Server {
     workers: Vec<oneshot::Receiver<()>>,
     generations: Vec<Arc<AtomicU64>>,
     beats: Vec<Arc<AtomicU64>>,
+    /// The access log is written.
+    logged: oneshot::Receiver<()>,
 }
 
 impl Server {
@@ -108,7 +115,24 @@ impl Server {
             // A worker that is gone without a word is gone all the same.
             let _ = worker.await;
         }
+        // A reader that is stuck must not keep the process.
+        let _ = tokio::time::timeout(LOG_WITHIN, self.logged).await;
     }
+}
+
+/// Starts the thread that writes the access log, until the other end of `working` is held by nobody.
+fn log(
+    sheets: Vec<Arc<Sheet>>,
+    published: Arc<Published>,
+    working: Receiver<Infallible>,
+) -> Result<oneshot::Receiver<()>, StartError> {
+    let (done, logged) = oneshot::channel();
+    let body = move || {
+        super::log::serve(&sheets, &published, &working);
+        let _ = done.send(());
+    };
+    let thread = std::thread::Builder::new().name("access-log".into()).spawn(body);
+    thread.map(|_| logged).map_err(|source| StartError::Worker { source })
 }
 
 /// A listening socket of one worker, and the name of the listener that it is of.
@@ -131,6 +155,43 @@ pub fn start(
 ) -> Result<Server, StartError> {
     let config = Arc::clone(&published.load().topology.config);
     let workers = config.node.workers.max(1);
+    let (addresses, doors) = open(&config, sockets, workers)?;
+    let (stages, places) = (Arc::new(stages), Places::default());
+    let (mut running, mut generations, mut beats) = (Vec::new(), Vec::new(), Vec::new());
+    let began = SystemClock.mono().nanos();
+    let (work_goes_on, working) = sync_channel(0);
+    let sheets: Vec<Arc<Sheet>> = (0..workers).map(|_| Arc::default()).collect();
+    let logged = log(sheets.clone(), Arc::clone(&published), working)?;
+    for (index, (doors, sheet)) in doors.into_iter().zip(sheets).enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| StartError::Worker { source })?;
+        let (done, ended) = oneshot::channel();
+        let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
+        let (places, generation) = (places.clone(), Arc::<AtomicU64>::default());
+        let (beat, succession) = (Arc::new(AtomicU64::new(began)), sockets.succession());
+        generations.push(Arc::clone(&generation));
+        beats.push(Arc::clone(&beat));
+        let at_work = work_goes_on.clone();
+        let body = move || {
+            let _at_work: SyncSender<Infallible> = at_work;
+            runtime.block_on(async move {
+                let worker = Worker::new(published, stages, workers, generation, sheet);
+                work(worker, doors, places, Signs { shutdown, succession, beat }).await;
+            });
+            let _ = done.send(());
+        };
+        let thread = std::thread::Builder::new().name(format!("edge-{index}")).spawn(body);
+        thread.map_err(|source| StartError::Worker { source })?;
+        running.push(ended);
+    }
+    Ok(Server { addresses, workers: running, generations, beats, logged })
+}
+
+/// Where each listener listens.
+type Bound = Vec<(String, Vec<SocketAddr>)>;
+
+/// Opens what is listened on, for each worker its own.
+fn open(config: &Config, sockets: &Sockets, workers: usize) -> Result<(Bound, Vec<Vec<Door>>), StartError> {
     let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     for listener in &config.listeners {
@@ -147,30 +208,7 @@ pub fn start(
         }
         addresses.push((listener.name.clone(), bound));
     }
-    let (stages, places) = (Arc::new(stages), Places::default());
-    let (mut running, mut generations, mut beats) = (Vec::new(), Vec::new(), Vec::new());
-    let began = SystemClock.mono().nanos();
-    for (index, doors) in doors.into_iter().enumerate() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|source| StartError::Worker { source })?;
-        let (done, ended) = oneshot::channel();
-        let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
-        let (places, generation) = (places.clone(), Arc::<AtomicU64>::default());
-        let (beat, succession) = (Arc::new(AtomicU64::new(began)), sockets.succession());
-        generations.push(Arc::clone(&generation));
-        beats.push(Arc::clone(&beat));
-        let body = move || {
-            runtime.block_on(async move {
-                let worker = Worker::new(published, stages, workers, generation);
-                work(worker, doors, places, Signs { shutdown, succession, beat }).await;
-            });
-            let _ = done.send(());
-        };
-        let thread = std::thread::Builder::new().name(format!("edge-{index}")).spawn(body);
-        thread.map_err(|source| StartError::Worker { source })?;
-        running.push(ended);
-    }
-    Ok(Server { addresses, workers: running, generations, beats })
+    Ok((addresses, doors))
 }
 
 /// What a worker is told, and tells.

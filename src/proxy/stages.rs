@@ -12,9 +12,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 
 use super::download::Out;
+use super::log::Told;
 use super::reply::{Reason, Taste, refuse};
 use super::serve::Client;
 use super::tally::{Entry, Id};
+use super::trace::Trace;
 use super::upload::Inbound;
 use super::worker::{Answer, Sight};
 use super::{Caller, change, forward};
@@ -107,9 +109,12 @@ fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     let from = client.peer.client(&head.headers, trusted);
     let mut entry = Entry::new(client, sight, id, from, worker.now());
     entry.marks = Marks::of(&head.headers);
-    if tracing::enabled!(target: "access", tracing::Level::INFO) {
-        let host = host::of(&head.uri, &head.headers, head.version).map(|h| h.said.to_owned()).unwrap_or_default();
-        entry.line = Some(Box::new((head.method.clone(), head.uri.clone(), host)));
+    let config = &entry.sight.snapshot.topology.config;
+    if config.log.access.is_some() {
+        entry.line = Some(Told::new(head, worker.wits().rng.next_u64()));
+    }
+    if let Some(rule) = &config.trace {
+        entry.trace = Some(Box::new(Trace::begin(rule, client.peer.trusted, &head.headers, &mut worker.wits().rng)));
     }
     entry
 }
@@ -170,6 +175,10 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<Option<Box<Response<Out>
         return Err(Reason::Method);
     };
     entry.route = Some(found.route);
+    if let Some(told) = &mut entry.line {
+        let route = entry.sight.snapshot.topology.config.routes.get(found.route.index());
+        told.user = route.and_then(|route| user::identify(&route.user, &head.headers, entry.from));
+    }
     // Asked of the connection and never of a field: whatever host a request names, this is who sends it.
     if let Some(requires) = entry.sight.view.way(found.route).and_then(|way| way.requires.as_ref()) {
         let shown = entry.client.peer.certificate.as_ref();
@@ -264,6 +273,9 @@ fn side(entry: &Entry, sight: &Sight, head: &Parts, route: &Route) -> Result<Ser
 
 fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {
     entry.status = response.status().as_u16();
+    if let Out::Whole(Some(bytes)) = response.body() {
+        entry.passed(bytes.len());
+    }
     if let Some(entry) = response.body_mut().watch(entry) {
         entry.end_as_seen();
     }

@@ -7,13 +7,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Uri};
+use http::HeaderValue;
 
+use super::log::{self, Told};
 use super::reply::Reason;
 use super::serve::Client;
+use super::trace::Trace;
 use super::worker::Sight;
-use crate::base::clock::Mono;
+use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::ids::{BackendId, RouteId};
+use crate::observe::access::Access;
 use crate::snapshot::load::Outcome;
 use crate::wire::head::Marks;
 
@@ -159,7 +162,9 @@ pub(super) struct Entry {
     pub(super) backend: Option<BackendId>,
     pub(super) tries: u32,
     /// What the access line says of its head; kept only where somebody listens.
-    pub(super) line: Option<Box<(Method, Uri, String)>>,
+    pub(super) line: Option<Box<Told>>,
+    /// Where it stands in a trace; only where requests are traced.
+    pub(super) trace: Option<Box<Trace>>,
     /// A body that nobody has read stands between this request and the next one on its connection.
     pub(super) has_unread_body: bool,
     /// What a 405 has to say in `Allow`.
@@ -185,6 +190,7 @@ impl Entry {
             backend: None,
             tries: 0,
             line: None,
+            trace: None,
             has_unread_body: false,
             allow: None,
             is_open: true,
@@ -226,27 +232,63 @@ impl Entry {
         }
     }
 
-    fn write(&self, (method, uri, host): &(Method, Uri, String), status: u16, took: Duration) {
+    fn write(&self, told: &Told, status: u16, took: Duration) {
         let topology = &self.sight.snapshot.topology;
         let config = &topology.config;
+        let Some(log) = &config.log.access else { return };
+        let is_worth_it = self.tries > 1
+            || took >= log.slow
+            || matches!(status, 429 | CLIENT_GONE..)
+            || (self.reason.is_some() && status < 400);
+        let Some(sample) = told.share(log, is_worth_it) else { return };
         let backend = self.backend.map(|id| topology.backend(id));
-        let route = self.route.and_then(|id| config.routes.get(id.index()));
-        tracing::info!(
-            target: "access",
-            id = self.id(),
-            client = %self.from,
-            method = method.as_str(),
-            host = host.as_str(),
-            path = uri.path(),
-            route = route.map(|r| r.name.as_str()),
-            service = backend.map(|b| topology.service(b.service).name.as_str()),
-            backend = backend.map(|b| tracing::field::display(b.spec.address)),
-            datacenter = backend.and_then(|b| config.datacenters.get(b.spec.datacenter.index())).map(|d| d.name.as_str()),
+        let own = if backend.is_some() { "answered" } else { "local" };
+        let trace = self.trace.as_ref().map(|trace| trace.id());
+        let mut access = Access {
+            at: SystemClock.wall(),
+            id: self.id(),
+            trace: trace.as_deref(),
+            client: self.from,
+            method: "-",
+            host: "",
+            path: "",
+            protocol: "",
+            is_tls: self.client.peer.tls,
             status,
-            reason = self.reason.map(Reason::as_str),
-            tries = self.tries,
-            duration_ms = took.as_secs_f64() * 1_000.0,
-        );
+            reason: self.reason.map_or(own, Reason::as_str),
+            received: None,
+            sent: 0,
+            route: self.route.and_then(|id| config.routes.get(id.index())).map(|r| r.name.as_str()),
+            service: backend.map(|b| topology.service(b.service).name.as_str()),
+            datacenter: backend
+                .and_then(|b| config.datacenters.get(b.spec.datacenter.index()))
+                .map(|d| d.name.as_str()),
+            backend: backend.map(|b| b.spec.address),
+            tries: self.tries,
+            user: None,
+            first_byte: told.first_byte.map(|at| at.since(self.began)),
+            took,
+            referer: None,
+            agent: None,
+            sample,
+        };
+        told.fill(&mut access);
+        self.client.worker.sheet.add(|out| log::write(&access, log.format, out));
+    }
+
+    /// The head of a backend's answer is there.
+    pub(super) fn answered(&mut self, now: Mono) {
+        self.seen = now;
+        if let Some(told) = &mut self.line {
+            told.first_byte = Some(now);
+        }
+    }
+
+    /// `octets` of the response's body are passed on.
+    pub(super) fn passed(&mut self, octets: usize) {
+        if let Some(told) = &mut self.line {
+            told.sent += octets as u64;
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::download::Out;
 use super::drain::{Crowd, Open};
 use super::h2::Abuse;
 use super::limit::Limited;
+use super::log::Sheet;
 use super::meter::{Count, Spread};
 use super::pool::{Gate, Key, Pool};
 use super::reply::{REASONS, Reason};
@@ -47,6 +48,8 @@ pub(super) struct Worker {
     pub(super) open: Open,
     pub(super) handshakes: Handshakes,
     pub(super) meters: Meters,
+    /// Its lines for the access log.
+    pub(super) sheet: Arc<Sheet>,
     pub(super) abuse: Abuse,
     wits: Mutex<Wits>,
     sight: Mutex<Arc<Sight>>,
@@ -212,6 +215,7 @@ impl Worker {
         stages: Arc<Stages>,
         workers: usize,
         generation: Arc<AtomicU64>,
+        sheet: Arc<Sheet>,
     ) -> Arc<Self> {
         // The only way to an `Instant` that does not read the clock behind base::clock's back.
         let zero = (tokio::time::sleep(std::time::Duration::ZERO).deadline(), SystemClock.mono());
@@ -223,6 +227,7 @@ impl Worker {
             workers,
             open: Open::default(),
             handshakes: Handshakes::default(),
+            sheet,
             meters: Meters {
                 connections: names::CONNECTIONS.gauge(&[]),
                 tunnels: names::TUNNELS.gauge(&[]),

@@ -27,6 +27,7 @@ pub mod rdata;
 pub mod svcb;
 pub mod text;
 pub mod ticket;
+pub mod trace_context;
 pub mod tsig;
 pub mod x509;
 pub mod zone;

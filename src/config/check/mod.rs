@@ -20,6 +20,7 @@ mod change;
 mod edge;
 mod guarding;
 mod health;
+mod logging;
 mod matching;
 mod names;
 mod places;
@@ -122,6 +123,8 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
         dns,
         listeners,
         routes,
+        log: logging::log(root, checker),
+        trace: logging::trace(root),
         warnings: Findings::default(),
     }
 }

@@ -228,6 +228,20 @@ choices! {
         "hash": "did you mean `user-hash`?",
         "sticky": "did you mean `user-hash`?",
     }
+    "a format" model::AccessFormat {
+        "json" => Self::Json,
+        "combined" => Self::Combined,
+    } rather {
+        "clf": "did you mean `combined`?",
+        "text": "did you mean `combined`?",
+    }
+    "a kind of peer" model::Follow {
+        "trusted" => Self::Trusted,
+        "all" => Self::All,
+    } rather {
+        "always": "did you mean `all`?",
+        "never": "`trusted`: nobody is, unless a listener says so",
+    }
     "a protocol" model::Protocol {
         "http1" => Self::Http1,
         "http2" => Self::Http2,

@@ -23,6 +23,8 @@ table! {
         "Requests of routes that services share, by the service that had them and by why: user, lot or override.";
     MIRRORED: Kind::Counter, "springtide_proxy_mirrored_total", ["route", "outcome"],
         "Copies of requests: answered, failed, or not made because as many as may be were under way (full) or for the body.";
+    ACCESS_LINES: Kind::Counter, "springtide_proxy_access_lines_total", ["outcome"],
+        "Lines of the access log: written, or lost because the disk or the reader did not take them in time.";
     CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
         "Connections of clients that are open.";
     HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],

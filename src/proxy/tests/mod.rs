@@ -8,6 +8,7 @@ mod h2;
 mod head;
 mod hostile;
 mod introduced;
+mod logging;
 mod plugged;
 mod protocol;
 mod routing;
