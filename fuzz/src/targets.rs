@@ -11,6 +11,8 @@ mod discover;
 mod dns;
 #[path = "dnssec.rs"]
 mod dnssec;
+#[path = "files.rs"]
+mod files;
 #[path = "geo.rs"]
 mod geo;
 #[path = "h1.rs"]
@@ -28,6 +30,7 @@ pub use dns::{
     dns_answer, dns_cookie, dns_opt, dns_query, dns_text, doh, ecs, lookup, name, prefix, rdata, transfer, tsig, zone,
 };
 pub use dnssec::{dnssec_bitmap, dnssec_canonical, dnssec_records, dnssec_successor, keyfile};
+pub use files::{files_coding, files_conditions, files_name, files_range};
 pub use geo::{cidr, mmdb};
 pub use h1::{h1_chunked, h1_request, h1_response, h1_written};
 pub use h2::h2_frames;
@@ -63,6 +66,10 @@ pub const ALL: &[(&str, Body)] = &[
     ("dnssec_successor", dnssec_successor),
     ("doh", doh),
     ("ecs", ecs),
+    ("files_coding", files_coding),
+    ("files_conditions", files_conditions),
+    ("files_name", files_name),
+    ("files_range", files_range),
     ("h1_chunked", h1_chunked),
     ("h1_request", h1_request),
     ("h1_response", h1_response),

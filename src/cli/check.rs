@@ -150,6 +150,7 @@ fn route(config: &Config, route: &Route) -> Vec<String> {
             format!("-> {}", split.sides.iter().map(side).collect::<Vec<_>>().join(" | "))
         }
         Action::Respond { status, .. } => format!("answers {status}"),
+        Action::Files(files) => format!("files of {}", files.root.display()),
         Action::Redirect(redirect) => format!("redirects {}", redirect.status),
     };
     vec![route.name.clone(), parts.collect::<Vec<_>>().join(" "), does]

@@ -17,6 +17,7 @@ use super::words::{
 mod balancing;
 mod change;
 mod discovery;
+mod files;
 mod guarding;
 mod http2;
 mod logging;
@@ -28,6 +29,7 @@ mod transports;
 pub(super) use balancing::Limits;
 pub(super) use change::{HeaderEdits, Headers, Redirect, Rewrite};
 pub(super) use discovery::{Backend, Discovery};
+pub(super) use files::Files;
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use http2::Http2;
 pub(super) use logging::{Access, Log, Trace};

@@ -4,6 +4,7 @@ pub mod balance;
 pub mod deadline;
 pub mod discover;
 pub mod eject;
+pub mod files;
 pub mod glitch;
 pub mod guard;
 pub mod hedge;

@@ -4,7 +4,7 @@
 //! buffers and with the headers that the queries came in, so a batch costs two system calls and no copy. Knows nothing of DNS.
 #![expect(
     unsafe_code,
-    reason = "recvmmsg, sendmmsg, two socket options and inheritance have no safe wrapper in our dependencies"
+    reason = "recvmmsg, sendmmsg, two socket options, inheritance and openat2 have no safe wrapper in our dependencies"
 )]
 
 use std::io;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_void, iovec, mmsghdr, sa_family_t, sockaddr_in, sockaddr_in6, socklen_t};
 
+pub mod beneath;
 pub mod descriptors;
 
 /// Datagrams in a batch; 64 measure no better than 16 (gdnsd's width).

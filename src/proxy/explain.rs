@@ -93,6 +93,15 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         Action::Respond { status, content_type, .. } => {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
         }
+        Action::Files(files) => {
+            let name = view.way(found.route).and_then(|way| way.shelf.as_ref()).and_then(|s| s.name(&asked.path));
+            answer["files"] = json!({
+                "root": files.root, "preload": files.preload,
+                "name": name.as_ref().map(|name| String::from_utf8_lossy(&name.path)),
+                "is_folder": name.as_ref().map(|name| name.is_folder),
+                "fallback": files.fallback, "not_found": files.not_found,
+            });
+        }
         Action::Redirect(_) => {
             let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
             answer["redirects"] = detour.map_or(Value::Null, |detour| sent(detour, &place));

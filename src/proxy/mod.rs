@@ -15,6 +15,7 @@ mod change;
 mod download;
 mod drain;
 pub mod explain;
+mod files;
 mod forward;
 mod h1;
 mod h2;

@@ -29,6 +29,8 @@ pub enum Reason {
     NoRoute,
     /// The route requires a client certificate that was not shown.
     Certificate,
+    /// The route shows files, and there is none of this name.
+    NoFile,
     /// A method that the edge does not carry (CONNECT).
     Method,
     /// The body is longer than the route allows.
@@ -71,13 +73,14 @@ struct Words {
 }
 
 /// Every reason, for the tables of metrics.
-pub(super) const REASONS: [Reason; 21] = [
+pub(super) const REASONS: [Reason; 22] = [
     Reason::BadRequest,
     Reason::HeadTooLarge,
     Reason::TargetTooLong,
     Reason::Version,
     Reason::NoRoute,
     Reason::Certificate,
+    Reason::NoFile,
     Reason::Method,
     Reason::BodyTooLarge,
     Reason::BodyStalled,
@@ -149,6 +152,9 @@ impl Reason {
                 "This address is for holders of certain certificates only.",
                 "该地址仅限持有相应客户端证书者访问。",
             ),
+            Self::NoFile => {
+                no(StatusCode::NOT_FOUND, "no_file", "There is nothing of this name.", "没有该名称的内容。")
+            }
             Self::Method => no(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 
 use super::download::Out;
+use super::files::{self, Shelf};
 use super::log::Told;
 use super::reply::{Reason, Taste, refuse};
 use super::serve::Client;
@@ -61,6 +62,7 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
             }
             Ok(Act::Answer(answer)) => Ok(answer.response()),
             Ok(Act::Away(elsewhere)) => Ok(*elsewhere),
+            Ok(Act::Show(shelf)) => Box::pin(files::serve(shelf, &mut entry, head)).await,
             Err(reason) => Err(reason),
         },
         // Boxed, so that who has no filters keeps no room for them.
@@ -227,6 +229,7 @@ fn chain<'a>(filters: &'a [Arc<dyn Stage>], entry: &'a mut Entry) -> Next<'a> {
                     }
                     Ok(Act::Answer(answer)) => Ok(answer.response()),
                     Ok(Act::Away(elsewhere)) => Ok(*elsewhere),
+                    Ok(Act::Show(shelf)) => Box::pin(files::serve(shelf, entry, &head)).await,
                     Err(reason) => Err(reason),
                 };
                 response.unwrap_or_else(|reason| turn_away(entry, reason, taste)).map(Out::into_body)
@@ -240,6 +243,7 @@ enum Act<'s> {
     Forward(&'s Route, ServiceId),
     Answer(&'s Answer),
     Away(Box<Response<Out>>),
+    Show(&'s Arc<Shelf>),
 }
 
 fn act<'s>(entry: &Entry, sight: &'s Sight, head: &Parts) -> Result<Act<'s>, Reason> {
@@ -251,6 +255,9 @@ fn act<'s>(entry: &Entry, sight: &'s Sight, head: &Parts) -> Result<Act<'s>, Rea
         Action::Redirect(_) => {
             let detour = sight.view.way(id).and_then(|way| way.detour.as_ref()).ok_or(Reason::Internal)?;
             change::send_away(detour, head, &entry.client.peer)?.map(Act::Away).ok_or(Reason::Loop)
+        }
+        Action::Files(_) => {
+            sight.view.way(id).and_then(|way| way.shelf.as_ref()).map(Act::Show).ok_or(Reason::Internal)
         }
         Action::Respond { .. } => {
             sight.route(id).and_then(|kit| kit.answer.as_ref()).map(Act::Answer).ok_or(Reason::Internal)

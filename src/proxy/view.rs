@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::change::{self, Change};
+use super::files::Shelf;
 use super::mirror::Mirror;
 use crate::base::ids::{ListenerId, RouteId, ServiceId};
 use crate::config::{Action, Requirement, Route, Service};
@@ -47,6 +48,8 @@ pub(super) struct RouteView {
     pub(super) mirror: Option<Arc<Mirror>>,
     /// What a request must bring beside.
     pub(super) requires: Option<Box<Requirement>>,
+    /// The files that it shows.
+    pub(super) shelf: Option<Arc<Shelf>>,
 }
 
 /// How a service's backends are spoken to, below HTTP.
@@ -89,6 +92,11 @@ impl View {
         self.ways.get(route.index())
     }
 
+    /// The files that routes show.
+    pub(super) fn shelves(&self) -> impl Iterator<Item = &Arc<Shelf>> {
+        self.ways.iter().filter_map(|way| way.shelf.as_ref())
+    }
+
     /// Where `listener` sends everybody who is not there yet.
     pub(super) fn detour(&self, listener: ListenerId) -> Option<&Detour> {
         self.detours.get(listener.index())?.as_deref()
@@ -116,10 +124,11 @@ impl RouteView {
         let (detour, sides) = match &route.action {
             Action::Redirect(redirect) => (Some(change::detour(redirect, &route.matches)), None),
             Action::Split(split) => (None, Some(Box::new(Sides::of(split, name)))),
-            Action::Forward(_) | Action::Respond { .. } => (None, None),
+            Action::Forward(_) | Action::Respond { .. } | Action::Files(_) => (None, None),
         };
         let requires = route.requires.clone().map(Box::new);
-        Self { change: Change::of(route), detour, sides, mirror: Mirror::of(route), requires }
+        let (mirror, shelf) = (Mirror::of(route), Shelf::of(route));
+        Self { change: Change::of(route), detour, sides, mirror, requires, shelf }
     }
 }
 

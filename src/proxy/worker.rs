@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::admit::Handshakes;
 use super::download::Out;
 use super::drain::{Crowd, Open};
+use super::files::Readers;
 use super::h2::Abuse;
 use super::limit::Limited;
 use super::log::Sheet;
@@ -51,6 +52,7 @@ pub(super) struct Worker {
     /// Its lines for the access log.
     pub(super) sheet: Arc<Sheet>,
     pub(super) abuse: Abuse,
+    pub(super) readers: Readers,
     wits: Mutex<Wits>,
     sight: Mutex<Arc<Sight>>,
     /// The generation that it acts on, for whoever asks from outside.
@@ -236,6 +238,7 @@ impl Worker {
                 reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
             },
             abuse: Abuse::default(),
+            readers: Readers::default(),
             wits: Mutex::new(Wits {
                 rng: Rng::from_os(),
                 turn: Turn::new(),
@@ -292,6 +295,7 @@ impl Worker {
         }
         self.meters.reasons.iter().for_each(Count::flush);
         self.abuse.flush();
+        sight.view.shelves().for_each(|shelf| shelf.tend(now));
         sight.fixture.flush();
     }
 }

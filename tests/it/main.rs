@@ -13,6 +13,7 @@ mod differential;
 mod discovery;
 mod dnssec;
 mod docs;
+mod files;
 mod flood;
 #[path = "../../benches/flood/flood.rs"]
 mod floods;

@@ -18,6 +18,7 @@ use super::words::File;
 mod backends;
 mod change;
 mod edge;
+mod files;
 mod guarding;
 mod health;
 mod logging;

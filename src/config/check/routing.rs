@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::change::{self, Way};
 use super::names::Names;
-use super::{Checker, matching, securing, sharing};
+use super::{Checker, files, matching, securing, sharing};
 use crate::base::ids::ServiceId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
@@ -57,6 +57,7 @@ fn route(
     let stem = match &action {
         Action::Redirect(_) => "redirect",
         Action::Split(_) => "split",
+        Action::Files(_) => "files",
         Action::Forward(_) | Action::Respond { .. } => said.service.as_ref().map_or("respond", |s| s.0.as_str()),
     };
     let name = said.name.as_ref().map_or_else(|| derived(stem, used), |n| n.0.clone());
@@ -101,6 +102,7 @@ fn action(
         said.split.as_ref().map(|s| (s.span, "split")),
         said.respond.as_ref().map(|s| (s.span, "respond")),
         said.redirect.as_ref().map(|s| (s.span, "redirect")),
+        said.files.as_ref().map(|s| (s.span, "files")),
     ];
     let wishes: Vec<(Span, &str)> = wishes.into_iter().flatten().collect();
     if let [(first, one), (second, other), ..] = wishes.as_slice() {
@@ -133,6 +135,9 @@ fn action(
             content_type: content_type(&respond.content_type, checker),
             body: respond.body.0.clone(),
         };
+    }
+    if let Some(said) = &said.files {
+        return files::files(said, matches, checker).map_or(nothing, |files| Action::Files(Box::new(files)));
     }
     if let Some(redirect) = &said.redirect {
         return Action::Redirect(change::redirect(redirect, Some(matches), checker));

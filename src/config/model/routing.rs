@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::change::{HeaderEdits, Redirect, Rewrite};
+use super::files::Files;
 use super::securing::Requirement;
 use super::sharing::{Mirror, Split};
 use crate::base::ids::ServiceId;
@@ -44,7 +45,7 @@ impl Route {
         let (one, several) = match &self.action {
             Action::Forward(service) => (Some(*service), &[][..]),
             Action::Split(split) => (None, &split.sides[..]),
-            Action::Respond { .. } | Action::Redirect(_) => (None, &[][..]),
+            Action::Respond { .. } | Action::Redirect(_) | Action::Files(_) => (None, &[][..]),
         };
         one.into_iter().chain(several.iter().map(|(service, _)| *service))
     }
@@ -213,6 +214,8 @@ pub enum Action {
     },
     /// Sends the client elsewhere.
     Redirect(Redirect),
+    /// Answers with files of a folder.
+    Files(Box<Files>),
 }
 
 /// Who the user of a request is: the key of stickiness and limits.

@@ -3,7 +3,7 @@
 use super::super::kinds::{By, Count, Flag, Keyed, List, Or, Yes};
 use super::super::reader::section;
 use super::super::words::{HostPattern, Method, Name, Size, Text, Time, UrlPath, User};
-use super::{HOUR, Headers, Mirror, Redirect, Require, Rewrite, Split};
+use super::{Files, HOUR, Headers, Mirror, Redirect, Require, Rewrite, Split};
 
 /// Keys of `header = { ... }`.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ section! {
         respond: Respond = optional,
         /// Or: where the client is sent.
         redirect: Redirect = optional,
+        /// Or: files of a folder.
+        files: Files = optional,
         /// What the service sees instead of what the client sent.
         rewrite: Rewrite = optional,
         /// Headers that are changed on the way.
@@ -69,13 +71,12 @@ section! {
     } later {
         limit: "requests are not limited per user yet: limit in the service",
         cache: "responses are not cached yet",
-        files: "files are not served yet: answer with `respond`, or from a service",
         compress: "responses go through as they came",
         cors: "answer CORS in the service",
         auth: "authenticate in the service",
     } synonyms {
         timeout: "deadline", upstream: "service", backend: "service", cluster: "service", to: "service",
-        response: "respond", canary: "split", shadow: "mirror", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
+        response: "respond", canary: "split", static: "files", root: "files", shadow: "mirror", when: "match", matches: "match", path: "match", host: "match", body_limit: "max_body",
     }
 }
 

@@ -319,6 +319,15 @@ choices! {
 }
 
 choices! {
+    "a coding" model::Coding {
+        "br" => Self::Br,
+        "zstd" => Self::Zstd,
+        "gzip" => Self::Gzip,
+    } rather {
+        "brotli": "did you mean `br`?",
+        "gz": "did you mean `gzip`?",
+        "zst": "did you mean `zstd`?",
+    }
     "a scheme" model::Scheme {
         "http" => Self::Http,
         "https" => Self::Https,

@@ -37,6 +37,10 @@ table! {
         "Frames of HTTP/2 clients that make work for nothing, by kind. Honest clients cause some.";
     HTTP2_PARTED: Kind::Counter, "springtide_proxy_http2_parted_total", ["how", "kind"],
         "HTTP/2 connections given up for their glitches, by the kind of the last one: asked to leave at three quarters of what the listener allows, cut at all of it.";
+    FILES: Kind::Counter, "springtide_proxy_files_total", ["route", "how"],
+        "Requests for files, by how they were answered: whole, part, not_modified, precondition_failed, unsatisfiable (no such range), folder (sent to the same path with a slash behind it), missing.";
+    FILES_MEMORY: Kind::Gauge, "springtide_proxy_files_memory_bytes", ["route"],
+        "Octets of files that a route keeps in memory.";
     POOL_HITS: Kind::Counter, "springtide_proxy_pool_hits_total", ["service"],
         "Tries that found a connection ready.";
     POOL_DIALS: Kind::Counter, "springtide_proxy_pool_dials_total", ["service"],

@@ -4,6 +4,7 @@ mod balancing;
 mod body;
 mod drain;
 mod failure;
+mod files;
 mod h2;
 mod head;
 mod hostile;
