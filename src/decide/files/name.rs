@@ -21,7 +21,7 @@ pub struct Name {
 /// The file that `path` means, which is normalised and begins with a slash or is empty. `None`: none.
 pub fn name(path: &str, shows_hidden: bool) -> Option<Name> {
     let inner = path.strip_prefix('/').unwrap_or(path);
-    let is_folder = inner.is_empty() || inner.ends_with('/');
+    let is_folder = path.ends_with('/');
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     let mut out = Vec::with_capacity(inner.len());
     if inner.is_empty() {
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn paths_mean_files_or_nothing() {
         for (path, file, is_folder) in [
-            ("", "", true),
+            ("", "", false),
             ("/", "", true),
             ("/a.txt", "a.txt", false),
             ("/a/b/", "a/b", true),
@@ -95,7 +95,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_path_leads_out_of_the_root(path in "(/|\\.|%2[eEfF]|%5[cC]|%00|;|a|é){0,30}") {
-            let Ok(path) = normalise(&format!("/{path}")) else { return Ok(()) };
+            let path = format!("/{path}");
+            let Ok(path) = normalise(&path) else { return Ok(()) };
             if let Some(name) = name(&path, true) {
                 let text = String::from_utf8_lossy(&name.path).into_owned();
                 prop_assert!(!text.starts_with('/') && !text.contains('\0'));

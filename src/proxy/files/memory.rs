@@ -49,7 +49,9 @@ pub(super) struct Memory {
 struct Tree {
     files: HashMap<Vec<u8>, Kept>,
     folders: HashSet<Vec<u8>>,
-    /// Whether what is not in it is not there.
+    /// Names that are there and not kept: too large, led to by links, hidden, or not to be read.
+    elsewhere: HashSet<Vec<u8>>,
+    /// Whether what is nowhere in it is not there.
     is_complete: bool,
     octets: u64,
 }
@@ -76,7 +78,11 @@ impl Library for Memory {
             return Ok(Place::Folder);
         }
         // Whoever asks goes to the disk then.
-        if tree.is_complete { Ok(Place::Nothing) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        if tree.is_complete && !tree.is_elsewhere(path) {
+            Ok(Place::Nothing)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
     }
 }
 
@@ -135,31 +141,39 @@ impl Tree {
             for entry in std::fs::read_dir(path)? {
                 let entry = entry?;
                 let name = entry.file_name().into_vec();
-                if name.first() == Some(&b'.') && !shelf.files.hidden && name != b".well-known" {
-                    continue;
-                }
+                let is_hidden = name.first() == Some(&b'.') && !shelf.files.hidden && name != b".well-known";
                 let path = if folder.is_empty() { name } else { [&folder[..], b"/", &name].concat() };
                 let kind = entry.file_type()?;
-                if tree.files.len() + tree.folders.len() >= MOST || kind.is_symlink() {
+                if tree.files.len() + tree.folders.len() + tree.elsewhere.len() >= MOST {
                     tree.is_complete = false;
+                } else if is_hidden {
+                    tree.elsewhere.insert(path);
                 } else if kind.is_dir() {
                     open.push(path);
-                } else if kind.is_file() {
-                    match Self::keep(&root, &path, before.files.get(&path), shelf.files.memory - tree.octets) {
-                        Some((kept, is_fresh)) => {
-                            is_new |= is_fresh;
-                            tree.octets += kept.octets.len() as u64;
-                            tree.files.insert(path, kept);
-                        }
-                        None => tree.is_complete = false,
+                } else {
+                    let room = shelf.files.memory - tree.octets;
+                    let kept =
+                        kind.is_file().then(|| Self::keep(&root, &path, before.files.get(&path), room)).flatten();
+                    if let Some((kept, is_fresh)) = kept {
+                        is_new |= is_fresh;
+                        tree.octets += kept.octets.len() as u64;
+                        tree.files.insert(path, kept);
+                    } else {
+                        tree.elsewhere.insert(path);
                     }
                 }
             }
             tree.folders.insert(folder);
         }
         is_new |= tree.files.len() != before.files.len() || tree.folders != before.folders;
-        is_new |= tree.is_complete != before.is_complete;
+        is_new |= tree.elsewhere != before.elsewhere || tree.is_complete != before.is_complete;
         Ok((tree, is_new))
+    }
+
+    /// Whether `path`, or a folder above it, is not kept.
+    fn is_elsewhere(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at).chain([path.len()]);
+        ends.filter_map(|end| path.get(..end)).any(|above| self.elsewhere.contains(above))
     }
 
     /// The file at `path`, as it was kept before where it has not changed. `None`: it is not kept.

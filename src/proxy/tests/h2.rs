@@ -150,7 +150,9 @@ async fn floods_are_cut_and_who_is_honest_beside_them_is_served() {
             // Whatever was on its way was sent before the end could be seen.
             assert!(rogue.flood(flood).await < u32::MAX, "{name}: never cut");
             let said: Vec<u32> = rogue.end.goaways.iter().copied().filter(|e| *e != 0).collect();
-            assert!(said.iter().all(|e| *e == error::ENHANCE_YOUR_CALM), "{name}: {said:?}");
+            // Some are against the rules as well, and hyper may be the first to see it.
+            let is_meant = |e: &u32| [error::ENHANCE_YOUR_CALM, error::PROTOCOL_ERROR].contains(e);
+            assert!(said.iter().all(is_meant), "{name}: {said:?}");
         }
         over.cancel();
     };
