@@ -53,7 +53,7 @@ impl Root {
         if !IS_MISSING.load(Relaxed) {
             match self.resolve(&name) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                    IS_MISSING.store(true, Relaxed)
+                    IS_MISSING.store(true, Relaxed);
                 }
                 // Out of the root, or round and round: it is not there.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EXDEV | libc::ELOOP)) => {
@@ -123,6 +123,8 @@ mod tests {
 
     use super::*;
 
+    type Open = fn(&Root, &[u8]) -> io::Result<File>;
+
     #[test]
     fn nothing_is_opened_outside() {
         let dir = tempfile::tempdir().unwrap();
@@ -137,7 +139,6 @@ mod tests {
         symlink("loop", root.join("loop")).unwrap();
         symlink("/proc/self/root", root.join("magic")).unwrap();
         let root = Root::open(&root).unwrap();
-        type Open = fn(&Root, &[u8]) -> io::Result<File>;
         let ways: [(&str, Open); 2] = [("openat2", Root::file), ("step by step", Root::walk)];
         for (way, open) in ways {
             let read = |name: &[u8]| {
