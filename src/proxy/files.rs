@@ -61,18 +61,17 @@ pub(super) async fn serve(shelf: &Arc<Shelf>, entry: &mut Entry, head: &Parts) -
     }
     let worker = Arc::clone(&entry.client.worker);
     let wanted = shelf.wanted(head);
-    let found = match shelf.remember(&wanted) {
-        Some(found) => Ok(found),
-        None => {
-            let shelf = Arc::clone(shelf);
-            worker.readers.run(move || shelf.look(&wanted)).await
-        }
+    let found = if let Some(found) = shelf.remember(&wanted) {
+        Ok(found)
+    } else {
+        let shelf = Arc::clone(shelf);
+        worker.readers.run(move || shelf.look(&wanted)).await
     };
     entry.seen = worker.now();
     match found {
         Ok(Found::File(copy)) => {
             let (now, boundary) = (SystemClock.wall(), worker.wits().rng.next_u64());
-            Ok(answer::answer(shelf, head, copy, now, boundary, &worker.readers))
+            Ok(answer::answer(shelf, head, &copy, now, boundary, &worker.readers))
         }
         Ok(Found::Folder) => {
             shelf.count(answer::How::Folder);

@@ -52,7 +52,7 @@ pub fn parse(text: &[u8]) -> Option<Wall> {
 }
 
 fn at(day: u64, month: &str, year: u64, time: &str) -> Option<Wall> {
-    let month = MONTHS.iter().position(|m| m.eq_ignore_ascii_case(month.as_bytes()))? as i64 + 1;
+    let (month, _) = (1_i64..).zip(MONTHS).find(|(_, name)| name.eq_ignore_ascii_case(month.as_bytes()))?;
     let mut parts = time.split(':');
     let (hour, minute, second) = (number(parts.next()?, 2)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
     // A leap second is the next one to whoever has none.

@@ -51,19 +51,19 @@ impl How {
 pub(super) fn answer(
     shelf: &Shelf,
     head: &Parts,
-    copy: Copy,
+    copy: &Copy,
     now: Wall,
     boundary: u64,
     readers: &Readers,
 ) -> Response<Out> {
     let mut response = Response::new(Out::full(Bytes::new()));
     *response.status_mut() = copy.status;
-    described(shelf, &copy, now, response.headers_mut());
+    described(shelf, copy, now, response.headers_mut());
     // Conditions and ranges are for what is there (RFC 9110 section 13.2.1).
     if copy.status != StatusCode::OK {
         response.headers_mut().remove(ACCEPT_RANGES);
         shelf.count(How::Missing);
-        return whole(response, head, &copy, readers);
+        return whole(response, head, copy, readers);
     }
     let current = Current { etag: copy.volume.etag.as_bytes(), modified: copy.volume.modified };
     match conditions::judge(&head.headers, &current) {
@@ -82,7 +82,7 @@ pub(super) fn answer(
     match range.map_or(Ranges::Whole, |range| range::ranges(range.as_bytes(), copy.volume.length)) {
         Ranges::Whole => {
             shelf.count(How::Whole);
-            whole(response, head, &copy, readers)
+            whole(response, head, copy, readers)
         }
         Ranges::Unsatisfiable => {
             shelf.count(How::Unsatisfiable);
@@ -94,8 +94,8 @@ pub(super) fn answer(
             shelf.count(How::Part);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             match parts.as_slice() {
-                [part] => single(response, &copy, *part, readers),
-                parts => several(response, &copy, parts, boundary, readers),
+                [part] => single(response, copy, *part, readers),
+                parts => several(response, copy, parts, boundary, readers),
             }
         }
     }

@@ -34,7 +34,7 @@ type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 pub(super) struct Pieces {
     source: Option<(Arc<File>, Stamp)>,
     readers: Readers,
-    pieces: VecDeque<Piece>,
+    queue: VecDeque<Piece>,
     reading: Option<Reading>,
     left: u64,
 }
@@ -46,13 +46,13 @@ impl Pieces {
             Content::Kept(_) => None,
             Content::File(file, stamp) => Some((Arc::clone(file), *stamp)),
         };
-        Self { source, readers: readers.clone(), pieces: VecDeque::new(), reading: None, left: 0 }
+        Self { source, readers: readers.clone(), queue: VecDeque::new(), reading: None, left: 0 }
     }
 
     /// Adds octets that are no part of the file.
     pub(super) fn push(&mut self, octets: Bytes) {
         self.left += octets.len() as u64;
-        self.pieces.push_back(Piece::Octets(octets));
+        self.queue.push_back(Piece::Octets(octets));
     }
 
     /// Adds a part of the file.
@@ -61,7 +61,7 @@ impl Pieces {
             Content::Kept(octets) => self.push(slice(octets, part)),
             Content::File(..) => {
                 self.left += part.length();
-                self.pieces.push_back(Piece::Part(part));
+                self.queue.push_back(Piece::Part(part));
             }
         }
     }
@@ -100,14 +100,14 @@ impl Body for Pieces {
                 let octets = match read {
                     Ok(octets) => octets,
                     Err(error) => {
-                        this.pieces.clear();
+                        this.queue.clear();
                         return Poll::Ready(Some(Err(error.into())));
                     }
                 };
                 this.left -= octets.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(octets))));
             }
-            match this.pieces.pop_front() {
+            match this.queue.pop_front() {
                 None => return Poll::Ready(None),
                 Some(Piece::Octets(octets)) => {
                     this.left -= octets.len() as u64;
@@ -116,7 +116,7 @@ impl Body for Pieces {
                 Some(Piece::Part(part)) => {
                     let length = part.length().min(CHUNK);
                     if length < part.length() {
-                        this.pieces.push_front(Piece::Part(Part { first: part.first + length, last: part.last }));
+                        this.queue.push_front(Piece::Part(Part { first: part.first + length, last: part.last }));
                     }
                     let Some((file, stamp)) = this.source.clone() else { return Poll::Ready(None) };
                     let readers = this.readers.clone();
@@ -130,7 +130,7 @@ impl Body for Pieces {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty() && self.reading.is_none()
+        self.queue.is_empty() && self.reading.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

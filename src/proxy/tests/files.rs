@@ -13,7 +13,7 @@ fn tree() -> tempfile::TempDir {
     for folder in ["docs/deep", "empty", ".git", ".well-known"] {
         std::fs::create_dir_all(www.join(folder)).unwrap();
     }
-    let text: String = (0..1_000).map(|i| format!("{i:09}\n")).collect();
+    let text = (0..1_000).map(|i| format!("{i:09}")).collect::<Vec<_>>().join("\n") + "\n";
     for (name, content) in [
         ("index.html", "<p>home"),
         ("docs/index.html", "<p>docs"),
