@@ -15,9 +15,10 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::ids::{BackendId, ListenerId, ServiceId};
 use crate::base::units::show_duration;
-use crate::config::{Action, Requirement, Route, Scheme, UserKey};
+use crate::config::{Action, Files, Requirement, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
+use crate::decide::files::name::Name;
 use crate::decide::retry;
 use crate::decide::route::change::{Detour, NewPath, Place};
 use crate::decide::route::{Ask, Considered};
@@ -94,13 +95,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
         }
         Action::Files(files) => {
-            let name = view.way(found.route).and_then(|way| way.shelf.as_ref()).and_then(|s| s.name(&asked.path));
-            answer["files"] = json!({
-                "root": files.root, "preload": files.preload,
-                "name": name.as_ref().map(|name| String::from_utf8_lossy(&name.path)),
-                "is_folder": name.as_ref().map(|name| name.is_folder),
-                "fallback": files.fallback, "not_found": files.not_found,
-            });
+            let shelf = view.way(found.route).and_then(|way| way.shelf.as_ref());
+            answer["files"] = shown(files, shelf.and_then(|shelf| shelf.name(&asked.path)));
         }
         Action::Redirect(_) => {
             let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
@@ -130,6 +126,16 @@ fn required(requires: &Requirement) -> Value {
     };
     let names = if names.is_empty() { Value::Null } else { json!(names) };
     json!({ "client_certificate": true, "san": names, "otherwise": { "status": 403, "because": "certificate_required" } })
+}
+
+/// Which of `files` is looked for; `name` null: none that is ever shown.
+fn shown(files: &Files, name: Option<Name>) -> Value {
+    json!({
+        "root": files.root, "preload": files.preload,
+        "name": name.as_ref().map(|name| String::from_utf8_lossy(&name.path)),
+        "is_folder": name.as_ref().map(|name| name.is_folder),
+        "fallback": files.fallback, "not_found": files.not_found,
+    })
 }
 
 /// How a request is refused that no route takes.
