@@ -96,7 +96,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
         }
         Action::Files(files) => {
             let shelf = view.way(found.route).and_then(|way| way.shelf.as_ref());
-            answer["files"] = shown(files, shelf.and_then(|shelf| shelf.name(&asked.path)));
+            answer["files"] = shown(files, shelf.and_then(|shelf| shelf.name(&asked.path)).as_ref());
         }
         Action::Redirect(_) => {
             let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
@@ -129,11 +129,11 @@ fn required(requires: &Requirement) -> Value {
 }
 
 /// Which of `files` is looked for; `name` null: none that is ever shown.
-fn shown(files: &Files, name: Option<Name>) -> Value {
+fn shown(files: &Files, name: Option<&Name>) -> Value {
     json!({
         "root": files.root, "preload": files.preload,
-        "name": name.as_ref().map(|name| String::from_utf8_lossy(&name.path)),
-        "is_folder": name.as_ref().map(|name| name.is_folder),
+        "name": name.map(|name| String::from_utf8_lossy(&name.path)),
+        "is_folder": name.map(|name| name.is_folder),
         "fallback": files.fallback, "not_found": files.not_found,
     })
 }
