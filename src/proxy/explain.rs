@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::session;
-use super::view::View;
+use super::view::{RouteView, View};
 use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::ids::{BackendId, ListenerId, ServiceId};
@@ -18,7 +18,6 @@ use crate::base::units::show_duration;
 use crate::config::{Action, Files, Requirement, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
-use crate::decide::files::name::Name;
 use crate::decide::retry;
 use crate::decide::route::change::{Detour, NewPath, Place};
 use crate::decide::route::{Ask, Considered};
@@ -95,8 +94,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
         }
         Action::Files(files) => {
-            let shelf = view.way(found.route).and_then(|way| way.shelf.as_ref());
-            answer["files"] = shown(files, shelf.and_then(|shelf| shelf.name(&asked.path)).as_ref());
+            answer["files"] = shown(files, view.way(found.route), &asked.path);
         }
         Action::Redirect(_) => {
             let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
@@ -129,11 +127,12 @@ fn required(requires: &Requirement) -> Value {
 }
 
 /// Which of `files` is looked for; `name` null: none that is ever shown.
-fn shown(files: &Files, name: Option<&Name>) -> Value {
+fn shown(files: &Files, way: Option<&RouteView>, path: &str) -> Value {
+    let name = way.and_then(|way| way.shelf.as_ref()).and_then(|shelf| shelf.name(path));
     json!({
         "root": files.root, "preload": files.preload,
-        "name": name.map(|name| String::from_utf8_lossy(&name.path)),
-        "is_folder": name.map(|name| name.is_folder),
+        "name": name.as_ref().map(|name| String::from_utf8_lossy(&name.path)),
+        "is_folder": name.as_ref().map(|name| name.is_folder),
         "fallback": files.fallback, "not_found": files.not_found,
     })
 }
