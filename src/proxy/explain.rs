@@ -13,7 +13,7 @@ use super::session;
 use super::view::{RouteView, View};
 use crate::base::entropy::Rng;
 use crate::base::hash;
-use crate::base::ids::{BackendId, ListenerId, ServiceId};
+use crate::base::ids::{BackendId, ListenerId, RouteId, ServiceId};
 use crate::base::units::show_duration;
 use crate::config::{Action, Files, Requirement, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
@@ -89,31 +89,45 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Value {
     if let Some(requires) = &route.requires {
         answer["requires"] = required(requires);
     }
+    becomes(snapshot, question, &asked, &view, &place, found.route, &mut answer);
+    answer
+}
+
+/// What becomes of a request that the route takes.
+fn becomes(
+    snapshot: &Snapshot,
+    question: &Question,
+    asked: &Asked,
+    view: &View,
+    place: &Place<'_>,
+    id: RouteId,
+    answer: &mut Value,
+) {
+    let Some(route) = snapshot.topology.config.routes.get(id.index()) else { return };
     match &route.action {
         Action::Respond { status, content_type, .. } => {
             answer["answers"] = json!({ "status": status, "content_type": content_type });
         }
         Action::Files(files) => {
-            answer["files"] = shown(files, view.way(found.route), &asked.path);
+            answer["files"] = shown(files, view.way(id), &asked.path);
         }
         Action::Redirect(_) => {
-            let detour = view.way(found.route).and_then(|way| way.detour.as_ref());
-            answer["redirects"] = detour.map_or(Value::Null, |detour| sent(detour, &place));
+            let detour = view.way(id).and_then(|way| way.detour.as_ref());
+            answer["redirects"] = detour.map_or(Value::Null, |detour| sent(detour, place));
         }
         Action::Forward(service) => {
-            changed(snapshot, route, &asked, &mut answer);
-            forward(snapshot, question, &asked, route, *service, &mut answer);
+            changed(snapshot, route, asked, answer);
+            forward(snapshot, question, asked, route, *service, answer);
         }
         Action::Split(_) => {
-            changed(snapshot, route, &asked, &mut answer);
-            let sides = view.way(found.route).and_then(|way| way.sides.as_ref());
-            let chosen = sides.and_then(|sides| share(snapshot, question, &asked, route, sides, &mut answer));
+            changed(snapshot, route, asked, answer);
+            let sides = view.way(id).and_then(|way| way.sides.as_ref());
+            let chosen = sides.and_then(|sides| share(snapshot, question, asked, route, sides, answer));
             if let Some(service) = chosen {
-                forward(snapshot, question, &asked, route, service, &mut answer);
+                forward(snapshot, question, asked, route, service, answer);
             }
         }
     }
-    answer
 }
 
 /// What a request must bring beside, and what becomes of one that does not.
