@@ -16,6 +16,7 @@ use http_body::Body as _;
 use super::Caller;
 use super::download::{self, Line, Out};
 use super::h1::tunnel;
+use super::h2::connect;
 use super::limit::Retrying;
 use super::pool::h1::{Ask, Failure as LineFailure};
 use super::pool::{NoLine, Pool};
@@ -64,9 +65,7 @@ pub(super) async fn forward(
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
-    // A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with all but WebSocket.
-    let is_upgrading = entry.marks.has(Marks::UPGRADE)
-        && head::upgrade(&head.method, head.version, &head.headers) == Some(Upgrade::WebSocket);
+    let is_upgrading = asks_to_upgrade(entry, head, spec)?;
     let upstream = sight.kit(service).upstream.as_ref();
     let way = entry.route.and_then(|route| sight.view.way(route)).filter(|way| way.needs_fields());
     let may_write = upstream.is_none() && way.is_none() && !entry.client.peer.trusted;
@@ -110,6 +109,23 @@ pub(super) async fn forward(
     let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
     answered
+}
+
+/// Whether the request asks for WebSocket. A server may go on as if it had not been asked (RFC 9110 section 7.8), as we do with
+/// everything else.
+///
+/// # Errors
+/// The service speaks HTTP/2, where there is no upgrade; or CONNECT has asked, which is not to be answered like a GET.
+fn asks_to_upgrade(entry: &Entry, head: &Parts, service: &Service) -> Result<bool, Reason> {
+    let was_connect = connect::was_connect(&head.extensions);
+    let version = if was_connect { Version::HTTP_11 } else { head.version };
+    let asks = entry.marks.has(Marks::UPGRADE)
+        && head::upgrade(&head.method, version, &head.headers) == Some(Upgrade::WebSocket);
+    match (asks, service.protocol) {
+        (true, Protocol::Http2) => Err(Reason::NoUpgrade),
+        (false, _) if was_connect => Err(Reason::Upgrade),
+        (asks, _) => Ok(asks),
+    }
 }
 
 /// How long the request may take. Its fields are looked at only where one of them says so.
@@ -582,7 +598,11 @@ impl<'a> Errand<'a> {
         let Line::H1(theirs) = line else { return Err(Self::unasked(attempt, self.worker.now())) };
         // To something else than what was asked for, it is not agreed.
         let said = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
-        if !self.is_upgrading || !said.is_some_and(|said| said.eq_ignore_ascii_case(b"websocket")) {
+        let is_asked = said.is_some_and(|said| said.eq_ignore_ascii_case(b"websocket"));
+        // Nobody else looks at the proof of a key that we have made.
+        let is_ours = connect::was_connect(&self.head.extensions);
+        let is_proven = !is_ours || connect::is_proven(&self.head.headers, response.headers());
+        if !self.is_upgrading || !is_asked || !is_proven {
             return Err(Self::unasked(attempt, self.worker.now()));
         }
         let (mut head, ()) = response.into_parts();

@@ -24,6 +24,7 @@ use crate::decide::glitch::{Account, Glitch, Terms, Verdict};
 use crate::observe::names::proxy as names;
 use crate::wire::h2::{Reader, Seen, error, goaway, kind};
 
+pub(super) mod connect;
 pub(super) mod pace;
 
 /// A client's HTTP/2 connection, with an account of what passes on it.

@@ -39,6 +39,8 @@ pub enum Reason {
     BodyStalled,
     /// An upgrade that the edge does not carry.
     Upgrade,
+    /// An upgrade that the service cannot make: it is spoken to over HTTP/2, or has declined in words that a tunnel cannot carry.
+    NoUpgrade,
     /// The request has passed so many hops of ours that it runs in a circle.
     Loop,
     /// The service keeps data by user, and the request names none.
@@ -73,7 +75,7 @@ struct Words {
 }
 
 /// Every reason, for the tables of metrics.
-pub(super) const REASONS: [Reason; 22] = [
+pub(super) const REASONS: [Reason; 23] = [
     Reason::BadRequest,
     Reason::HeadTooLarge,
     Reason::TargetTooLong,
@@ -85,6 +87,7 @@ pub(super) const REASONS: [Reason; 22] = [
     Reason::BodyTooLarge,
     Reason::BodyStalled,
     Reason::Upgrade,
+    Reason::NoUpgrade,
     Reason::Loop,
     Reason::NoUser,
     Reason::NoBackend,
@@ -178,6 +181,12 @@ impl Reason {
                 "upgrade_refused",
                 "This change of protocol is not possible here.",
                 "此处不支持该协议切换。",
+            ),
+            Self::NoUpgrade => no(
+                StatusCode::BAD_GATEWAY,
+                "upgrade_unsupported",
+                "The service does not take part in this change of protocol.",
+                "该服务不支持此协议切换。",
             ),
             Self::Loop => no(StatusCode::LOOP_DETECTED, "loop", "This request runs in a circle.", "请求出现循环转发。"),
             Self::NoUser => no(

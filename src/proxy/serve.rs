@@ -30,8 +30,8 @@ pub(super) use super::arrival::Client;
 use super::arrival::{Arrival, Seat};
 use super::download::Out;
 use super::drain::{Order, ROUND};
-use super::h2::Tapped;
 use super::h2::pace::Paced;
+use super::h2::{Tapped, connect};
 use super::line::Line;
 use super::log::Sheet;
 use super::upload::Inbound;
@@ -375,7 +375,7 @@ impl Speaker {
             listener.map(|listener| listener.http2).unwrap_or_default()
         };
         let mut http2 = self.http2.clone();
-        http2.max_concurrent_streams(limits.streams);
+        http2.max_concurrent_streams(limits.streams).enable_connect_protocol();
         let io = TokioIo::new(Tapped::new(line, client, limits));
         drive(client, http2.serve_connection(io, service)).await;
     }
@@ -393,6 +393,9 @@ impl Service<Request<Incoming>> for Pipeline {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = Arc::clone(&self.0);
         let (mut head, body) = request.into_parts();
+        if let Some(upgrade) = connect::translate(&mut head, &client) {
+            return Box::pin(async move { Ok(connect::open(client, head, upgrade).await) });
+        }
         let inbound = if body.is_end_stream() {
             Inbound::Empty
         } else {

@@ -13,6 +13,7 @@ use http_body::Body as _;
 
 use super::download::Out;
 use super::files::{self, Shelf};
+use super::h2::connect;
 use super::log::Told;
 use super::reply::{Reason, Taste, refuse};
 use super::serve::Client;
@@ -53,6 +54,7 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
     let taste = if entry.marks.has(Marks::TASTE) { Taste::of(&head.headers) } else { Taste::default() };
     let sight = Arc::clone(&entry.sight);
     entry.has_unread_body = !inbound.is_end_stream();
+    let (was_connect, answered) = (connect::was_connect(&head.extensions), inbound.answered());
     let response = match route(&mut entry, head) {
         Err(reason) => Err(reason),
         Ok(Some(elsewhere)) => Ok(*elsewhere),
@@ -68,9 +70,13 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
         // Boxed, so that who has no filters keeps no room for them.
         Ok(None) => Box::pin(filter(&mut entry, head, inbound)).await,
     };
+    let response = response.and_then(|response| if was_connect { connect::judge(response) } else { Ok(response) });
     let mut response = response.unwrap_or_else(|reason| turn_away(&mut entry, reason, taste));
     if let Some(change) = entry.route.and_then(|id| sight.view.way(id)).and_then(|way| way.change.as_ref()) {
         change.of_response(response.headers_mut());
+    }
+    if let Some(answered) = answered {
+        answered.set();
     }
     finish(entry, response)
 }

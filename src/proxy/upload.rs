@@ -15,7 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::h1;
-use super::h2::pace::{Paced, TooSlow};
+use super::h2::pace::{Answered, Paced, TooSlow};
 use super::reply::Reason;
 use crate::net::stage::{self, Body, BodyError};
 use crate::wire::h1::Flaw;
@@ -82,6 +82,14 @@ impl Inbound {
             Self::Empty => stage::empty(),
             Self::Line(_) | Self::Stream(_) => self.boxed_unsync(),
             Self::Boxed(body) => body,
+        }
+    }
+
+    /// Who is told when the response begins, where its pace depends on that.
+    pub(super) fn answered(&self) -> Option<Answered> {
+        match self {
+            Self::Stream(body) => Some(body.answered()),
+            Self::Empty | Self::Line(_) | Self::Boxed(_) => None,
         }
     }
 

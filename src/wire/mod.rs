@@ -29,5 +29,6 @@ pub mod text;
 pub mod ticket;
 pub mod trace_context;
 pub mod tsig;
+pub mod websocket;
 pub mod x509;
 pub mod zone;

@@ -256,12 +256,12 @@ fn a_browser_fetches_streams_and_keeps_a_socket_open() {
 }
 
 /// A browser without a window. It is cut after half a minute, so that nobody waits for it in vain.
-struct Browser {
+pub struct Browser {
     child: Child,
 }
 
 impl Browser {
-    fn show(profile: &Path, url: &str) -> Self {
+    pub fn show(profile: &Path, url: &str) -> Self {
         let data = format!("--user-data-dir={}", profile.display());
         let flags =
             ["--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run"];

@@ -35,4 +35,5 @@ mod support;
 mod tls;
 mod transports;
 mod upgrade;
+mod websocket;
 mod zones;

@@ -94,7 +94,7 @@ pub(in crate::proxy) async fn serve(client: &Arc<Client>, line: Line) {
             End::Close => return Box::pin(close(&link)).await,
             End::Linger => return Box::pin(linger(&link)).await,
             End::Cut => return,
-            End::Tunnel(tunnel) => return Box::pin(tunnel::run(tunnel, client, &link)).await,
+            End::Tunnel(tunnel) => return Box::pin(tunnel::run(tunnel, client, tunnel::Ours(&link))).await,
         }
     }
     Box::pin(close(&link)).await;

@@ -1,4 +1,4 @@
-//! WebSocket over HTTP/1.1: a connection that becomes a tunnel, once both sides have said so.
+//! WebSocket: a connection, or a stream of one, that becomes a tunnel to a backend, once both sides have said so.
 //!
 //! Nothing passes before the backend has answered 101 (CVE-2026-2833 is what happens otherwise). A tunnel has a connection
 //! of its own, made for it, and lives in its client's task; it ends when both sides have, when nothing has passed for
@@ -39,18 +39,23 @@ pub(in crate::proxy) fn put(extensions: &mut Extensions, theirs: Box<H1>, attemp
     extensions.insert(Parcel(Arc::new(Mutex::new(Some(Tunnel { theirs, attempt })))));
 }
 
+/// Whether one was put there.
+pub(in crate::proxy) fn is_there(extensions: &Extensions) -> bool {
+    extensions.get::<Parcel>().is_some()
+}
+
 /// What was put there.
-pub(super) fn take(extensions: &mut Extensions) -> Option<Tunnel> {
+pub(in crate::proxy) fn take(extensions: &mut Extensions) -> Option<Tunnel> {
     extensions.remove::<Parcel>()?.0.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Joins the two sides, now that both have agreed, until the tunnel ends.
-pub(super) async fn run(tunnel: Tunnel, client: &Client, link: &Mutex<Talk>) {
+pub(in crate::proxy) async fn run(tunnel: Tunnel, client: &Client, ours: impl AsyncRead + AsyncWrite + Unpin) {
     let (worker, bytes) = (&client.worker, AtomicU64::new(0));
     let Tunnel { mut theirs, attempt } = tunnel;
     client.pulse.begin();
     worker.meters.tunnels.increment(1.0);
-    let mut ours = Counted { side: Ours(link), bytes: &bytes };
+    let mut ours = Counted { side: ours, bytes: &bytes };
     let mut theirs = Counted { side: theirs.wire(), bytes: &bytes };
     tokio::select! {
         // How it ends is the business of the two sides.
@@ -77,8 +82,8 @@ async fn idle(bytes: &AtomicU64) {
     }
 }
 
-/// The client's side.
-struct Ours<'a>(&'a Mutex<Talk>);
+/// The client's side, where it speaks HTTP/1.
+pub(super) struct Ours<'a>(pub(super) &'a Mutex<Talk>);
 
 impl AsyncRead for Ours<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

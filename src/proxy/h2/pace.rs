@@ -2,10 +2,12 @@
 //!
 //! Over HTTP/1 a connection carries one body, and the sweep looks after it. Here one stream must not hide behind another, so
 //! each keeps its own time: only what we wait for the client counts, and it is looked at when something comes. Who sends
-//! nothing at all is told so by whoever waits for it.
+//! nothing at all is told so by whoever waits for it. Once the response has begun, the two talk as they like: a client of a
+//! call that streams both ways may well be silent while it listens.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -27,6 +29,22 @@ pub(in crate::proxy) struct Paced {
     body: Incoming,
     worker: Arc<Worker>,
     pace: Pace,
+    answered: Answered,
+}
+
+/// Whether the response to a request has begun.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy) struct Answered(Arc<AtomicBool>);
+
+impl Answered {
+    /// It has.
+    pub(in crate::proxy) fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Relaxed)
+    }
 }
 
 /// It came too slowly.
@@ -36,7 +54,12 @@ pub(in crate::proxy) struct TooSlow;
 
 impl Paced {
     pub(in crate::proxy) fn new(body: Incoming, worker: &Arc<Worker>) -> Self {
-        Self { body, worker: Arc::clone(worker), pace: Pace::default() }
+        Self { body, worker: Arc::clone(worker), pace: Pace::default(), answered: Answered::default() }
+    }
+
+    /// To be told when the response begins: nothing is owed from then on.
+    pub(in crate::proxy) fn answered(&self) -> Answered {
+        self.answered.clone()
     }
 
     pub(in crate::proxy) fn poll_frame(
@@ -52,7 +75,8 @@ impl Paced {
             other => return Poll::Ready(other.map(|result| result.map_err(Into::into))),
         };
         let octets = frame.data_ref().map_or(0, Bytes::len);
-        let is_in_time = self.body.is_end_stream() || self.pace.came(octets, || self.worker.now());
+        let is_free = self.answered.get() || self.body.is_end_stream();
+        let is_in_time = is_free || self.pace.came(octets, || self.worker.now());
         Poll::Ready(Some(if is_in_time { Ok(frame) } else { Err(TooSlow.into()) }))
     }
 

@@ -170,3 +170,29 @@ async fn trailers_arrive() {
     assert_eq!(whole.trailers().map(|t| t["x-checksum"].clone()), Some("7".parse().unwrap()));
     assert_eq!(origin.request(0).headers()["te"], "trailers");
 }
+
+#[tokio::test]
+async fn who_listens_may_be_silent_in_the_middle_of_a_call() {
+    let origin =
+        Origin::new(|request| async move { Response::new(request.into_body().map_err(Into::into).boxed_unsync()) })
+            .await;
+    let mut config = config(&[origin.address]);
+    config.services[0].protocol = crate::config::Protocol::Http2;
+    let edge = Edge::new(config);
+    let (sender, connection) = ::h2::client::handshake(edge.connect().await).await.unwrap();
+    let _task = task::spawn("h2 client", async { drop(connection.await) });
+    let mut sender = sender.ready().await.unwrap();
+    let request = Request::post("http://example.test/call").body(()).unwrap();
+    let (answer, mut send) = sender.send_request(request, false).unwrap();
+    send.send_data("one".into(), false).unwrap();
+    let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = answer.into_body();
+    let mut said = async || tokio::time::timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap();
+    assert_eq!(said().await, "one");
+    // Longer than a body may be behind before it is answered.
+    tokio::time::sleep(Duration::from_millis(15_500)).await;
+    send.send_data("two".into(), false).unwrap();
+    assert_eq!(said().await, "two");
+    send.send_data(Bytes::new(), true).unwrap();
+}

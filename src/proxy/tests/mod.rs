@@ -2,6 +2,7 @@
 
 mod balancing;
 mod body;
+mod connect;
 mod drain;
 mod failure;
 mod files;
