@@ -200,7 +200,8 @@ impl H1 {
 
     /// The next frame of the response's body.
     pub(in crate::proxy) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ()>>> {
-        if self.upload.is_some() && self.poll_upload(cx).is_err() {
+        // The last of a request may still stand here when its response begins.
+        if (self.upload.is_some() || self.wire.unsent() > 0) && self.poll_upload(cx).is_err() {
             return Poll::Ready(Some(Err(())));
         }
         if self.body.has_ended() {
@@ -234,7 +235,7 @@ impl H1 {
     /// Whether it can carry another request, now that a response has ended. Octets that nobody asked for, or a request that
     /// was not sent to its end, say no.
     pub(super) fn is_reusable(&self) -> bool {
-        self.keeps && self.body.has_ended() && self.upload.is_none() && !self.wire.has_rest()
+        self.keeps && self.body.has_ended() && self.upload.is_none() && self.wire.unsent() == 0 && !self.wire.has_rest()
     }
 
     /// Looks whether the peer has closed it, or sent what nobody asked for, while it was idle.

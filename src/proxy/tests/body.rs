@@ -196,3 +196,29 @@ async fn who_listens_may_be_silent_in_the_middle_of_a_call() {
     assert_eq!(said().await, "two");
     send.send_data(Bytes::new(), true).unwrap();
 }
+
+#[tokio::test]
+async fn the_end_of_a_request_arrives_although_its_response_has_begun() {
+    // More than is kept to be sent again: from there on the body goes out as it comes.
+    const MOST: usize = 100_000;
+    let origin = Origin::raw(|mut tcp| async move {
+        read_head(&mut tcp).await;
+        tcp.read_exact(&mut vec![0; MOST]).await.unwrap();
+        tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello").await.unwrap();
+        let mut last = [0; 5];
+        tcp.read_exact(&mut last).await.unwrap();
+        tcp.write_all(&last).await.unwrap();
+    })
+    .await;
+    let edge = Edge::new(config(&[origin.address]));
+    let mut client = edge.connect().await;
+    let head = format!("POST / HTTP/1.1\r\nhost: example.test\r\ncontent-length: {}\r\n\r\n", MOST + 5);
+    client.write_all(&[head.as_bytes(), &[b'x'; MOST]].concat()).await.unwrap();
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200"));
+    let mut read = [0; 10];
+    client.read_exact(&mut read[..5]).await.unwrap();
+    client.write_all(b"world").await.unwrap();
+    let rest = tokio::time::timeout(PATIENCE, client.read_exact(&mut read[5..])).await;
+    rest.expect("the last of the request stands at the edge").unwrap();
+    assert_eq!(&read, b"helloworld");
+}
