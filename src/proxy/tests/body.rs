@@ -213,7 +213,7 @@ async fn the_end_of_a_request_arrives_although_its_response_has_begun() {
     let edge = Edge::new(config(&[origin.address]));
     let mut client = edge.connect().await;
     let head = format!("POST / HTTP/1.1\r\nhost: example.test\r\ncontent-length: {}\r\n\r\n", MOST + 5);
-    client.write_all(&[head.as_bytes(), &[b'x'; MOST]].concat()).await.unwrap();
+    client.write_all(&[head.as_bytes(), &vec![b'x'; MOST]].concat()).await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200"));
     let mut read = [0; 10];
     client.read_exact(&mut read[..5]).await.unwrap();
