@@ -294,6 +294,31 @@ async fn followers_hear_of_each_change_and_the_journal_keeps_it() {
     hears(&mut stream, "0\r\n\r\n").await;
 }
 
+#[tokio::test]
+async fn who_was_let_in_before_the_shutdown_is_answered_and_the_silent_hold_nobody_up() {
+    let world = open(Wanted::default());
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let connect = || async { TcpStream::connect(world.server.address()).await.unwrap() };
+    let (mut fresh, mut halfway, mut silent, mut kept) =
+        (connect().await, connect().await, connect().await, connect().await);
+    let (first, rest) = request.split_at(7);
+    halfway.write_all(first).await.unwrap();
+    // Who came last is served, and so all have been let in.
+    kept.write_all(request).await.unwrap();
+    hears(&mut kept, "ok\n").await;
+    world.shutdown.cancel();
+    tokio::task::yield_now().await;
+    for (stream, request) in [(&mut fresh, &request[..]), (&mut halfway, rest), (&mut kept, request)] {
+        stream.write_all(request).await.unwrap();
+        let answer = hears(stream, "ok\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0, "closed in order");
+    }
+    let World { server, .. } = world;
+    tokio::time::timeout(Duration::from_secs(10), server.stopped()).await.expect("within two seconds and a little");
+    assert_eq!(silent.read(&mut [0; 8]).await.unwrap(), 0);
+}
+
 /// Reads until `text` has come.
 async fn hears(stream: &mut TcpStream, text: &str) -> String {
     let mut heard = String::new();

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::house::{End, House, lobby, room};
 use super::{https, stream};
@@ -21,6 +23,9 @@ use crate::wire::proxy_line::Ends;
 
 /// How long to wait when the system gives no further connections (no file descriptors).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How long a connection goes on after the shutdown (ours): who was let in is about to ask, or in the middle of its handshake,
+/// and would find the connection closed. Who still waits in the kernel's queue may have a successor to answer it.
+const LAST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is spoken behind the door.
 #[derive(Clone)]
@@ -33,20 +38,18 @@ pub(super) enum Speech {
     Https(TlsAcceptor, Arc<https::Speaker>),
 }
 
-/// Answers what comes in on `listeners` until the shutdown; then until every connection has got what it had asked for.
+/// Answers what comes in on `listeners` until the shutdown; then until every connection has got what it had asked for, or asks
+/// within [`LAST_WITHIN`].
 pub(super) async fn serve(listeners: Vec<TcpListener>, house: Arc<House>, speech: Speech) {
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| task::spawn("dns-accept", accept(listener, Arc::clone(&house), speech.clone())))
         .collect();
-    house.keep().await;
-    for task in accepting {
-        task.ended().await;
-    }
+    house.keep(accepting).await;
 }
 
 async fn accept(listener: TcpListener, house: Arc<House>, speech: Speech) {
-    let mut open = tokio::task::JoinSet::new();
+    let (mut open, leave) = (JoinSet::new(), CancellationToken::new());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -59,18 +62,32 @@ async fn accept(listener: TcpListener, house: Arc<House>, speech: Speech) {
             continue;
         };
         let _ = tcp.set_nodelay(true);
-        open.spawn(attend(tcp, from, Arc::clone(&house), speech.clone()));
+        open.spawn(attend(tcp, from, Arc::clone(&house), speech.clone(), leave.child_token()));
     }
+    if timeout(LAST_WITHIN, all(&mut open)).await.is_err() {
+        leave.cancel();
+        all(&mut open).await;
+    }
+}
+
+/// Waits until all connections have ended.
+async fn all(open: &mut JoinSet<()>) {
     while open.join_next().await.is_some() {}
 }
 
-async fn attend(tcp: TcpStream, from: SocketAddr, house: Arc<House>, speech: Speech) {
-    let end = receive(tcp, from.ip().to_canonical(), &house, speech).await;
+async fn attend(tcp: TcpStream, from: SocketAddr, house: Arc<House>, speech: Speech, leave: CancellationToken) {
+    let end = receive(tcp, from.ip().to_canonical(), &house, speech, leave).await;
     house.ended(end);
 }
 
-async fn receive(mut tcp: TcpStream, peer: IpAddr, house: &Arc<House>, speech: Speech) -> End {
-    let (limits, leave) = (house.limits(), house.shutdown.child_token());
+async fn receive(
+    mut tcp: TcpStream,
+    peer: IpAddr,
+    house: &Arc<House>,
+    speech: Speech,
+    leave: CancellationToken,
+) -> End {
+    let limits = house.limits();
     let speaks_for_others = house.is_proxy(peer);
     let enter = |client| house.guests.enter(client, room(&limits), leave.clone());
     if matches!(speech, Speech::Tcp) && !speaks_for_others {

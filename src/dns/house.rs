@@ -4,10 +4,11 @@
 //! room nor time from the others, nor from UDP. Everything a house holds is bounded.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge};
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{Meta, Outcome, Sent, Transport, answer};
@@ -17,6 +18,7 @@ use super::table::Table;
 use super::tally::{FLUSH, Tally, Told};
 use super::transfer::Gate;
 use crate::base::clock::{Clock as _, SystemClock, Wall};
+use crate::base::task::Task;
 use crate::config::Connections;
 use crate::observe::names::dns as metric;
 use crate::snapshot::Published;
@@ -159,16 +161,21 @@ impl House {
         if self.shutdown.is_cancelled() { End::Shutdown } else { End::Evicted }
     }
 
-    /// Keeps the counters until the shutdown.
-    pub(super) async fn keep(&self) {
+    /// Keeps the counters until all of `accepting` have ended.
+    pub(super) async fn keep(&self, accepting: Vec<Task>) {
         let mut told = Told(SystemClock.mono());
-        while !self.shutdown.is_cancelled() {
-            tokio::select! {
-                () = sleep(FLUSH) => {}
-                () = self.shutdown.cancelled() => {}
+        let mut end = pin!(async {
+            for task in accepting {
+                task.ended().await;
             }
+        });
+        loop {
+            let has_ended = timeout(FLUSH, end.as_mut()).await.is_ok();
             let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
             told.again(&mut desk.tally, SystemClock.mono());
+            if has_ended {
+                return;
+            }
         }
     }
 }

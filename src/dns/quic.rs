@@ -92,10 +92,7 @@ pub(super) async fn serve(
         .into_iter()
         .map(|endpoint| task::spawn("dns-accept", accept(endpoint, Arc::clone(&house), succession.clone())))
         .collect();
-    house.keep().await;
-    for task in accepting {
-        task.ended().await;
-    }
+    house.keep(accepting).await;
     Ok(())
 }
 

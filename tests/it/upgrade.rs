@@ -21,6 +21,9 @@ const SOON: Duration = Duration::from_secs(40);
 /// How long a client waits for an answer: on a busy machine, far more than any takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The address of `www.t.example`, asked for: all of a query but its id.
+const QUESTION: &[u8] = b"\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x01t\x07example\x00\x00\x01\x00\x01";
+
 /// An origin that answers, and echoes what comes through a WebSocket.
 fn origin() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -121,6 +124,32 @@ impl Load {
         self.add(move || ask(&mut connect(to), &mut Vec::new(), "connection: close\r\n").map(drop));
     }
 
+    /// An operator's tool at the admin API, with a connection for each request.
+    fn operator(&mut self, to: SocketAddr, path: &'static str) {
+        self.add(move || {
+            let mut stream = connect(to);
+            let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).map_err(|e| format!("{path} written: {e}"))?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map_err(|e| format!("{path} read after {answer:?}: {e}"))?;
+            let is_whole = answer.starts_with("HTTP/1.1 200 ") && answer.contains("\r\n\r\n");
+            if is_whole { Ok(()) } else { Err(format!("{path}: {answer:?}")) }
+        });
+    }
+
+    /// A connection for each question, over TCP.
+    fn resolver_by_stream(&mut self, to: SocketAddr) {
+        self.add(move || {
+            let mut stream = connect(to);
+            let query = [&(QUESTION.len() as u16 + 2).to_be_bytes(), &[7, 7][..], QUESTION].concat();
+            stream.write_all(&query).map_err(|e| format!("query by stream: {e}"))?;
+            let mut answer = [0; 6];
+            stream.read_exact(&mut answer).map_err(|e| format!("answer by stream: {e}"))?;
+            let is_good = answer[2..4] == [7, 7] && answer[5] & 15 == 0;
+            if is_good { Ok(()) } else { Err(format!("answer by stream: {answer:02x?}")) }
+        });
+    }
+
     /// One connection for as long as the server keeps it.
     fn kept(&mut self, to: SocketAddr) {
         let mut open: Option<TcpStream> = None;
@@ -142,9 +171,7 @@ impl Load {
         self.add(move || {
             id = id.wrapping_add(1);
             let mut query = id.to_be_bytes().to_vec();
-            query.extend_from_slice(
-                b"\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x01t\x07example\x00\x00\x01\x00\x01",
-            );
+            query.extend_from_slice(QUESTION);
             socket.send(&query).map_err(|e| format!("query {id}: {e}"))?;
             let mut answer = [0; 512];
             let length = socket.recv(&mut answer).map_err(|e| format!("answer {id}: {e}"))?;
@@ -234,6 +261,9 @@ fn three_upgrades_under_load_lose_nothing_and_tunnels_live_on() {
     load.kept(node.http("public"));
     load.kept(node.http("public"));
     load.resolver(node.dns());
+    load.resolver_by_stream(node.dns());
+    load.operator(node.admin(), "/v1/state");
+    load.operator(node.admin(), "/healthz");
     load.tunnel(node.http("public"));
     let asked = Arc::clone(&load.asked);
     let some_more = |what: &str| {

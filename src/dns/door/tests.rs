@@ -101,6 +101,34 @@ async fn serving_ends_when_told_to_and_says_goodbye() {
 }
 
 #[tokio::test]
+async fn who_was_let_in_before_the_shutdown_is_answered() {
+    let host = Ask::new("host.example.test.", "A");
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let served = served(transport, |_| ()).await;
+        let mut silent = TcpStream::connect(served.address).await.unwrap();
+        // Who came last is served, and so both have been let in.
+        let mut kept = TcpStream::connect(served.address).await.unwrap();
+        if transport == Transport::Tcp {
+            assert!(ask(&mut kept, &host).await.unwrap().contains("192.0.2.1"));
+        } else {
+            eventually(|| served.house.lobby.len() == 2).await;
+        }
+        served.shutdown.cancel();
+        tokio::task::yield_now().await;
+        if transport == Transport::Tcp {
+            assert!(ask(&mut kept, &host).await.unwrap().contains("192.0.2.1"));
+            assert!(ask(&mut silent, &host).await.unwrap().contains("192.0.2.1"));
+            assert_eq!(soon(silent.read(&mut [0; 8])).await.unwrap(), 0, "closed in order, not reset");
+        } else {
+            let name = ServerName::try_from(SERVER).unwrap();
+            let shaking = TlsConnector::from(speaking(&served.client, "dot")).connect(name, kept);
+            assert!(ask(&mut soon(shaking).await.unwrap(), &host).await.unwrap().contains("192.0.2.1"));
+        }
+        soon(served.server.ended()).await;
+    }
+}
+
+#[tokio::test]
 async fn tls_is_spoken_with_who_offers_dot_or_nothing_and_resumed() {
     let served = served(Transport::Tls, |_| ()).await;
     assert!(shake_hands(&served, "h2").await.is_err(), "no application protocol in common");
