@@ -90,7 +90,8 @@ fn summary(config: &Config, paint: Paint) -> String {
     let listen = config.dns.as_ref().map(|d| joined(&d.listen)).unwrap_or_default();
     section(format!("Names, on {listen}"), &["kind", "name", "from"], dns.collect());
     let listener = |l: &Listener| {
-        let tls = l.tls.as_ref().map_or_else(|| "-".into(), |tls| format!("{} certificates", tls.pairs.len()));
+        let http3 = if l.http3.is_some() { ", HTTP/3" } else { "" };
+        let tls = l.tls.as_ref().map_or_else(|| "-".into(), |tls| format!("{} certificates{http3}", tls.pairs.len()));
         vec![l.name.clone(), joined(&l.listen), tls]
     };
     section("Listeners".into(), &["name", "listens on", "TLS"], config.listeners.iter().map(listener).collect());
@@ -184,7 +185,7 @@ fn json(config: &Config) -> serde_json::Value {
         "zones": names(config.dns.iter().flat_map(|d| &d.zones).map(|z| z.origin.as_str()).collect()),
         "steered": names(config.dns.iter().flat_map(|d| &d.steers).map(|s| s.name.as_str()).collect()),
         "listeners": config.listeners.iter().map(|l| serde_json::json!({
-            "name": l.name, "listen": l.listen, "tls": l.tls.is_some(),
+            "name": l.name, "listen": l.listen, "tls": l.tls.is_some(), "http3": l.http3.is_some(),
         })).collect::<Vec<_>>(),
         "routes": names(config.routes.iter().map(|r| r.name.as_str()).collect()),
     })

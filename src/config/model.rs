@@ -19,6 +19,7 @@ mod change;
 mod discovery;
 mod files;
 mod http2;
+mod http3;
 mod leaving;
 mod logging;
 mod routing;
@@ -30,6 +31,7 @@ pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use discovery::{Discovery, MOST_FOUND, Origin, Source};
 pub use files::{Coding, Files};
 pub use http2::Http2;
+pub use http3::Http3;
 pub use leaving::Leaving;
 pub use logging::{AccessFormat, AccessLog, Follow, Log, LogSink, Trace};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
@@ -823,6 +825,8 @@ pub struct Listener {
     pub listen: Vec<SocketAddr>,
     /// TLS, if it is wanted.
     pub tls: Option<ListenerTls>,
+    /// HTTP/3, if it is wanted; only with TLS.
+    pub http3: Option<Http3>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed. Default none.
     pub trusted: Vec<IpNet>,
     /// Peers whose connections begin with a PROXY header. Default none.

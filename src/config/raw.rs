@@ -20,6 +20,7 @@ mod discovery;
 mod files;
 mod guarding;
 mod http2;
+mod http3;
 mod logging;
 mod routing;
 mod securing;
@@ -32,6 +33,7 @@ pub(super) use discovery::{Backend, Discovery};
 pub(super) use files::Files;
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use http2::Http2;
+pub(super) use http3::Http3;
 pub(super) use logging::{Access, Log, Trace};
 pub(super) use routing::{ByHeader, Like, Match, Route};
 pub(super) use securing::{ListenerTls, Require, UpstreamTls};
@@ -591,7 +593,7 @@ section! {
 }
 
 section! {
-    /// Where the edge listens for HTTP/1.1 and HTTP/2.
+    /// Where the edge listens for HTTP/1.1, HTTP/2 and, if it is asked for, HTTP/3.
     Listener {
         /// Its name, in logs and metrics.
         name: Name = required,
@@ -599,6 +601,8 @@ section! {
         listen: List<Listen, 64> = required,
         /// Certificates; without them it speaks plaintext.
         tls: ListenerTls = optional,
+        /// HTTP/3 too, over UDP: `true`, or with rules of its own. Needs `tls`.
+        http3: Or<Flag, Http3> = optional,
         /// Peers whose `Forwarded` and `X-Forwarded-*` headers are believed.
         trusted: List<Prefix, 4_096> = [],
         /// Balancers in front whose connections must begin with a PROXY header (versions 1 and 2): the client is whom it
@@ -609,10 +613,8 @@ section! {
         redirect: Redirect = optional,
         /// What HTTP/2 connections may do.
         http2: Http2 = {},
-    } later {
-        http3: "HTTP/3 is not served yet: HTTP/1.1 and HTTP/2 are",
     } synonyms {
         address: "listen", addresses: "listen", bind: "listen", port: "listen", trusted_proxies: "trusted",
-        accept_proxy: "proxy_protocol", proxies: "proxy_protocol",
+        accept_proxy: "proxy_protocol", proxies: "proxy_protocol", h3: "http3", quic: "http3",
     }
 }

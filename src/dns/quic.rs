@@ -11,11 +11,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
-};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,26 +21,31 @@ use super::guests::Guest;
 use super::house::{End, House, lobby, room};
 use crate::base::task;
 use crate::config::Connections;
+use crate::net::quic::{self, Bounds, Seat};
 use crate::net::sockets::Succession;
 use crate::observe::names::dns as metric;
 use crate::wire::dns::{HEADER, MAX_TCP, Query};
 
-/// Streams of one connection at a time; RFC 9250 section 5.5 leaves it open, this is quinn's default.
-const STREAMS: u32 = 100;
 /// A whole query with its length before it.
 const WHOLE_QUERY: usize = 2 + MAX_TCP;
 /// Octets of one connection on their way to us: two queries of the largest size. Flow control bounds by it what is unread,
 /// the budget what has been read of queries that are not whole.
 const RECEIVE_WINDOW: u32 = 2 * WHOLE_QUERY as u32;
-/// Octets of one connection on their way to the client that it has not acknowledged.
-const SEND_WINDOW: u64 = 256 * 1_024;
-/// After so long without a packet the peer is gone. Above any idle limit that can be configured (an hour), which counts
-/// queries, not packets, and ends the connection with a word.
-const SILENCE: Duration = Duration::from_mins(61);
+/// What a connection may take.
+const BOUNDS: Bounds = Bounds {
+    // RFC 9250 section 5.5 leaves it open; this is quinn's default.
+    bidirectional: 100,
+    // RFC 9250 section 4.2: every query has a bidirectional stream, nothing else is spoken.
+    unidirectional: 0,
+    stream_window: WHOLE_QUERY as u32,
+    window: RECEIVE_WINDOW,
+    send_window: 256 * 1_024,
+    // Above any idle limit that can be configured (an hour), which counts queries, not packets, and ends the connection with
+    // a word.
+    silence: Duration::from_mins(61),
+};
 /// How long what closes has to be said where a successor waits for the socket: some milliseconds' work (ours).
 const GOODBYE: Duration = Duration::from_millis(50);
-/// Handshakes that nobody has taken up yet, and octets that came ahead for them.
-const WAITING: (usize, u64) = (256, 1 << 20);
 
 /// Error codes of RFC 9250 section 4.3.
 mod code {
@@ -61,20 +62,7 @@ mod code {
 /// # Errors
 /// The cryptography has no cipher for the first packets of a connection.
 pub(super) fn config(tls: Arc<rustls::ServerConfig>) -> Result<ServerConfig, rustls::Error> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(|e| rustls::Error::General(e.to_string()))?;
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
-        // RFC 9250 section 4.2: every query has a bidirectional stream, nothing else is spoken.
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(WHOLE_QUERY as u32))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .send_window(SEND_WINDOW)
-        .max_idle_timeout(IdleTimeout::try_from(SILENCE).ok());
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport)).max_incoming(WAITING.0).incoming_buffer_size_total(WAITING.1);
-    Ok(config)
+    quic::server(tls, &BOUNDS)
 }
 
 /// Answers what comes in on `sockets`, once no predecessor does, until the shutdown; then until every connection has got what
@@ -86,7 +74,7 @@ pub(super) async fn serve(
     succession: Succession,
 ) -> io::Result<()> {
     house.shutdown.run_until_cancelled(succession.alone()).await;
-    let open = |socket| Endpoint::new(EndpointConfig::default(), Some(config.clone()), socket, Arc::new(TokioRuntime));
+    let open = |socket| quic::open(socket, config.clone(), Seat::ALONE);
     let endpoints = sockets.into_iter().map(open).collect::<io::Result<Vec<_>>>()?;
     let accepting: Vec<_> = endpoints
         .into_iter()
@@ -107,12 +95,10 @@ async fn accept(endpoint: Endpoint, house: Arc<House>, succession: Succession) {
         };
         let Some(incoming) = incoming else { break };
         let is_busy = house.lobby.len() >= lobby(&house.limits()).total / 4;
-        if is_busy && !incoming.remote_address_validated() {
+        let Some(incoming) = quic::proven(incoming, is_busy) else {
             retries.increment(1);
-            // Where that cannot be said, the attempt is refused.
-            let _ = incoming.retry();
             continue;
-        }
+        };
         open.spawn(attend(incoming, Arc::clone(&house)));
     }
     while open.join_next().await.is_some() {}
@@ -319,7 +305,7 @@ mod tests {
             let text = format!("[node]\nname = \"n\"\n[dns]\nlisten = \"127.0.0.1:0\"\n[dns.tcp]\nidle = \"{idle}\"\n");
             Some(check::parse(&text, Path::new("x")).ok()?.dns?.connections.idle)
         };
-        assert!(read("1h").unwrap() < SILENCE);
+        assert!(read("1h").unwrap() < BOUNDS.silence);
         assert_eq!(read("61m"), None, "an hour is the most");
     }
 

@@ -5,6 +5,7 @@ pub mod heritage;
 pub mod http;
 pub mod listen;
 pub mod proxied;
+pub mod quic;
 pub mod sockets;
 pub mod stage;
 pub mod stub;

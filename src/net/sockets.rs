@@ -126,6 +126,34 @@ impl Sockets {
     /// connection waits at one of them, and would be lost with it. Where too few came, more are opened beside them; where that
     /// cannot be (systemd opened it without `ReusePort=`), several handles share one.
     pub fn tcp_each(&self, address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
+        let (bound, sockets) = self.streams(address, count)?;
+        let kept = sockets.into_iter().map(|socket| self.keep(socket, "TCP", address)).collect::<Result<_, _>>()?;
+        Ok((bound, kept))
+    }
+
+    /// The same, with at least as many UDP sockets on the same port, also where that is the system's choice.
+    pub fn twins_each(
+        &self,
+        address: SocketAddr,
+        count: usize,
+    ) -> Result<(SocketAddr, Vec<TcpListener>, Vec<UdpSocket>), ListenError> {
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            let (bound, streams) = self.streams(address, count)?;
+            match self.datagrams_noticed(bound, count) {
+                Ok(datagrams) => {
+                    let streams = streams.into_iter().map(|socket| self.keep(socket, "TCP", address));
+                    let datagrams = datagrams.into_iter().map(|socket| self.keep(socket, "UDP", address));
+                    return Ok((bound, streams.collect::<Result<_, _>>()?, datagrams.collect::<Result<_, _>>()?));
+                }
+                Err(ListenError::InUse { .. }) if tries > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn streams(&self, address: SocketAddr, count: usize) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
         let came = self.claim(address, true, usize::MAX);
         let mut sockets = came.into_iter().map(|socket| listening(socket, address)).collect::<Result<Vec<_>, _>>()?;
         if sockets.is_empty() {
@@ -145,8 +173,7 @@ impl Sockets {
             });
             sockets.push(another?);
         }
-        let kept = sockets.into_iter().map(|socket| self.keep(socket, "TCP", address)).collect::<Result<_, _>>()?;
-        Ok((bound, kept))
+        Ok((bound, sockets))
     }
 
     /// A bound UDP socket, as [`listen::udp`] opens it.
@@ -185,6 +212,15 @@ impl Sockets {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// As [`Sockets::datagrams`], and another process on a shared port is noticed.
+    fn datagrams_noticed(&self, address: SocketAddr, count: usize) -> Result<Vec<UdpSocket>, ListenError> {
+        let has_come = lock(&self.came).iter().any(|c| !c.is_stream && c.address == address);
+        if count > 1 && !has_come {
+            drop(listen::udp(address, Share::Alone)?);
+        }
+        self.datagrams(address, count)
     }
 
     fn datagrams(&self, address: SocketAddr, count: usize) -> Result<Vec<UdpSocket>, ListenError> {

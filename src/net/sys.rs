@@ -219,6 +219,33 @@ fn want_destination(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
+/// Has the kernel deal QUIC packets to the sockets that share the address of `socket`, of which there are `of`, by the first two
+/// octets of the id of the connection that each is for (RFC 8999 section 5), modulo `of`.
+pub fn steer_quic(socket: &UdpSocket, of: u16) -> io::Result<()> {
+    const fn step(code: u32, k: u32, jt: u8) -> libc::sock_filter {
+        libc::sock_filter { code: code as u16, jt, jf: 0, k }
+    }
+    use libc::{BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_H, BPF_JA, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_MOD, BPF_RET};
+    let mut program = [
+        step(BPF_LD | BPF_B | BPF_ABS, 0, 0),
+        // A long header has a version and a length before the id.
+        step(BPF_JMP | BPF_JSET | BPF_K, 0x80, 2),
+        step(BPF_LD | BPF_H | BPF_ABS, 1, 0),
+        step(BPF_JMP | BPF_JA, 1, 0),
+        step(BPF_LD | BPF_H | BPF_ABS, 6, 0),
+        step(BPF_ALU | BPF_MOD | BPF_K, u32::from(of.max(1)), 0),
+        step(BPF_RET | BPF_A, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which lives through the call and whose length is stated.
+    let done = unsafe {
+        let size = size_of::<libc::sock_fprog>() as socklen_t;
+        let option = libc::SO_ATTACH_REUSEPORT_CBPF;
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const program).cast(), size)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set(socket: &UdpSocket, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: `value` lives through the call and its size is stated.
     let done = unsafe {

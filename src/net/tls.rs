@@ -28,7 +28,7 @@ use crate::wire::x509;
 mod terms;
 mod tickets;
 
-pub use terms::{NotShown, shown, terms};
+pub use terms::{NotShown, judged, shown, terms};
 pub use tickets::TicketsError;
 
 /// When to warn: what renews itself does so a month ahead (Let's Encrypt's advice), so two weeks before it is overdue.
@@ -179,6 +179,15 @@ pub fn expiring(certificates: &[Certificate], now: Wall) -> Vec<Expiring> {
         (remaining < EXPIRES_SOON).then_some(Expiring { name, remaining })
     };
     certificates.iter().filter_map(left).collect()
+}
+
+/// `tcp`, a listener's server side, as HTTP/3 beside it has it: with its certificates, tickets and judge of clients. QUIC has
+/// TLS 1.3 and no other (RFC 9001 section 4.2). Nothing is read before the handshake is over (0-RTT), which could be replayed.
+pub fn http3_config(tcp: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = tcp.clone();
+    config.alpn_protocols = vec![b"h3".to_vec()];
+    config.max_early_data_size = 0;
+    Arc::new(config)
 }
 
 /// The server side of one of the name server's encrypted ways: its certificate from the snapshot of the moment, tickets under

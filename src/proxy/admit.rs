@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
+#[cfg(feature = "h3")]
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,7 +18,8 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::drain::Crowd;
 use super::line::Line;
 use crate::base::clock::{Clock, SystemClock};
-use crate::net::{sys, tls};
+use crate::net::sys;
+use crate::net::tls::{self, NotShown};
 use crate::observe::names::proxy as names;
 use crate::snapshot::topology::Terms;
 use crate::wire::client_cert::Shown;
@@ -24,7 +27,7 @@ use crate::wire::client_cert::Shown;
 /// Connections of clients at a time, over all workers (ours).
 const CONNECTIONS: usize = 100_000;
 /// TLS handshakes at a time on one worker. A full one costs some 300 us of CPU: more at once only makes all of them late.
-const HANDSHAKES: usize = 64;
+pub(super) const HANDSHAKES: usize = 64;
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause after an accept that failed for a lack of descriptors or memory.
@@ -75,6 +78,12 @@ impl Places {
             _ => Crowd::Full,
         }
     }
+
+    /// A place, if there is one now: for who cannot wait outside.
+    #[cfg(feature = "h3")]
+    pub(super) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
 }
 
 /// TLS handshakes on one worker: those under way, and what came of the others.
@@ -112,7 +121,21 @@ impl Handshakes {
         let is_13 = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         self.done[usize::from(is_13)][usize::from(is_resumed)].increment(1);
-        let shown = match tls::shown(terms, session, SystemClock.wall()) {
+        let shown = self.judged(terms, tls::shown(terms, session, SystemClock.wall()))?;
+        let spoken = if session.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
+        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, shown))
+    }
+
+    /// What a client has shown over QUIC: `chain`. `None`: not what it must.
+    ///
+    /// Whether its session is an old one QUIC does not tell, so each is verified anew.
+    #[cfg(feature = "h3")]
+    pub(super) fn shown(&self, terms: &Terms, chain: Option<&[CertificateDer<'_>]>) -> Option<Option<Arc<Shown>>> {
+        self.judged(terms, tls::judged(terms, chain, Some(SystemClock.wall())))
+    }
+
+    fn judged(&self, terms: &Terms, shown: Result<Option<Arc<Shown>>, NotShown>) -> Option<Option<Arc<Shown>>> {
+        let shown = match shown {
             Ok(shown) => shown,
             Err(error) => {
                 tracing::debug!(%error, "a client has not shown what it must");
@@ -123,8 +146,7 @@ impl Handshakes {
         if terms.clients.is_some() {
             self.certificates[usize::from(shown.is_none())].increment(1);
         }
-        let spoken = if session.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
-        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, shown))
+        Some(shown)
     }
 
     fn failed(&self, error: &io::Error) {

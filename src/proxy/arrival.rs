@@ -18,18 +18,21 @@ use super::line::Line;
 use super::worker::Worker;
 use crate::base::ids::ListenerId;
 use crate::net::proxied;
+use crate::wire::client_cert::Shown;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_line::Ends;
 
 /// How long a client may take until it is clear who it is and what it speaks: from its first octet to the end of its TLS
 /// handshake, with a balancer's header before it (EDGE 4, gap 9).
-const OPENING: Duration = Duration::from_secs(5);
+pub(super) const OPENING: Duration = Duration::from_secs(5);
 
 /// A client's connection, as its requests see it.
 pub(super) struct Client {
     pub(super) worker: Arc<Worker>,
     pub(super) peer: Peer,
     pub(super) listener: ListenerId,
+    /// Where it could come over QUIC: what it is told of that.
+    pub(super) way: Option<u16>,
     pub(super) pulse: Arc<Pulse>,
     /// The ends of its connection; only where backends are told of them.
     ends: Option<Box<Ends>>,
@@ -37,6 +40,32 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// Who comes from `source` and got through, to the listener of this name; `None`: there is no such listener any more.
+    pub(super) fn of(
+        worker: Arc<Worker>,
+        listener: &str,
+        source: SocketAddr,
+        is_tls: bool,
+        certificate: Option<Arc<Shown>>,
+        seat: Seat,
+    ) -> Option<Self> {
+        let sight = worker.sight();
+        let topology = &sight.snapshot.topology;
+        let listener = topology.listener(listener)?;
+        let trusted = topology.config.listeners.get(listener.index()).map_or(&[][..], |l| &l.trusted);
+        let peer = Peer::new(source.ip(), is_tls, trusted).with(certificate);
+        let pulse = Arc::default();
+        worker.open.watch(&pulse);
+        Some(Self { worker, peer, listener, way: None, pulse, ends: None, _seat: seat })
+    }
+
+    /// Has it tell backends of its connection's ends.
+    #[cfg(feature = "h3")]
+    pub(super) fn between(mut self, ends: Option<Ends>) -> Self {
+        self.ends = ends.map(Box::new);
+        self
+    }
+
     /// The ends of its connection, as far as they are known: what it was before backends were told of it, has no ports.
     pub(super) fn ends(&self) -> Ends {
         let nowhere = || match self.peer.address {
@@ -73,6 +102,8 @@ pub(super) struct Arrival {
     pub(super) worker: Arc<Worker>,
     /// The name of the listener that it came to.
     pub(super) listener: Arc<str>,
+    /// Where the same is served over QUIC.
+    pub(super) way: Option<u16>,
     pub(super) tcp: TcpStream,
     pub(super) from: SocketAddr,
     pub(super) seat: Seat,
@@ -118,15 +149,10 @@ impl Arrival {
             (true, None) => return None,
             (false, _) => admit::sniff(self.tcp).await.map(|(line, spoken)| (line, spoken, None))?,
         };
-        let sight = self.worker.sight();
-        let topology = &sight.snapshot.topology;
-        let listener = topology.listener(&self.listener)?;
-        let trusted = topology.config.listeners.get(listener.index()).map_or(&[][..], |l| &l.trusted);
         let source = ends.map_or(self.from, |ends| ends.source);
-        let peer = Peer::new(source.ip(), is_tls, trusted).with(certificate);
-        let (pulse, ends) = (Arc::default(), ends.filter(|_| is_told_on).map(Box::new));
-        self.worker.open.watch(&pulse);
-        let client = Client { worker: self.worker, peer, listener, pulse, ends, _seat: self.seat };
+        let ends = ends.filter(|_| is_told_on).map(Box::new);
+        let mut client = Client::of(self.worker, &self.listener, source, is_tls, certificate, self.seat)?;
+        (client.way, client.ends) = (self.way, ends);
         Some((Arc::new(client), line, spoken))
     }
 }

@@ -19,6 +19,8 @@ mod files;
 mod forward;
 mod h1;
 mod h2;
+#[cfg(feature = "h3")]
+mod h3;
 mod limit;
 mod line;
 mod log;

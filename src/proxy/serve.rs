@@ -32,14 +32,16 @@ use super::download::Out;
 use super::drain::{Order, ROUND};
 use super::h2::pace::Paced;
 use super::h2::{Tapped, connect};
+#[cfg(feature = "h3")]
+use super::h3;
 use super::line::Line;
 use super::log::Sheet;
 use super::upload::Inbound;
-use super::worker::Worker;
+use super::worker::{Doorway, Worker};
 use super::{Stages, h1, stages};
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::task::{self, Task};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::net::http::{self as serving, Limits, Parting};
 use crate::net::listen::ListenError;
 use crate::net::sockets::{Sockets, Succession};
@@ -139,6 +141,16 @@ fn log(
 struct Door {
     listener: std::net::TcpListener,
     name: Arc<str>,
+    /// Where the same is served over QUIC.
+    way: Option<u16>,
+}
+
+/// The listening sockets of one worker.
+#[derive(Default)]
+struct Doors {
+    tcp: Vec<Door>,
+    #[cfg(feature = "h3")]
+    quic: Vec<h3::Door>,
 }
 
 /// Starts the edge of the published configuration: its listeners and `node.workers` threads. Listeners are read once;
@@ -155,8 +167,8 @@ pub fn start(
 ) -> Result<Server, StartError> {
     let config = Arc::clone(&published.load().topology.config);
     let workers = config.node.workers.max(1);
-    let (addresses, doors) = open(&config, sockets, workers)?;
-    let (stages, places) = (Arc::new(stages), Places::default());
+    let (addresses, doors, ways) = open(&config, sockets, workers)?;
+    let (stages, places, ways) = (Arc::new(stages), Places::default(), Arc::<[Doorway]>::from(ways));
     let (mut running, mut generations, mut beats) = (Vec::new(), Vec::new(), Vec::new());
     let began = SystemClock.mono().nanos();
     let (work_goes_on, working) = sync_channel(0);
@@ -168,14 +180,14 @@ pub fn start(
         let (done, ended) = oneshot::channel();
         let (published, stages, shutdown) = (Arc::clone(&published), Arc::clone(&stages), shutdown.clone());
         let (places, generation) = (places.clone(), Arc::<AtomicU64>::default());
-        let (beat, succession) = (Arc::new(AtomicU64::new(began)), sockets.succession());
+        let (beat, succession, ways) = (Arc::new(AtomicU64::new(began)), sockets.succession(), Arc::clone(&ways));
         generations.push(Arc::clone(&generation));
         beats.push(Arc::clone(&beat));
         let at_work = work_goes_on.clone();
         let body = move || {
             let _at_work: SyncSender<Infallible> = at_work;
             runtime.block_on(async move {
-                let worker = Worker::new(published, stages, workers, generation, sheet);
+                let worker = Worker::new(published, stages, workers, generation, sheet, ways);
                 work(worker, doors, places, Signs { shutdown, succession, beat }).await;
             });
             let _ = done.send(());
@@ -190,25 +202,51 @@ pub fn start(
 /// Where each listener listens.
 type Bound = Vec<(String, Vec<SocketAddr>)>;
 
-/// Opens what is listened on, for each worker its own.
-fn open(config: &Config, sockets: &Sockets, workers: usize) -> Result<(Bound, Vec<Vec<Door>>), StartError> {
-    let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
+/// Opens what is listened on, for each worker its own. Says where QUIC is among it.
+fn open(config: &Config, sockets: &Sockets, workers: usize) -> Result<(Bound, Vec<Doors>, Vec<Doorway>), StartError> {
+    let mut doors: Vec<Doors> = (0..workers).map(|_| Doors::default()).collect();
+    let (mut addresses, mut ways) = (Vec::new(), Vec::new());
     for listener in &config.listeners {
-        let refused = |source| StartError::Listen { listener: listener.name.clone(), source };
         let name = Arc::<str>::from(listener.name.as_str());
         let mut bound = Vec::new();
         for &address in &listener.listen {
-            let (address, listening) = sockets.tcp_each(address, workers).map_err(refused)?;
+            let refused = |source| StartError::Listen { listener: listener.name.clone(), source };
+            let (address, listening, way) =
+                open_at(listener, &name, address, sockets, &mut doors, &mut ways).map_err(refused)?;
             bound.push(address);
             // More than there are workers, where a predecessor had more.
             for (turn, listener) in listening.into_iter().enumerate() {
-                doors[turn % workers].push(Door { listener, name: Arc::clone(&name) });
+                doors[turn % workers].tcp.push(Door { listener, name: Arc::clone(&name), way });
             }
         }
         addresses.push((listener.name.clone(), bound));
     }
-    Ok((addresses, doors))
+    Ok((addresses, doors, ways))
+}
+
+/// Opens `address` of `listener` for TCP; where it serves HTTP/3, for QUIC too, and deals that to the workers.
+#[cfg_attr(not(feature = "h3"), expect(unused_variables, reason = "only QUIC needs them"))]
+fn open_at(
+    listener: &Listener,
+    name: &Arc<str>,
+    address: SocketAddr,
+    sockets: &Sockets,
+    doors: &mut [Doors],
+    ways: &mut Vec<Doorway>,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>, Option<u16>), ListenError> {
+    let workers = doors.len();
+    #[cfg(feature = "h3")]
+    if let Some(http3) = listener.http3.as_ref().filter(|_| listener.tls.is_some()) {
+        let (bound, tcp, udp) = sockets.twins_each(address, workers)?;
+        let way = u16::try_from(ways.len()).ok();
+        ways.push(Doorway { listener: Arc::clone(name), port: bound.port() });
+        for (turn, (socket, seat)) in crate::net::quic::seat(udp).into_iter().enumerate() {
+            let door = h3::Door { socket, seat, streams: http3.streams, name: Arc::clone(name) };
+            doors[turn % workers].quic.push(door);
+        }
+        return Ok((bound, tcp, way));
+    }
+    sockets.tcp_each(address, workers).map(|(bound, tcp)| (bound, tcp, None))
 }
 
 /// What a worker is told, and tells.
@@ -220,10 +258,11 @@ struct Signs {
 }
 
 /// One worker, from its first connection to its last.
-async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Signs) {
+async fn work(worker: Arc<Worker>, doors: Doors, places: Places, signs: Signs) {
     let Signs { shutdown, succession, beat } = signs;
     let tracker = TaskTracker::new();
     let hosts: Vec<Task> = doors
+        .tcp
         .into_iter()
         .filter_map(|door| {
             // A non-blocking socket in a runtime with IO enabled: there is nothing left to fail.
@@ -234,10 +273,13 @@ async fn work(worker: Arc<Worker>, doors: Vec<Door>, places: Places, signs: Sign
                 tracker: tracker.clone(),
                 speaker: Arc::new(Speaker::default()),
                 name: door.name,
+                way: door.way,
             };
             Some(task::spawn("accept", host.accept(listener, shutdown.clone(), succession.clone())))
         })
         .collect();
+    #[cfg(feature = "h3")]
+    let hosts = hosts.into_iter().chain(door_hosts(&worker, doors.quic, &places, &tracker, &succession, &shutdown));
     let mut rounds = tokio::time::interval(ROUND);
     let mut generations = worker.published.subscribe();
     let housekeeping = async {
@@ -290,6 +332,28 @@ async fn drain(worker: &Worker, tracker: &TaskTracker, succession: &Succession) 
     tracker.wait().await;
 }
 
+/// Who serves over QUIC.
+#[cfg(feature = "h3")]
+fn door_hosts(
+    worker: &Arc<Worker>,
+    doors: Vec<h3::Door>,
+    places: &Places,
+    tracker: &TaskTracker,
+    succession: &Succession,
+    shutdown: &CancellationToken,
+) -> Vec<Task> {
+    let host = |door| {
+        let host = h3::Host {
+            worker: Arc::clone(worker),
+            places: places.clone(),
+            tracker: tracker.clone(),
+            succession: succession.clone(),
+        };
+        task::spawn("accept-quic", host.serve(door, shutdown.clone()))
+    };
+    doors.into_iter().map(host).collect()
+}
+
 /// What all connections of one listener have in common on one worker.
 struct Host {
     worker: Arc<Worker>,
@@ -298,6 +362,7 @@ struct Host {
     speaker: Arc<Speaker>,
     /// The listener's.
     name: Arc<str>,
+    way: Option<u16>,
 }
 
 impl Host {
@@ -339,7 +404,7 @@ impl Host {
         let _ = tcp.set_nodelay(true);
         let seat = Seat::take(self.worker.meters.connections.clone(), place, self.tracker.token());
         let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.name));
-        let arrival = Arrival { worker, listener, tcp, from, seat };
+        let arrival = Arrival { worker, listener, way: self.way, tcp, from, seat };
         let speaker = Arc::clone(&self.speaker);
         task::spawn("client", async move {
             // What is needed once is boxed, so that a connection keeps no room for it.

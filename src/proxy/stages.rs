@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::ALLOW;
+use http::header::{ALLOW, ALT_SVC};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
@@ -117,6 +117,7 @@ fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     let from = client.peer.client(&head.headers, trusted);
     let mut entry = Entry::new(client, sight, id, from, worker.now());
     entry.marks = Marks::of(&head.headers);
+    worker.meters.asked(head.version);
     let config = &entry.sight.snapshot.topology.config;
     if config.log.access.is_some() {
         entry.line = Some(Told::new(head, worker.wits().rng.next_u64()));
@@ -286,6 +287,9 @@ fn side(entry: &Entry, sight: &Sight, head: &Parts, route: &Route) -> Result<Ser
 
 fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {
     entry.status = response.status().as_u16();
+    if let Some(alt_svc) = entry.client.way.and_then(|way| entry.sight.alt_svc(way)) {
+        response.headers_mut().insert(ALT_SVC, alt_svc.clone());
+    }
     if let Out::Whole(Some(bytes)) = response.body() {
         entry.passed(bytes.len());
     }

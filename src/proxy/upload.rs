@@ -16,9 +16,12 @@ use http_body_util::BodyExt;
 
 use super::h1;
 use super::h2::pace::{Answered, Paced, TooSlow};
+#[cfg(feature = "h3")]
+use super::h3;
 use super::reply::Reason;
 use crate::net::stage::{self, Body, BodyError};
 use crate::wire::h1::Flaw;
+use crate::wire::h3::Fault;
 use crate::wire::head;
 
 /// Bytes of a body that are kept so that it can be sent again (ours).
@@ -36,6 +39,9 @@ pub(super) enum Inbound {
     Line(h1::client::Inbound),
     /// From the client's connection: HTTP/2.
     Stream(Box<Paced>),
+    /// From the client's connection: HTTP/3.
+    #[cfg(feature = "h3")]
+    Quic(Box<h3::Inbound>),
     /// From an embedder's filter.
     Boxed(Body),
 }
@@ -52,6 +58,8 @@ impl HttpBody for Inbound {
                 Some(Ok(frame)) => strip(frame).map(Ok),
                 other => other,
             }),
+            #[cfg(feature = "h3")]
+            Self::Quic(body) => body.poll_frame(cx),
             Self::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -61,6 +69,8 @@ impl HttpBody for Inbound {
             Self::Empty => true,
             Self::Line(body) => body.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
+            #[cfg(feature = "h3")]
+            Self::Quic(body) => body.is_end_stream(),
             Self::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -70,6 +80,8 @@ impl HttpBody for Inbound {
             Self::Empty => SizeHint::with_exact(0),
             Self::Line(body) => body.size_hint(),
             Self::Stream(body) => body.size_hint(),
+            #[cfg(feature = "h3")]
+            Self::Quic(body) => body.size_hint(),
             Self::Boxed(body) => body.size_hint(),
         }
     }
@@ -80,6 +92,8 @@ impl Inbound {
     pub(super) fn into_body(self) -> Body {
         match self {
             Self::Empty => stage::empty(),
+            #[cfg(feature = "h3")]
+            Self::Quic(_) => self.boxed_unsync(),
             Self::Line(_) | Self::Stream(_) => self.boxed_unsync(),
             Self::Boxed(body) => body,
         }
@@ -123,7 +137,7 @@ pub(super) enum UploadError {
 
 impl UploadError {
     fn of(error: &BodyError) -> Self {
-        if error.is::<Flaw>() {
+        if error.is::<Flaw>() || error.is::<Fault>() {
             Self::Malformed
         } else if error.is::<TooSlow>() {
             Self::TooSlow

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, Version};
 use metrics::{Counter, Gauge};
 use tokio::time::Instant;
 
@@ -55,10 +55,20 @@ pub(super) struct Worker {
     pub(super) readers: Readers,
     wits: Mutex<Wits>,
     sight: Mutex<Arc<Sight>>,
+    /// Where the edge is reached over QUIC.
+    ways: Arc<[Doorway]>,
     /// The generation that it acts on, for whoever asks from outside.
     generation: Arc<AtomicU64>,
     zero: (Instant, Mono),
     date: Mutex<[u8; 29]>,
+}
+
+/// A place where the edge is reached over QUIC too.
+#[derive(Clone, Debug)]
+pub(super) struct Doorway {
+    /// The name of the listener.
+    pub(super) listener: Arc<str>,
+    pub(super) port: u16,
 }
 
 /// What a worker's decisions keep from one request to the next.
@@ -75,10 +85,22 @@ pub(super) struct Meters {
     pub(super) tunnels: Gauge,
     pub(super) tunnel_bytes: Counter,
     pub(super) handshakes_failed: Counter,
+    /// By what the client speaks: h1, h2, h3.
+    protocols: [Count; 3],
     reasons: [Count; REASONS.len()],
 }
 
 impl Meters {
+    /// Counts a request of a client that speaks `version`.
+    pub(super) fn asked(&self, version: Version) {
+        let at = match version {
+            Version::HTTP_2 => 1,
+            Version::HTTP_3 => 2,
+            _ => 0,
+        };
+        self.protocols[at].one();
+    }
+
     /// Counts a refusal.
     pub(super) fn refused(&self, reason: Reason) {
         if let Some(count) = self.reasons.get(reason as usize) {
@@ -100,6 +122,8 @@ struct Fixture {
     routes: Vec<RouteKit>,
     services: Vec<ServiceKit>,
     pools: Vec<Arc<Pool>>,
+    /// By way: what clients are told of it, if anything.
+    alt_svc: Vec<Option<HeaderValue>>,
 }
 
 /// What belongs to a route.
@@ -218,10 +242,11 @@ impl Worker {
         workers: usize,
         generation: Arc<AtomicU64>,
         sheet: Arc<Sheet>,
+        ways: Arc<[Doorway]>,
     ) -> Arc<Self> {
         // The only way to an `Instant` that does not read the clock behind base::clock's back.
         let zero = (tokio::time::sleep(std::time::Duration::ZERO).deadline(), SystemClock.mono());
-        let sight = Sight::of(published.full(), &stages, None);
+        let sight = Sight::of(published.full(), &stages, &ways, None);
         generation.store(sight.snapshot.generation, Relaxed);
         Arc::new(Self {
             published,
@@ -235,6 +260,7 @@ impl Worker {
                 tunnels: names::TUNNELS.gauge(&[]),
                 tunnel_bytes: names::TUNNEL_BYTES.counter(&[]),
                 handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
+                protocols: ["h1", "h2", "h3"].map(|protocol| Count::new(names::BY_PROTOCOL.counter(&[protocol]))),
                 reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
             },
             abuse: Abuse::default(),
@@ -246,6 +272,7 @@ impl Worker {
                 hedges: Hedges::default(),
             }),
             sight: Mutex::new(Arc::new(sight)),
+            ways,
             generation,
             zero,
             date: Mutex::new(date::http(SystemClock.wall())),
@@ -278,7 +305,7 @@ impl Worker {
         let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
         // Within a generation nothing changes that an edge acts on, so snapshots of the same one are not looked at.
         if self.published.look(Slot::Proxy).generation != sight.snapshot.generation {
-            *sight = Arc::new(Sight::of(self.published.full(), &self.stages, Some(&sight)));
+            *sight = Arc::new(Sight::of(self.published.full(), &self.stages, &self.ways, Some(&sight)));
             self.generation.store(sight.snapshot.generation, Relaxed);
         }
         Arc::clone(&sight)
@@ -293,7 +320,7 @@ impl Worker {
         for pool in &sight.fixture.pools {
             pool.sweep(now);
         }
-        self.meters.reasons.iter().for_each(Count::flush);
+        self.meters.reasons.iter().chain(&self.meters.protocols).for_each(Count::flush);
         self.abuse.flush();
         sight.view.shelves().for_each(|shelf| shelf.tend(now));
         sight.fixture.flush();
@@ -301,11 +328,11 @@ impl Worker {
 }
 
 impl Sight {
-    fn of(snapshot: Arc<Snapshot>, stages: &Stages, before: Option<&Self>) -> Self {
+    fn of(snapshot: Arc<Snapshot>, stages: &Stages, ways: &[Doorway], before: Option<&Self>) -> Self {
         let view = view::View::of(&snapshot);
         let fixture = match before {
             Some(before) if before.fixture.serial == snapshot.topology.serial => Arc::clone(&before.fixture),
-            _ => Arc::new(Fixture::of(&snapshot.topology, &view, stages, before.map(|b| &*b.fixture))),
+            _ => Arc::new(Fixture::of(&snapshot.topology, &view, stages, ways, before.map(|b| &*b.fixture))),
         };
         for (pool, health) in fixture.pools.iter().zip(&*snapshot.backends) {
             if health.state.usable() { pool.reopen() } else { pool.close() }
@@ -316,6 +343,11 @@ impl Sight {
     /// What belongs to `route`.
     pub(super) fn route(&self, route: RouteId) -> Option<&RouteKit> {
         self.fixture.routes.get(route.index())
+    }
+
+    /// What who came in beside `way` is told of it.
+    pub(super) fn alt_svc(&self, way: u16) -> Option<&HeaderValue> {
+        self.fixture.alt_svc.get(usize::from(way))?.as_ref()
     }
 
     /// What belongs to `service`.
@@ -329,8 +361,22 @@ impl Sight {
     }
 }
 
+impl Doorway {
+    /// What clients are told of it (RFC 7838): where it is, or to forget that, if they were told before.
+    fn told(&self, topology: &Topology, said_before: bool) -> Option<HeaderValue> {
+        let listener = topology.config.listeners.iter().find(|l| *l.name == *self.listener);
+        match listener.and_then(|l| l.http3.as_ref()).filter(|http3| http3.advertise) {
+            Some(http3) => {
+                let said = format!("h3=\":{}\"; ma={}", self.port, http3.max_age.as_secs());
+                HeaderValue::try_from(said).ok()
+            }
+            None => said_before.then_some(HeaderValue::from_static("clear")),
+        }
+    }
+}
+
 impl Fixture {
-    fn of(topology: &Topology, view: &view::View, stages: &Stages, before: Option<&Self>) -> Self {
+    fn of(topology: &Topology, view: &view::View, stages: &Stages, ways: &[Doorway], before: Option<&Self>) -> Self {
         let config = &topology.config;
         let mut kept: HashMap<&Key, &Arc<Pool>> =
             before.map(|b| b.pools.iter().map(|pool| (pool.key(), pool)).collect()).unwrap_or_default();
@@ -377,7 +423,17 @@ impl Fixture {
             duration: Spread::new(names::REQUEST_DURATION.histogram(&[&route.name])),
             shares: shares_of(route, topology),
         });
-        Self { serial: topology.serial, routes: routes.collect(), services: services.collect(), pools }
+        let alt_svc = ways.iter().enumerate().map(|(at, way)| {
+            let said_before = before.and_then(|b| b.alt_svc.get(at)).is_some_and(Option::is_some);
+            way.told(topology, said_before)
+        });
+        Self {
+            serial: topology.serial,
+            routes: routes.collect(),
+            services: services.collect(),
+            pools,
+            alt_svc: alt_svc.collect(),
+        }
     }
 
     /// Tells the metrics what was counted.

@@ -207,7 +207,10 @@ fn percent(share: f64) -> String {
 
 /// What cannot change while the process runs: sockets and threads.
 fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let listeners = |c: &Config| -> Vec<_> { c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone())).collect() };
+    let listeners = |c: &Config| -> Vec<_> {
+        let http3 = |l: &crate::config::Listener| l.http3.as_ref().map(|h| h.streams);
+        c.listeners.iter().map(|l| (l.name.clone(), l.listen.clone(), http3(l))).collect()
+    };
     let dns = |c: &Config| c.dns.as_ref().map(|d| (d.listen.clone(), d.threads));
     let secure = |c: &Config| {
         let listen = |way| c.dns.as_ref().and_then(|d| d.secure(way)).map(|s| s.listen.clone());
@@ -215,7 +218,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     };
     let admin = |c: &Config| c.admin.as_ref().map(|a| (a.listen, a.token_file.clone()));
     let checks = [
-        ("[[listener]] addresses", listeners(old) != listeners(new)),
+        ("[[listener]] addresses, http3", listeners(old) != listeners(new)),
         ("[dns] listen, threads", dns(old) != dns(new)),
         ("[dns] tls, https, quic: listen", secure(old) != secure(new)),
         ("[admin]", admin(old) != admin(new)),

@@ -110,6 +110,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
     let dns = steering::dns(root, &places, &work, &datacenters, checker);
     let listeners = edge::listeners(root, checker);
     let routes = routing::routes(root, &work, &services, &listeners, checker);
+    edge::promises(root, &listeners, checker);
     sockets::collisions(root, checker);
     idle(root, checker);
     Config {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Checker;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::kinds::Or;
+use crate::config::kinds::{Flag, Or};
 use crate::config::raw::Root;
 
 /// By which protocols a place listens.
@@ -73,8 +73,10 @@ fn places(root: &Root) -> Vec<(Place, &'static [By])> {
     }
     for listener in &root.listener.0 {
         let what = listener.name.as_ref().map_or_else(|| "a listener".into(), |n| format!("listener `{}`", n.0));
+        let has_http3 = listener.http3.as_ref().is_some_and(|said| !matches!(said.value, Or::One(Flag(false))));
+        let by: &[By] = if has_http3 { &[By::Tcp, By::Udp] } else { &[By::Tcp] };
         for l in listener.listen.iter().flat_map(|l| &l.0) {
-            add(&what, l.0, l.span, &[By::Tcp]);
+            add(&what, l.0, l.span, by);
         }
     }
     places

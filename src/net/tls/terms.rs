@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -119,11 +119,24 @@ pub enum NotShown {
 /// # Errors
 /// As [`NotShown`] lists: the connection is not to be served.
 pub fn shown(terms: &Terms, session: &ServerConnection, now: Wall) -> Result<Option<Arc<Shown>>, NotShown> {
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    judged(terms, session.peer_certificates(), is_resumed.then_some(now))
+}
+
+/// The same where a client has shown the chain `shown`, which is verified again where it is said when that is.
+///
+/// # Errors
+/// As [`NotShown`] lists: the connection is not to be served.
+pub fn judged(
+    terms: &Terms,
+    shown: Option<&[CertificateDer<'_>]>,
+    again: Option<Wall>,
+) -> Result<Option<Arc<Shown>>, NotShown> {
     let Some(verifier) = &terms.clients else { return Ok(None) };
-    let Some((own, others)) = session.peer_certificates().and_then(<[_]>::split_first) else {
+    let Some((own, others)) = shown.and_then(<[_]>::split_first) else {
         return if verifier.client_auth_mandatory() { Err(NotShown::None) } else { Ok(None) };
     };
-    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+    if let Some(now) = again {
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
         verifier.verify_client_cert(own, others, now).map_err(NotShown::Refused)?;
     }

@@ -45,6 +45,12 @@ table! {
         "Tries that found a connection ready.";
     POOL_DIALS: Kind::Counter, "springtide_proxy_pool_dials_total", ["service"],
         "Connections made to backends.";
+    BY_PROTOCOL: Kind::Counter, "springtide_proxy_protocol_requests_total", ["protocol"],
+        "Requests by what the client speaks: h1, h2, h3.";
+    QUIC_RETRIES: Kind::Counter, "springtide_proxy_quic_retries_total", [],
+        "QUIC handshakes that had to show their address first, because many were under way.";
+    HTTP3_FAULTS: Kind::Counter, "springtide_proxy_http3_faults_total", ["scope", "code"],
+        "HTTP/3 streams and connections that were ended because the client broke the rules, by error code.";
     TUNNELS: Kind::Gauge, "springtide_proxy_tunnels", [],
         "Upgraded connections (WebSocket) that are open.";
     TUNNEL_BYTES: Kind::Counter, "springtide_proxy_tunnel_bytes_total", [],

@@ -91,7 +91,7 @@ impl Paced {
 
 /// How a body comes.
 #[derive(Debug, Default)]
-struct Pace {
+pub(in crate::proxy) struct Pace {
     since: Option<Mono>,
     waited: Duration,
     octets: u64,
@@ -99,12 +99,12 @@ struct Pace {
 
 impl Pace {
     /// We wait for more, from `now` on.
-    fn wait(&mut self, now: impl FnOnce() -> Mono) {
+    pub(in crate::proxy) fn wait(&mut self, now: impl FnOnce() -> Mono) {
         self.since.get_or_insert_with(now);
     }
 
     /// So many octets have come. Whether that is fast enough, all in all.
-    fn came(&mut self, octets: usize, now: impl FnOnce() -> Mono) -> bool {
+    pub(in crate::proxy) fn came(&mut self, octets: usize, now: impl FnOnce() -> Mono) -> bool {
         self.octets += octets as u64;
         let Some(since) = self.since.take() else { return true };
         self.waited += now().since(since);

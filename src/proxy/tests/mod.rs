@@ -9,6 +9,8 @@ mod files;
 mod h2;
 mod head;
 mod hostile;
+#[cfg(feature = "h3")]
+mod http3;
 mod introduced;
 mod logging;
 mod plugged;

@@ -6,17 +6,19 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::config::{ClientAuth, ClientCertificate, ListenerTls, PassOn, Protocol, Requirement, SanMatch, UpstreamTls};
+use crate::config::{
+    ClientAuth, ClientCertificate, Http3, ListenerTls, PassOn, Protocol, Requirement, SanMatch, UpstreamTls,
+};
 use crate::net::tls;
 
 /// An authority, with a folder for what it issues.
-struct Authority {
+pub(super) struct Authority {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -26,7 +28,7 @@ impl Authority {
     }
 
     /// Chain and key for `name`, as files.
-    fn issue(&self, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    pub(super) fn issue(&self, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -37,19 +39,24 @@ impl Authority {
         (chain, private)
     }
 
-    fn trusted_as(&self, name: &str) -> UpstreamTls {
+    pub(super) fn trusted_as(&self, name: &str) -> UpstreamTls {
         UpstreamTls { name: name.into(), ca: self.folder.path().join("ca.pem"), certificate: None }
     }
 
     /// A TLS connection to `edge` for `name`, which verifies that it got that.
-    async fn connect(&self, edge: &Edge, name: &str, protocol: Protocol) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect(
+        &self,
+        edge: &Edge,
+        name: &str,
+        protocol: Protocol,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let config = tls::speaking(&tls::client_config(&self.trusted_as(name)).unwrap(), protocol);
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(config).connect(name, edge.connect().await).await
     }
 }
 
-fn assets_of(listener: &ListenerTls) -> Assets {
+pub(super) fn assets_of(listener: &ListenerTls) -> Assets {
     let terms = tls::terms(listener, &tls::load_certificates(listener).unwrap(), None).unwrap();
     Assets { terms: vec![Some(Arc::new(terms))], ..Assets::default() }
 }
@@ -139,7 +146,7 @@ async fn tls_that_was_not_loaded_is_never_replaced_by_plaintext() {
 }
 
 /// An edge whose listener asks for certificates of `staff`, with a route for all of them, one for some, and one for all.
-fn asking_edge(authority: &Authority, staff: &Authority, origin: &Origin, pass_on: PassOn) -> Edge {
+pub(super) fn asking_edge(authority: &Authority, staff: &Authority, origin: &Origin, pass_on: PassOn) -> Edge {
     let mut config = config(&[origin.address]);
     let clients = ClientAuth {
         ca: vec![staff.folder.path().join("ca.pem")],
@@ -157,6 +164,7 @@ fn asking_edge(authority: &Authority, staff: &Authority, origin: &Origin, pass_o
         route("open", "/", forward()),
     ];
     let assets = assets_of(&listener);
+    config.listeners[0].http3 = Some(Http3::default());
     config.listeners[0].tls = Some(listener);
     Edge::with(config, assets, Stages::default())
 }
