@@ -19,6 +19,8 @@ mod geo;
 mod h1;
 #[path = "h2.rs"]
 mod h2;
+#[path = "h3.rs"]
+mod h3;
 #[path = "routing.rs"]
 mod routing;
 
@@ -34,6 +36,7 @@ pub use files::{files_coding, files_conditions, files_name, files_range};
 pub use geo::{cidr, mmdb};
 pub use h1::{h1_chunked, h1_request, h1_response, h1_written};
 pub use h2::h2_frames;
+pub use h3::{h3_control, h3_head, h3_request};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 pub use routing::{query, route};
@@ -75,6 +78,9 @@ pub const ALL: &[(&str, Body)] = &[
     ("h1_response", h1_response),
     ("h1_written", h1_written),
     ("h2_frames", h2_frames),
+    ("h3_control", h3_control),
+    ("h3_head", h3_head),
+    ("h3_request", h3_request),
     ("head_forwarded", head_forwarded),
     ("host", host),
     ("keyfile", keyfile),

@@ -121,32 +121,38 @@ impl Handshakes {
         let is_13 = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         self.done[usize::from(is_13)][usize::from(is_resumed)].increment(1);
-        let shown = self.judged(terms, tls::shown(terms, session, SystemClock.wall()))?;
+        let shown = self.judged(terms, tls::shown(terms, session, SystemClock.wall())).ok()?;
         let spoken = if session.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
         Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, shown))
     }
 
-    /// What a client has shown over QUIC: `chain`. `None`: not what it must.
+    /// What a client has shown over QUIC: `chain`.
     ///
     /// Whether its session is an old one QUIC does not tell, so each is verified anew.
     #[cfg(feature = "h3")]
-    pub(super) fn shown(&self, terms: &Terms, chain: Option<&[CertificateDer<'_>]>) -> Option<Option<Arc<Shown>>> {
+    pub(super) fn shown(
+        &self,
+        terms: &Terms,
+        chain: Option<&[CertificateDer<'_>]>,
+    ) -> Result<Option<Arc<Shown>>, NotShown> {
         self.judged(terms, tls::judged(terms, chain, Some(SystemClock.wall())))
     }
 
-    fn judged(&self, terms: &Terms, shown: Result<Option<Arc<Shown>>, NotShown>) -> Option<Option<Arc<Shown>>> {
-        let shown = match shown {
-            Ok(shown) => shown,
+    /// Counts what came of asking a client for its certificate.
+    fn judged(
+        &self,
+        terms: &Terms,
+        shown: Result<Option<Arc<Shown>>, NotShown>,
+    ) -> Result<Option<Arc<Shown>>, NotShown> {
+        match &shown {
+            Ok(shown) if terms.clients.is_some() => self.certificates[usize::from(shown.is_none())].increment(1),
+            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a client has not shown what it must");
                 self.certificates[2].increment(1);
-                return None;
             }
-        };
-        if terms.clients.is_some() {
-            self.certificates[usize::from(shown.is_none())].increment(1);
         }
-        Some(shown)
+        shown
     }
 
     fn failed(&self, error: &io::Error) {

@@ -203,7 +203,7 @@ impl Arrival {
         let (from, local) = (incoming.remote_address(), incoming.local_ip());
         let connection = incoming.accept_with(self.config).ok()?.await.ok()?;
         let chain = connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let Some(shown) = self.worker.handshakes.shown(&self.terms, chain.as_deref().map(Vec::as_slice)) else {
+        let Ok(shown) = self.worker.handshakes.shown(&self.terms, chain.as_deref().map(Vec::as_slice)) else {
             connection.close(session::number(Code::NoError), b"");
             return None;
         };

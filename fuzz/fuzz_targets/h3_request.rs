@@ -1,0 +1,8 @@
+//! Any octets as the stream of an HTTP/3 request.
+#![no_main]
+
+#[path = "../src/targets.rs"]
+#[allow(dead_code, reason = "one body of them all")]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::h3_request(data));
