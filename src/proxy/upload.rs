@@ -103,6 +103,9 @@ impl Inbound {
     pub(super) fn answered(&self) -> Option<Answered> {
         match self {
             Self::Stream(body) => Some(body.answered()),
+            // It sees to that itself.
+            #[cfg(feature = "h3")]
+            Self::Quic(_) => None,
             Self::Empty | Self::Line(_) | Self::Boxed(_) => None,
         }
     }
