@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Node, Origin, client, eventually, root};
+use crate::support::{Node, Origin, attempt, client, eventually, root, said};
 
 /// Debian's own, for its packages: another one may stand before it in the path.
 const PYTHON: &str = "/usr/bin/python3";
@@ -118,6 +118,7 @@ listen = ["127.0.0.1:0"]
 [[listener]]
 name = "secure"
 listen = ["127.0.0.1:0"]
+http3 = true
 tls = {{ certs = ["cert.pem"], keys = ["key.pem"] }}
 [[route]]
 name = "grpc"
@@ -240,19 +241,66 @@ fn h2load_in_every_version() {
     }
 }
 
+/// What a second library of HTTP/3 makes of us: it says what came, and keeps it in a folder.
 #[test]
-fn a_browser_fetches_streams_and_keeps_a_socket_open() {
-    let mut world = World::start();
+fn http3_with_another_library() {
+    let world = World::start();
+    let port = world.node.http("secure").port().to_string();
+    let (big, downloads) = (world.file("big"), world.file("came"));
+    fs::write(&big, (0..3_000_000u32).map(|n| n as u8).collect::<Vec<u8>>()).unwrap();
+    fs::create_dir(&downloads).unwrap();
+    let url = |path: &str| format!("https://grpc.example:{port}{path}");
+    let ask = |args: &[&str], urls: &[String]| {
+        let common = ["--exit-on-all-streams-close", "--no-quic-dump", "--no-http-dump", "--timeout=20s"];
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        let output = attempt("gtlsclient", &[&common[..], args, &["127.0.0.1", &port], &urls].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        said(&output)
+    };
+    let told = ask(&["-m", "POST", "-d", &big, "--download", &downloads], &[url("/echo")]);
+    assert!(told.contains("[:status: 200]"), "{told}");
+    assert!(fs::read(&big).unwrap() == fs::read(world.dir.path().join("came/echo")).unwrap(), "the echo is another");
+    let told = ask(&["-n", "50"], &[url("/quick")]);
+    assert_eq!(told.matches("[:status: 200]").count(), 50, "{told}");
+    let told = ask(&["-m", "HEAD"], &[url("/")]);
+    assert!(told.contains("[:status: 200]") && told.contains("[content-type: text/html"), "{told}");
+}
+
+/// What the page found, in a browser with these flags.
+fn page_in_browser(world: &mut World, flags: &[String]) -> Value {
     let secure = world.node.http("secure");
-    let browser = Browser::show(&world.dir.path().join("profile"), &format!("https://{secure}/"));
+    let browser = Browser::show_with(&world.dir.path().join("profile"), &format!("https://{secure}/"), flags);
     let line = world.origin.line();
     drop(browser);
-    let found: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the page did not report: {line}"));
+    serde_json::from_str(&line).unwrap_or_else(|_| panic!("the page did not report: {line}"))
+}
+
+fn all_went_well(found: &Value, protocol: &str) {
     assert_eq!(found["echo"], true, "{found}");
     assert_eq!(found["many"], 100, "{found}");
     assert_eq!(found["events"], "event-0 event-1 event-2", "{found}");
     assert_eq!(found["socket"], "hello 127.0.0.1 gift 4001", "{found}");
-    assert_eq!(found["protocol"], "h2", "{found}");
+    assert_eq!(found["protocol"], protocol, "{found}");
+}
+
+#[test]
+fn a_browser_fetches_streams_and_keeps_a_socket_open() {
+    all_went_well(&page_in_browser(&mut World::start(), &[]), "h2");
+}
+
+#[test]
+fn a_browser_does_the_same_over_http3() {
+    let mut world = World::start();
+    // A browser trusts nobody over QUIC because of a flag that says so of all; it has to be told of this one.
+    let known = format!("--ignore-certificate-errors-spki-list={}", spki(&world.file("cert.pem")));
+    let forced = format!("--origin-to-force-quic-on={}", world.node.http("secure"));
+    all_went_well(&page_in_browser(&mut world, &[known, forced]), "h3");
+}
+
+/// What a browser calls a certificate's key: the SHA-256 of it, in base64.
+fn spki(cert: &str) -> String {
+    let command = r#"openssl x509 -in "$0" -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | openssl base64"#;
+    client("bash", &["-c", command, cert]).trim().to_owned()
 }
 
 /// A browser without a window. It is cut after half a minute, so that nobody waits for it in vain.
@@ -262,11 +310,15 @@ pub struct Browser {
 
 impl Browser {
     pub fn show(profile: &Path, url: &str) -> Self {
+        Self::show_with(profile, url, &[])
+    }
+
+    fn show_with(profile: &Path, url: &str, more: &[String]) -> Self {
         let data = format!("--user-data-dir={}", profile.display());
         let flags =
             ["--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run"];
         let mut command = Command::new("timeout");
-        command.args(["-k", "1", "30", "chromium"]).args(flags).args([&data, url]);
+        command.args(["-k", "1", "30", "chromium"]).args(flags).args(more).args([&data, url]);
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child =
             started.unwrap_or_else(|e| panic!("chromium cannot be started ({e}); `bash tests/run.sh` installs it"));
