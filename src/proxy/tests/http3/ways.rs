@@ -95,6 +95,37 @@ async fn who_gives_up_is_not_worked_for() {
 }
 
 #[tokio::test]
+async fn what_breaks_off_is_not_taken_for_a_whole() {
+    let authority = Authority::new();
+    let cuts = [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf",
+    ];
+    for cut in cuts {
+        let (told, heard) = tokio::sync::watch::channel(false);
+        let origin = Origin::raw(move |mut tcp| {
+            let mut heard = heard.clone();
+            async move {
+                read_head(&mut tcp).await;
+                let _ = tcp.write_all(cut).await;
+                let _ = heard.wait_for(|&it_is_there| it_is_there).await;
+            }
+        })
+        .await;
+        let edge = edge(&authority, &[origin.address], |_| ());
+        let client = Client::new(&edge, &authority).await;
+        let (mut send, mut receive) = client.begin(&head("GET", "/", &[])).await;
+        send.finish().unwrap();
+        let first = tokio::time::timeout(PATIENCE, receive.read_chunk(1 << 10, true)).await.unwrap().unwrap();
+        assert!(first.is_some(), "the response has begun");
+        told.send(true).unwrap();
+        let ended = read(receive).await.map(|reply| reply.body.len());
+        assert_eq!(ended, Err(Code::InternalError as u64), "{}", cut.escape_ascii());
+    }
+}
+
+#[tokio::test]
 async fn nobody_sends_faster_than_the_other_takes() {
     let authority = Authority::new();
     let sent = Arc::new(AtomicUsize::new(0));
