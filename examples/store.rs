@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 
 use springtide::base::clock::Wall;
 use springtide::base::hash;
-use springtide::redpacket::ledger::conformance::{self, Breach, Subject};
+use springtide::redpacket::ledger::conformance::{self, Breach, Making, Subject};
 use springtide::redpacket::ledger::{Answer, Book, Claimed, Stats, Store, StoreError};
-use springtide::redpacket::model::{Claim, GiftId, Order, OrderNo, Settled, Settlement};
+use springtide::redpacket::model::{Attempt, Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
-/// A file of entries: length, checksum, then `P` (total, gift) or `O` (an order as it stands now).
+/// A file of entries: length, checksum, then `P` (total, gift), `O` (an order as it stands now) or `A` (a number, and what
+/// came of an attempt, as JSON).
 struct Log {
     file: File,
     book: Book,
@@ -33,6 +34,13 @@ impl Log {
         while let Some((entry, end)) = entry(&bytes, whole) {
             match entry.split_first() {
                 Some((b'O', order)) => Order::decode(order).into_iter().for_each(|order| book.restore(order)),
+                Some((b'A', rest)) => {
+                    if let Some((number, attempt)) = rest.split_first_chunk::<17>()
+                        && let Ok(attempt) = serde_json::from_slice(attempt)
+                    {
+                        book.remember(OrderNo::from_bytes(*number), attempt);
+                    }
+                }
                 Some((b'P', rest)) => {
                     if let Some((total, gift)) = rest.split_first_chunk::<8>()
                         && let Ok(gift) = GiftId::parse(&String::from_utf8_lossy(gift))
@@ -79,6 +87,11 @@ fn entry(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
 
 fn order(order: &Order) -> Vec<u8> {
     [&b"O"[..], &order.encode()].concat()
+}
+
+fn attempt(order_no: OrderNo, attempt: &Attempt) -> Vec<u8> {
+    // Numbers and a word: serialising them into memory cannot fail.
+    [&b"A"[..], order_no.bytes(), &serde_json::to_vec(attempt).unwrap_or_default()].concat()
 }
 
 /// The store: a log behind a lock, used on the threads for blocking work.
@@ -136,10 +149,31 @@ impl Store for FileStore {
     fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>> {
         self.with(move |log| {
             let settled = words.iter().map(|word| log.book.settle(*word, now)).collect();
-            let moved: Vec<_> = words.iter().filter_map(|word| log.book.find(word.order_no)).map(order).collect();
+            let mut moved = Vec::new();
+            for word in &words {
+                moved.extend(log.book.find(word.order_no).map(order));
+                moved.extend(log.book.attempts(word.order_no).iter().map(|a| attempt(word.order_no, a)));
+            }
             log.append(moved)?;
             Ok(settled)
         })
+    }
+
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Order>> {
+        self.with(move |log| Ok(log.book.dead(limit)))
+    }
+
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
+        self.with(move |log| {
+            let settled = order_nos.iter().map(|no| log.book.resolve(*no, resolution, now)).collect();
+            let moved: Vec<_> = order_nos.iter().filter_map(|no| log.book.find(*no)).map(order).collect();
+            log.append(moved)?;
+            Ok(settled)
+        })
+    }
+
+    fn scan(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Trail>> {
+        self.with(move |log| Ok(log.book.scan(after, limit)))
     }
 
     fn stats(&self) -> Answer<'_, Stats> {
@@ -155,20 +189,22 @@ impl Store for FileStore {
 struct InDirectory(PathBuf);
 
 impl InDirectory {
-    fn open(&self) -> Result<Arc<dyn Store>, String> {
-        let log = Log::open(&self.0.join("orders.log")).map_err(|e| e.to_string())?;
-        Ok(Arc::new(FileStore(Arc::new(Mutex::new(log)))))
+    fn open(&self) -> Making<'_> {
+        Box::pin(async {
+            let log = Log::open(&self.0.join("orders.log")).map_err(|e| e.to_string())?;
+            Ok(Arc::new(FileStore(Arc::new(Mutex::new(log)))) as Arc<dyn Store>)
+        })
     }
 }
 
 impl Subject for InDirectory {
-    fn fresh(&self) -> Result<Arc<dyn Store>, String> {
+    fn fresh(&self) -> Making<'_> {
         // There may be none yet.
         let _ = std::fs::remove_file(self.0.join("orders.log"));
         self.open()
     }
 
-    fn reopened(&self, store: Arc<dyn Store>) -> Option<Result<Arc<dyn Store>, String>> {
+    fn reopened(&self, store: Arc<dyn Store>) -> Option<Making<'_>> {
         drop(store);
         Some(self.open())
     }

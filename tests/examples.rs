@@ -20,7 +20,7 @@ mod upstream;
 #[tokio::test]
 async fn a_store_of_ones_own_keeps_every_law() {
     let directory = tempfile::tempdir().unwrap();
-    assert_eq!(store::laws(directory.path().to_path_buf()).await.unwrap().len(), 7);
+    assert_eq!(store::laws(directory.path().to_path_buf()).await.unwrap().len(), 9);
 }
 
 #[tokio::test]

@@ -3,20 +3,26 @@
 //! The memory store is a book behind a lock; a store of one's own may be a book and a log of what was written into it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 
 use super::{Claimed, Ruling, Stats, Stock, judge};
 use crate::base::clock::Wall;
-use crate::redpacket::model::{Claim, GiftId, IdempotencyKey, Order, OrderNo, Settled, Settlement, State, UserId};
+use crate::redpacket::model::{
+    Attempt, Claim, GiftId, IdempotencyKey, Order, OrderNo, Resolution, Settled, Settlement, State, Trail, UserId,
+};
 
 /// Orders, stock, keys and the delivery queue.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    orders: HashMap<OrderNo, Order>,
+    orders: BTreeMap<OrderNo, Order>,
+    log: BTreeMap<(OrderNo, u32), Attempt>,
     keys: HashMap<(UserId, IdempotencyKey), OrderNo>,
     /// Open orders by when they are due.
     due: BTreeSet<(Wall, OrderNo)>,
     /// Open orders by when they were accepted.
     open: BTreeSet<(Wall, OrderNo)>,
+    /// Dead orders by when they died.
+    dead: BTreeSet<(Wall, OrderNo)>,
     stock: BTreeMap<GiftId, Stock>,
     states: BTreeMap<State, u64>,
 }
@@ -71,22 +77,48 @@ impl Book {
         moved.map_or(Settled::Stale, |order| {
             let state = order.state;
             self.restore(order);
+            self.remember(word.order_no, Attempt::of(&word, now));
             Settled::Moved(state)
         })
+    }
+
+    /// See [`Store::dead`](super::Store::dead).
+    pub fn dead(&self, limit: usize) -> Vec<Order> {
+        self.dead.iter().take(limit).filter_map(|(_, no)| self.orders.get(no)).cloned().collect()
+    }
+
+    /// See [`Store::resolve`](super::Store::resolve).
+    pub fn resolve(&mut self, order_no: OrderNo, resolution: Resolution, now: Wall) -> Settled {
+        let moved = self.orders.get(&order_no).and_then(|order| order.resolve(resolution, now));
+        moved.map_or(Settled::Stale, |order| {
+            let state = order.state;
+            self.restore(order);
+            Settled::Moved(state)
+        })
+    }
+
+    /// See [`Store::scan`](super::Store::scan).
+    pub fn scan(&self, after: Option<OrderNo>, limit: usize) -> Vec<Trail> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = self.orders.range((from, Bound::Unbounded)).take(limit);
+        page.map(|(_, order)| Trail { order: order.clone(), attempts: self.attempts(order.order_no) }).collect()
+    }
+
+    /// The log of an order.
+    pub fn attempts(&self, order_no: OrderNo) -> Vec<Attempt> {
+        self.log.range((order_no, 0)..=(order_no, u32::MAX)).map(|(_, attempt)| *attempt).collect()
     }
 
     /// See [`Store::stats`](super::Store::stats).
     pub fn stats(&self) -> Stats {
         let count = |state| self.states.get(&state).copied().unwrap_or_default();
-        Stats {
-            accepted: count(State::Accepted),
-            delivering: count(State::Delivering),
-            retry_wait: count(State::RetryWait),
-            delivered: count(State::Delivered),
-            dead: count(State::Dead),
-            oldest_open: self.open.first().map(|(at, _)| *at),
-            stock: self.stock.iter().map(|(gift, stock)| (gift.clone(), *stock)).collect(),
-        }
+        let stock = self.stock.iter().map(|(gift, stock)| (gift.clone(), *stock)).collect();
+        Stats::counting(count, self.open.first().map(|(at, _)| *at), stock)
+    }
+
+    /// Writes `attempt` into the log, over what it said of that attempt; for reading a log of one's own back.
+    pub fn remember(&mut self, order_no: OrderNo, attempt: Attempt) {
+        self.log.insert((order_no, attempt.attempt), attempt);
     }
 
     /// Puts `order` as it stands now in the place of what was known of it; for reading a log back, the last entry of an
@@ -94,6 +126,7 @@ impl Book {
     pub fn restore(&mut self, order: Order) {
         let place = (order.due, order.order_no);
         let birth = (order.created, order.order_no);
+        let death = (order.updated, order.order_no);
         *self.states.entry(order.state).or_default() += 1;
         if let Some(key) = &order.claim.idempotency_key {
             self.keys.insert((order.claim.user_id.clone(), key.clone()), order.order_no);
@@ -102,6 +135,7 @@ impl Book {
         if let Some(old) = self.orders.insert(order.order_no, order) {
             self.due.remove(&(old.due, old.order_no));
             self.open.remove(&(old.created, old.order_no));
+            self.dead.remove(&(old.updated, old.order_no));
             if let Some(count) = self.states.get_mut(&old.state) {
                 *count = count.saturating_sub(1);
             }
@@ -112,8 +146,11 @@ impl Book {
             self.due.insert(place);
             self.open.insert(birth);
         }
+        if state == State::Dead {
+            self.dead.insert(death);
+        }
     }
 }
 
 #[cfg(test)]
-pub(in crate::redpacket) mod tests;
+mod tests;

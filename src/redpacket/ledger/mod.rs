@@ -9,10 +9,10 @@ use std::pin::Pin;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{Claim, Code, GiftId, Order, OrderNo, Settled, Settlement};
+use super::model::{Claim, Code, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State, Trail};
 use crate::base::clock::Wall;
 
-pub(in crate::redpacket) mod book;
+mod book;
 pub mod conformance;
 
 pub use book::Book;
@@ -28,13 +28,21 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Se
 /// - **I4** When [`Store::claim`] answers [`Claimed::Accepted`], the order, the stock and the entry for delivery are
 ///   durable, all three in one commit. An error means that they are not, except [`StoreError::Unknown`].
 /// - **I5** An order is in at most one worker's lease at a time, is leased again when that ends without a word, and
-///   leaves the queue for good once it is delivered or dead. Late words change nothing but for the better.
-/// - **I7** [`Store::stats`] adds up: orders by state = orders issued by all gifts.
+///   leaves the queue for good once it is delivered, or until a person says otherwise once it is dead. Late words change
+///   nothing but for the better.
+/// - **I7** [`Store::stats`] adds up: orders by state = orders issued by all gifts. [`Store::scan`] shows each of them, with
+///   a word in its log for each move that a worker made.
+///
+/// A store may be one process's own or a server that many share: then all of this holds for all of them together, and a
+/// handle sees at once what another's commit wrote. Losing a connection is no excuse: a store that cannot tell whether its
+/// commit went through tries again under the same number, and answers [`Claimed::Already`] or [`StoreError::Unknown`],
+/// never with a second order.
 ///
 /// No method blocks the caller's thread on IO or waits without a bound: a store with too much to do refuses with
-/// [`StoreError::Overloaded`]. Time comes in as an argument.
+/// [`StoreError::Overloaded`]. A caller that stops waiting is its own deadline: what has not begun by then need not be done,
+/// what has may be done all the same. Time comes in as an argument.
 pub trait Store: Send + Sync {
-    /// What it is, for logs: `redb`, `memory`.
+    /// What it is, for logs: `redb`, `memory`, `postgres`.
     fn name(&self) -> &'static str;
 
     /// Lets `gift` give `total` in all, counting what it gave already. A total below that stops it from giving more.
@@ -52,10 +60,20 @@ pub trait Store: Send + Sync {
     /// Takes workers' words, in order; each gets its answer.
     fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>>;
 
-    /// What is in it.
+    /// Dead letters: up to `limit` orders that were given up, the longest dead first.
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Order>>;
+
+    /// Takes a person's word on dead letters, in order; each gets its answer. Those that are not dead are left alone.
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>>;
+
+    /// Up to `limit` orders with their logs, by number, from the first after `after`: for reconciliation, page by page. A
+    /// page is of one moment, two pages are not.
+    fn scan(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Trail>>;
+
+    /// What is in it. Asked about once a second by every process: its cost must not grow with the orders that are done.
     fn stats(&self) -> Answer<'_, Stats>;
 
-    /// Whether claims can be taken now, as far as it is known. Cheap; for health checks.
+    /// Whether claims can be taken now, as far as it is known. Cheap; for health checks. Heals by itself.
     fn writable(&self) -> bool;
 }
 
@@ -153,6 +171,9 @@ pub struct Stats {
     pub delivered: u64,
     /// Orders given up.
     pub dead: u64,
+    /// Orders made good in another way.
+    #[serde(default)]
+    pub compensated: u64,
     /// When the oldest order that is still open was accepted.
     pub oldest_open: Option<Wall>,
     /// Every gift's stock, by gift.
@@ -165,9 +186,35 @@ impl Stats {
         self.accepted + self.delivering + self.retry_wait
     }
 
+    /// Orders in `state`.
+    pub const fn of(&self, state: State) -> u64 {
+        match state {
+            State::Accepted => self.accepted,
+            State::Delivering => self.delivering,
+            State::RetryWait => self.retry_wait,
+            State::Delivered => self.delivered,
+            State::Dead => self.dead,
+            State::Compensated => self.compensated,
+        }
+    }
+
+    /// Their sums out of `count`, which knows how many orders are in a state.
+    pub fn counting(count: impl Fn(State) -> u64, oldest_open: Option<Wall>, stock: Vec<(GiftId, Stock)>) -> Self {
+        Self {
+            accepted: count(State::Accepted),
+            delivering: count(State::Delivering),
+            retry_wait: count(State::RetryWait),
+            delivered: count(State::Delivered),
+            dead: count(State::Dead),
+            compensated: count(State::Compensated),
+            oldest_open,
+            stock,
+        }
+    }
+
     /// All orders.
     pub const fn orders(&self) -> u64 {
-        self.open() + self.delivered + self.dead
+        self.open() + self.delivered + self.dead + self.compensated
     }
 }
 
@@ -178,13 +225,14 @@ pub enum StoreError {
     /// Its queue is full. Nothing was done.
     #[error("the store's queue is full")]
     Overloaded,
-    /// It cannot write: disk full, IO error. Nothing was done.
+    /// It cannot write: disk full, IO error, no connection. Nothing was done.
     #[error("the store cannot write: {reason}")]
     Unwritable {
         /// What the engine said.
         reason: String,
     },
-    /// The commit failed half way: it may or may not be durable. The same claim again tells.
+    /// The commit failed half way, or the connection was lost in it: it may or may not be durable. The same claim again
+    /// tells.
     #[error("the store does not know whether the commit is durable: {reason}")]
     Unknown {
         /// What the engine said.

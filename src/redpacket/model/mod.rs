@@ -6,12 +6,14 @@
 mod code;
 mod ids;
 mod moment;
+mod number;
 mod order;
 mod record;
+mod trail;
 
 pub use code::Code;
 pub use ids::{ActivityId, BadId, GameId, GiftId, IdempotencyKey, PacketId, RoleId, UserId, ZoneId};
 pub use moment::{BadMoment, Moment};
-pub use order::{
-    BadOrderNo, Claim, EDGES, Event, Failure, Order, OrderNo, Settled, Settlement, State, Verdict, advance,
-};
+pub use number::{BadOrderNo, OrderNo};
+pub use order::{Claim, EDGES, Event, Failure, Order, Resolution, Settled, Settlement, State, Verdict, advance};
+pub use trail::{Attempt, Trail};

@@ -3,20 +3,17 @@
 //! ```text
 //!   ACCEPTED --lease--> DELIVERING --applied--> DELIVERED
 //!                        |  ^   ^ \--exhausted--> DEAD --applied--> DELIVERED
-//!                 failed v  |lease|
-//!                      RETRY_WAIT (--applied--> DELIVERED)
+//!                 failed v  |lease|                |  \--compensated--> COMPENSATED
+//!                      RETRY_WAIT <---replayed-----+   (RETRY_WAIT, too, --applied--> DELIVERED)
 //! ```
 //!
 //! A lease that ran out is taken again (DELIVERING --lease--> DELIVERING). An order remembers its attempt, so that the
 //! word of a worker whose lease has passed on counts only where it is good news: what the game applied, it applied.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::{ActivityId, GiftId, IdempotencyKey, PacketId, RoleId, UserId, ZoneId};
+use super::{ActivityId, GiftId, IdempotencyKey, OrderNo, PacketId, RoleId, UserId, ZoneId};
 use crate::base::clock::Wall;
-use crate::base::hash;
 
 /// What a user asks for: this gift out of this packet, to this role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,96 +52,6 @@ impl Claim {
     }
 }
 
-/// The number of an order: one byte for the user's set, sixteen that hash (activity, packet, user, scene).
-///
-/// Written as 34 hexadecimal digits; the first two say which set it belongs to, so that it can be routed without a
-/// look-up. The hash is not cryptographic: stores compare what the number stands for and refuse a collision.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct OrderNo([u8; 17]);
-
-/// A text that is not an order number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an order number is 34 hexadecimal digits")]
-pub struct BadOrderNo;
-
-impl OrderNo {
-    /// The number for these; `scene` tells kinds of packets apart.
-    pub fn of(activity: &ActivityId, packet: &PacketId, user: &UserId, scene: &str) -> Self {
-        let mut name = Vec::with_capacity(128);
-        for part in [activity.as_str(), packet.as_str(), user.as_str(), scene] {
-            // Lengths keep ("ab", "c") and ("a", "bc") apart; identifiers are at most 64 bytes.
-            name.push(part.len() as u8);
-            name.extend_from_slice(part.as_bytes());
-        }
-        let mut bytes = [0; 17];
-        let [set, rest @ ..] = &mut bytes;
-        *set = Self::set_of(user);
-        let wide = (u128::from(hash::bytes(0x6f72_6465, &name)) << 64) | u128::from(hash::bytes(0x7220_6e6f, &name));
-        rest.copy_from_slice(&wide.to_be_bytes());
-        Self(bytes)
-    }
-
-    /// The set that a user belongs to: 256 sets, by hash.
-    pub fn set_of(user: &UserId) -> u8 {
-        (hash::bytes(0x0073_6574, user.as_str().as_bytes()) >> 56) as u8
-    }
-
-    /// The set that this order belongs to.
-    pub const fn set(self) -> u8 {
-        self.0[0]
-    }
-
-    /// Its bytes, for a store's keys.
-    pub const fn bytes(&self) -> &[u8; 17] {
-        &self.0
-    }
-
-    /// The number with these bytes, from a store's keys.
-    pub const fn from_bytes(bytes: [u8; 17]) -> Self {
-        Self(bytes)
-    }
-
-    /// Reads one.
-    ///
-    /// # Errors
-    /// The text is not 34 hexadecimal digits.
-    pub fn parse(text: &str) -> Result<Self, BadOrderNo> {
-        let text: &[u8; 34] = text.as_bytes().try_into().map_err(|_| BadOrderNo)?;
-        let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8).ok_or(BadOrderNo);
-        let mut bytes = [0; 17];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_chunks::<2>().0) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for OrderNo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for OrderNo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl TryFrom<String> for OrderNo {
-    type Error = BadOrderNo;
-    fn try_from(text: String) -> Result<Self, BadOrderNo> {
-        Self::parse(&text)
-    }
-}
-
-impl From<OrderNo> for String {
-    fn from(no: OrderNo) -> Self {
-        no.to_string()
-    }
-}
-
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -159,11 +66,14 @@ pub enum State {
     Delivered,
     /// Given up by the machine; a person decides.
     Dead,
+    /// Made good by a person in another way; never delivered.
+    Compensated,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 5] = [Self::Accepted, Self::Delivering, Self::RetryWait, Self::Delivered, Self::Dead];
+    pub const ALL: [Self; 6] =
+        [Self::Accepted, Self::Delivering, Self::RetryWait, Self::Delivered, Self::Dead, Self::Compensated];
 
     /// Whether the machine is still to do something about it.
     pub const fn open(self) -> bool {
@@ -178,6 +88,7 @@ impl State {
             Self::RetryWait => "RETRY_WAIT",
             Self::Delivered => "DELIVERED",
             Self::Dead => "DEAD",
+            Self::Compensated => "COMPENSATED",
         }
     }
 }
@@ -193,6 +104,10 @@ pub enum Event {
     Failed,
     /// An attempt failed, and it was the last.
     Exhausted,
+    /// A person has it tried again.
+    Replayed,
+    /// A person has made it good in another way.
+    Compensated,
 }
 
 /// Every way in which an order may move; what is not here does not happen.
@@ -206,6 +121,8 @@ pub const EDGES: &[(State, Event, State)] = &[
     // News of an older attempt that came late: what the game applied, it applied.
     (State::RetryWait, Event::Applied, State::Delivered),
     (State::Dead, Event::Applied, State::Delivered),
+    (State::Dead, Event::Replayed, State::RetryWait),
+    (State::Dead, Event::Compensated, State::Compensated),
 ];
 
 /// Where `event` takes an order in `state`, if it may happen at all.
@@ -277,7 +194,17 @@ pub struct Settlement {
     pub verdict: Verdict,
 }
 
-/// What a settlement did.
+/// What a person decides about orders that are dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// Try again, with as many attempts as a new order has.
+    Replay,
+    /// Do not: the user was made whole in another way.
+    Compensate,
+}
+
+/// What a settlement or a resolution did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Settled {
@@ -298,6 +225,9 @@ pub struct Order {
     pub state: State,
     /// How often it was leased.
     pub attempts: u32,
+    /// How many of these were before a person had it tried again.
+    #[serde(default)]
+    pub spent: u32,
     /// When a worker may take it (open states): at once, when its lease ends, or when the next try is due.
     pub due: Wall,
     /// Why the last attempt failed, if it did.
@@ -317,6 +247,7 @@ impl Order {
             claim,
             state: State::Accepted,
             attempts: 0,
+            spent: 0,
             due: now,
             failure: None,
             created: now,
@@ -345,6 +276,22 @@ impl Order {
         let state = advance(self.state, event)?;
         Some(Self { state, due, failure, updated: now, ..self.clone() })
     }
+
+    /// The order after a person's word; nothing where it is not dead.
+    #[must_use]
+    pub fn resolve(&self, resolution: Resolution, now: Wall) -> Option<Self> {
+        let event = match resolution {
+            Resolution::Replay => Event::Replayed,
+            Resolution::Compensate => Event::Compensated,
+        };
+        let state = advance(self.state, event)?;
+        Some(Self { state, due: now, spent: self.attempts, updated: now, ..self.clone() })
+    }
+
+    /// Attempts of this round, the one under way included: what a limit of attempts counts.
+    pub const fn tries(&self) -> u32 {
+        self.attempts.saturating_sub(self.spent)
+    }
 }
 
 #[cfg(test)]
@@ -366,23 +313,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn numbers_never_change_between_releases_and_read_back() {
-        let no = claim("u1", "p1").number();
-        assert_eq!(no.to_string(), "c2e41ea393139d16715f9b7dcc242eed54");
-        assert_eq!(OrderNo::parse(&no.to_string()), Ok(no));
-        assert_eq!(no.set(), OrderNo::set_of(&UserId::parse("u1").unwrap()));
-        assert_ne!(claim("u1", "p2").number(), claim("u1p", "2").number());
-        for bad in ["", "zz", &"g".repeat(34), &"0".repeat(33), &"0".repeat(35), &"\u{e9}".repeat(17)] {
-            assert_eq!(OrderNo::parse(bad), Err(BadOrderNo), "{bad}");
-        }
-    }
-
-    #[test]
     fn every_edge_goes_forward() {
         for (from, event, to) in EDGES {
             assert_ne!(*from, State::Delivered, "nothing leaves DELIVERED");
             assert_ne!(*to, State::Accepted, "nothing comes back to ACCEPTED");
-            assert!(*from != State::Dead || *event == Event::Applied, "DEAD ends by a delivery only");
+            assert_ne!(*from, State::Compensated, "nothing leaves COMPENSATED");
+            let late_or_told = matches!(event, Event::Applied | Event::Replayed | Event::Compensated);
+            assert!(*from != State::Dead || late_or_told, "the machine alone never brings a dead order back");
         }
         for state in State::ALL {
             assert_eq!(state.open(), advance(state, Event::Lease).is_some(), "{state:?}: open orders can be leased");
@@ -401,18 +338,24 @@ pub(super) mod tests {
         /// Whatever workers say and whenever: moves follow the table, attempts only grow, DELIVERED stays.
         #[test]
         fn orders_walk_the_table(steps in prop::collection::vec(
-            prop_oneof![(0u64..50).prop_map(Ok), (0u32..5, verdict()).prop_map(Err)], 1..60))
+            prop_oneof![
+                4 => (0u64..50).prop_map(|hold| Some(Ok(hold))),
+                4 => (0u32..5, verdict()).prop_map(|word| Some(Err(word))),
+                1 => Just(None),
+            ], 1..60))
         {
             let mut order = Order::accept(claim("u1", "p1"), Wall(0));
             for (now, step) in steps.into_iter().enumerate() {
                 let now = Wall(now as u64 * 3);
                 let next = match step {
-                    Ok(hold) => order.lease(Wall(now.0 + hold), now),
-                    Err((attempt, verdict)) => order.settle(attempt, verdict, now),
+                    Some(Ok(hold)) => order.lease(Wall(now.0 + hold), now),
+                    Some(Err((attempt, verdict))) => order.settle(attempt, verdict, now),
+                    None => order.resolve(Resolution::Replay, now),
                 };
                 let Some(next) = next else { continue };
                 prop_assert!(EDGES.iter().any(|(from, _, to)| (*from, *to) == (order.state, next.state)));
                 prop_assert!(next.attempts >= order.attempts && next.updated >= order.updated);
+                prop_assert!(next.spent <= next.attempts && next.spent >= order.spent);
                 prop_assert!(next.due >= now, "never due in the past");
                 prop_assert_eq!((&next.claim, next.order_no, next.created), (&order.claim, order.order_no, order.created));
                 prop_assert!(next.state == State::Delivering || next.attempts == order.attempts);

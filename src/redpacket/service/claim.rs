@@ -161,14 +161,7 @@ impl ClaimService {
         let stats = self.store.stats().await?;
         self.backlog.store(stats.open(), Ordering::Relaxed);
         for (state, gauge) in &self.meters.states {
-            let count = match state {
-                State::Accepted => stats.accepted,
-                State::Delivering => stats.delivering,
-                State::RetryWait => stats.retry_wait,
-                State::Delivered => stats.delivered,
-                State::Dead => stats.dead,
-            };
-            gauge.set(count as f64);
+            gauge.set(stats.of(*state) as f64);
         }
         let age = stats.oldest_open.map_or(Duration::ZERO, |at| self.clock.wall().since(at));
         self.meters.pending_age.set(age.as_secs_f64());
@@ -273,6 +266,7 @@ impl ClaimService {
             match order.state {
                 State::Delivered => envelope.saying("Your gift has been delivered."),
                 State::Dead => envelope.saying("Your gift could not be delivered yet; we are looking into it."),
+                State::Compensated => envelope.saying("Your gift could not be delivered; you were compensated."),
                 _ => envelope,
             },
             &order,

@@ -320,7 +320,7 @@ impl Worker {
                 if let Some((_, counter)) = self.failed.iter().find(|(f, _)| *f == why) {
                     counter.increment(1);
                 }
-                let wait = self.pace.backoff.wait(order.attempts, self.rng.next_u64());
+                let wait = self.pace.backoff.wait(order.tries(), self.rng.next_u64());
                 if let Some(wait) = wait.filter(|_| why != Failure::Refused) {
                     Verdict::Retry { at: self.clock.wall() + wait, why }
                 } else {

@@ -124,8 +124,8 @@ pub(super) trait Engine: Send + 'static {
     /// Its name, for logs and metrics.
     const NAME: &'static str;
 
-    /// Makes the tables.
-    fn prepare(&self, txn: &WriteTransaction) -> Result<(), Error>;
+    /// Makes the tables, out of those of format `found` (0 for a new file) where there are any.
+    fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error>;
 
     /// Does all of `ops` in order, each as if alone. Says as well whether anything was written: what only read needs no
     /// commit. An op's own error must leave no trace in `txn`.
@@ -250,9 +250,9 @@ fn prepare<E: Engine>(engine: &E, db: &Database, path: &Path) -> Result<(), Open
     let attempt = || -> Result<u64, Error> {
         let txn = db.begin_write()?;
         let found = txn.open_table(META)?.get("format")?.map(|v| v.value());
-        if found.is_none_or(|f| f == E::FORMAT) {
+        if found.is_none_or(|f| f <= E::FORMAT) {
             txn.open_table(META)?.insert("format", E::FORMAT)?;
-            engine.prepare(&txn)?;
+            engine.prepare(&txn, found.unwrap_or_default())?;
             txn.commit()?;
         } else {
             txn.abort()?;
@@ -260,7 +260,7 @@ fn prepare<E: Engine>(engine: &E, db: &Database, path: &Path) -> Result<(), Open
         Ok(found.unwrap_or(E::FORMAT))
     };
     let found = attempt().map_err(|e| OpenError::from_redb(path, e))?;
-    if found == E::FORMAT {
+    if found <= E::FORMAT {
         Ok(())
     } else {
         Err(OpenError::Format { path: path.to_path_buf(), found, known: E::FORMAT })

@@ -113,7 +113,7 @@ impl Engine for Game {
     const FORMAT: u64 = 1;
     const NAME: &'static str = "game";
 
-    fn prepare(&self, txn: &WriteTransaction) -> Result<(), Error> {
+    fn prepare(&self, txn: &WriteTransaction, _: u64) -> Result<(), Error> {
         txn.open_table(LEDGER)?;
         txn.open_table(EFFECTS)?;
         txn.open_table(RECEIVED)?;

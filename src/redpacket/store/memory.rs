@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::{Answer, Book, Claimed, Stats, Store};
-use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Settled, Settlement};
+use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 /// A [`Book`] behind a lock. Unbounded by design, as stock bounds the orders and nothing else is kept.
 #[derive(Debug, Default)]
@@ -54,6 +54,19 @@ impl Store for MemoryStore {
         done(words.into_iter().map(|word| book.settle(word, now)).collect())
     }
 
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Order>> {
+        done(self.book().dead(limit))
+    }
+
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
+        let mut book = self.book();
+        done(order_nos.into_iter().map(|no| book.resolve(no, resolution, now)).collect())
+    }
+
+    fn scan(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Trail>> {
+        done(self.book().scan(after, limit))
+    }
+
     fn stats(&self) -> Answer<'_, Stats> {
         done(self.book().stats())
     }
@@ -68,17 +81,28 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::redpacket::ledger::conformance::{Subject, run};
+    use crate::redpacket::ledger::conformance::{Making, Subject, run, walk};
 
     struct Memory;
     impl Subject for Memory {
-        fn fresh(&self) -> Result<Arc<dyn Store>, String> {
-            Ok(Arc::new(MemoryStore::new()))
+        fn fresh(&self) -> Making<'_> {
+            Box::pin(ready(Ok(Arc::new(MemoryStore::new()) as Arc<dyn Store>)))
+        }
+
+        fn beside(&self, store: &Arc<dyn Store>) -> Option<Making<'_>> {
+            Some(Box::pin(ready(Ok(store.clone()))))
         }
     }
 
     #[tokio::test]
     async fn it_keeps_the_laws() {
-        assert_eq!(run(&Memory).await.unwrap().len(), 6);
+        assert_eq!(run(&Memory).await.unwrap().len(), 9);
+    }
+
+    #[tokio::test]
+    async fn it_does_what_the_book_does() {
+        for seed in 0..256 {
+            walk(&Memory, seed, 120).await.unwrap();
+        }
     }
 }

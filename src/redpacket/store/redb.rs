@@ -7,6 +7,7 @@
 //! ```text
 //!   orders  number -> record            keys   (user, key) -> number      stock   gift -> (total, issued)
 //!   due     (when due, number) open     open   (when accepted, number)    counts  state -> orders
+//!   log     (number, attempt) -> word   dead   (when it died, number)
 //! ```
 
 use std::path::Path;
@@ -16,7 +17,9 @@ use ::redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, Writ
 use super::commit::{Applied, Committer, Engine, OpenError, Opener, file};
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::{Answer, Claimed, Ruling, Stats, Stock, Store, StoreError, judge};
-use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Settled, Settlement, State};
+use crate::redpacket::model::{
+    Attempt, Claim, Failure, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State, Trail,
+};
 
 type Number = &'static [u8; 17];
 
@@ -26,6 +29,9 @@ const DUE: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("due");
 const OPEN: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("open");
 const STOCK: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stock");
 const COUNTS: TableDefinition<'_, u8, u64> = TableDefinition::new("counts");
+/// (when, failure; 0 = delivered)
+const LOG: TableDefinition<'_, (Number, u32), (u64, u8)> = TableDefinition::new("log");
+const DEAD: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("dead");
 
 /// Orders on disk, in one file, for one process.
 pub struct RedbStore(Committer<Claims>);
@@ -88,6 +94,23 @@ impl Store for RedbStore {
         })
     }
 
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Order>> {
+        Box::pin(self.0.read(move |txn| dead(txn, limit)))
+    }
+
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
+        Box::pin(async move {
+            match self.0.soon(Op::Resolve(order_nos, resolution, now)).await? {
+                Out::Settled(all) => Ok(all),
+                _ => Err(StoreError::Stopped),
+            }
+        })
+    }
+
+    fn scan(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Trail>> {
+        Box::pin(self.0.read(move |txn| scan(txn, after, limit)))
+    }
+
     fn stats(&self) -> Answer<'_, Stats> {
         Box::pin(self.0.read(stats))
     }
@@ -112,22 +135,60 @@ fn due(txn: &ReadTransaction, now: Wall) -> Seen<bool> {
 
 fn stats(txn: &ReadTransaction) -> Seen<Stats> {
     let counts = txn.open_table(COUNTS)?;
-    let count = |state| Ok::<_, Error>(counts.get(index(state))?.map(|v| v.value()).unwrap_or_default());
     let mut stock = Vec::new();
     for entry in txn.open_table(STOCK)?.iter()? {
         let (gift, (total, issued)) = entry.map(|(k, v)| (GiftId::parse(k.value()), v.value()))?;
         stock.extend(gift.ok().map(|gift| (gift, Stock { total, issued })));
     }
     let oldest_open = txn.open_table(OPEN)?.first()?.map(|(key, _)| Wall(key.value().0));
-    Ok(Ok(Stats {
-        accepted: count(State::Accepted)?,
-        delivering: count(State::Delivering)?,
-        retry_wait: count(State::RetryWait)?,
-        delivered: count(State::Delivered)?,
-        dead: count(State::Dead)?,
-        oldest_open,
-        stock,
-    }))
+    let mut counted = Vec::with_capacity(State::ALL.len());
+    for state in State::ALL {
+        counted.push((state, counts.get(index(state))?.map(|v| v.value()).unwrap_or_default()));
+    }
+    let count = |state| counted.iter().find(|(s, _)| *s == state).map_or(0, |(_, n)| *n);
+    Ok(Ok(Stats::counting(count, oldest_open, stock)))
+}
+
+fn dead(txn: &ReadTransaction, limit: usize) -> Seen<Vec<Order>> {
+    let orders = txn.open_table(ORDERS)?;
+    let mut found = Vec::new();
+    for entry in txn.open_table(DEAD)?.iter()?.take(limit) {
+        let number = *entry?.0.value().1;
+        let order = orders.get(&number)?.and_then(|record| Order::decode(record.value()));
+        match order {
+            Some(order) => found.push(order),
+            None => return Ok(Err(StoreError::Damaged { order_no: OrderNo::from_bytes(number) })),
+        }
+    }
+    Ok(Ok(found))
+}
+
+fn scan(txn: &ReadTransaction, after: Option<OrderNo>, limit: usize) -> Seen<Vec<Trail>> {
+    let (orders, log) = (txn.open_table(ORDERS)?, txn.open_table(LOG)?);
+    let first = [0; 17];
+    let from = after.as_ref().map_or(&first, OrderNo::bytes);
+    let mut page = Vec::new();
+    for entry in orders.range::<&[u8; 17]>(from..)? {
+        let (number, record) = entry?;
+        if page.len() == limit {
+            break;
+        }
+        if after.as_ref().is_some_and(|after| after.bytes() == number.value()) {
+            continue;
+        }
+        let order_no = OrderNo::from_bytes(*number.value());
+        let Some(order) = Order::decode(record.value()) else { return Ok(Err(StoreError::Damaged { order_no })) };
+        let mut attempts = Vec::new();
+        for word in log.range((order_no.bytes(), 0)..=(order_no.bytes(), u32::MAX))? {
+            let (key, word) = word?;
+            let ((_, attempt), (at, failure)) = (key.value(), word.value());
+            // Past the known failures is a word of a newer release; it was a failure all the same.
+            let failure = failure.checked_sub(1).map(|n| Failure::ALL.get(usize::from(n)).copied());
+            attempts.push(Attempt { attempt, at: Wall(at), failure: failure.map(|f| f.unwrap_or(Failure::Garbage)) });
+        }
+        page.push(Trail { order, attempts });
+    }
+    Ok(Ok(page))
 }
 
 /// A state's key in the counts; part of the format.
@@ -138,6 +199,7 @@ const fn index(state: State) -> u8 {
         State::RetryWait => 2,
         State::Delivered => 3,
         State::Dead => 4,
+        State::Compensated => 5,
     }
 }
 
@@ -148,6 +210,7 @@ enum Op {
     Claim(Claim, Wall),
     Lease { limit: usize, until: Wall, now: Wall },
     Settle(Vec<Settlement>, Wall),
+    Resolve(Vec<OrderNo>, Resolution, Wall),
 }
 
 enum Out {
@@ -160,11 +223,15 @@ enum Out {
 impl Engine for Claims {
     type Op = Op;
     type Out = Out;
-    const FORMAT: u64 = 1;
+    const FORMAT: u64 = 2;
     const NAME: &'static str = "claims";
 
-    fn prepare(&self, txn: &WriteTransaction) -> Result<(), Error> {
-        Tables::open(txn).map(drop)
+    fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error> {
+        let mut tables = Tables::open(txn)?;
+        if found < 2 {
+            tables.index_the_dead()?;
+        }
+        Ok(())
     }
 
     fn apply(&self, txn: &WriteTransaction, ops: &[Op]) -> Result<Applied<Out>, Error> {
@@ -176,6 +243,7 @@ impl Engine for Claims {
                 Op::Claim(claim, now) => tables.claim(claim, *now)?,
                 Op::Lease { limit, until, now } => tables.lease(*limit, *until, *now)?,
                 Op::Settle(words, now) => tables.settle(words, *now)?,
+                Op::Resolve(order_nos, resolution, now) => tables.resolve(order_nos, *resolution, *now)?,
             });
         }
         Ok((outs, tables.wrote))
@@ -189,6 +257,8 @@ struct Tables<'txn> {
     open: Table<'txn, (u64, Number), ()>,
     stock: Table<'txn, &'static str, (u64, u64)>,
     counts: Table<'txn, u8, u64>,
+    log: Table<'txn, (Number, u32), (u64, u8)>,
+    dead: Table<'txn, (u64, Number), ()>,
     wrote: bool,
 }
 
@@ -201,8 +271,21 @@ impl<'txn> Tables<'txn> {
             open: txn.open_table(OPEN)?,
             stock: txn.open_table(STOCK)?,
             counts: txn.open_table(COUNTS)?,
+            log: txn.open_table(LOG)?,
+            dead: txn.open_table(DEAD)?,
             wrote: false,
         })
+    }
+
+    /// Format 1 had no list of dead letters.
+    fn index_the_dead(&mut self) -> Result<(), Error> {
+        for entry in self.orders.iter()? {
+            let (number, record) = entry?;
+            if let Some(order) = Order::decode(record.value()).filter(|order| order.state == State::Dead) {
+                self.dead.insert((order.updated.0, number.value()), ())?;
+            }
+        }
+        Ok(())
     }
 
     fn provision(&mut self, gift: &GiftId, total: u64) -> Seen<Out> {
@@ -283,12 +366,36 @@ impl<'txn> Tables<'txn> {
             all.push(match moved {
                 Some((old, order)) => {
                     self.put(&order, Some(old))?;
+                    self.note(word.order_no, Attempt::of(word, now))?;
                     Settled::Moved(order.state)
                 }
                 None => Settled::Stale,
             });
         }
         Ok(Ok(Out::Settled(all)))
+    }
+
+    fn resolve(&mut self, order_nos: &[OrderNo], resolution: Resolution, now: Wall) -> Seen<Out> {
+        let mut all = Vec::with_capacity(order_nos.len());
+        for order_no in order_nos {
+            let old = self.find(*order_no)?.ok().flatten();
+            let moved = old.as_ref().and_then(|old| Some((old, old.resolve(resolution, now)?)));
+            all.push(match moved {
+                Some((old, order)) => {
+                    self.put(&order, Some(old))?;
+                    Settled::Moved(order.state)
+                }
+                None => Settled::Stale,
+            });
+        }
+        Ok(Ok(Out::Settled(all)))
+    }
+
+    fn note(&mut self, order_no: OrderNo, attempt: Attempt) -> Result<(), Error> {
+        let failure =
+            attempt.failure.and_then(|f| Failure::ALL.iter().position(|g| *g == f)).map_or(0, |at| at as u8 + 1);
+        self.log.insert((order_no.bytes(), attempt.attempt), (attempt.at.0, failure))?;
+        Ok(())
     }
 
     /// Writes `order` in the place of `old`, with all that follows from it.
@@ -303,11 +410,18 @@ impl<'txn> Tables<'txn> {
             if old.state.open() && !order.state.open() {
                 self.open.remove((old.created.0, number))?;
             }
-        } else {
-            self.open.insert((order.created.0, number), ())?;
+            if old.state == State::Dead {
+                self.dead.remove((old.updated.0, number))?;
+            }
         }
         if order.state.open() {
             self.due.insert((order.due.0, number), ())?;
+        }
+        if order.state.open() && !old.is_some_and(|old| old.state.open()) {
+            self.open.insert((order.created.0, number), ())?;
+        }
+        if order.state == State::Dead {
+            self.dead.insert((order.updated.0, number), ())?;
         }
         self.count(order.state, 1)?;
         self.wrote = true;

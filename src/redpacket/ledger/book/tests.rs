@@ -9,7 +9,7 @@ use crate::redpacket::model::{ActivityId, Failure, PacketId, RoleId, Verdict, Zo
 
 /// Something that may happen to a store.
 #[derive(Clone, Debug)]
-pub(in crate::redpacket) enum Step {
+enum Step {
     Provision(u8, u64),
     Claim { user: u8, packet: u8, gift: u8, role: u8, key: Option<u8> },
     Lease { limit: usize, hold: u64 },
@@ -25,7 +25,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 }
 
 /// Few users, packets and gifts, so that everything meets everything.
-pub(in crate::redpacket) fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<Step>> {
     let claim = (0u8..6, 0u8..3, 0u8..3, 0u8..2, prop::option::weighted(0.4, 0u8..3));
     let step = prop_oneof![
         1 => (0u8..3, 0u64..8).prop_map(|(gift, total)| Step::Provision(gift, total)),
@@ -37,11 +37,11 @@ pub(in crate::redpacket) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..80)
 }
 
-pub(in crate::redpacket) fn gift(gift: u8) -> GiftId {
+fn gift(gift: u8) -> GiftId {
     GiftId::parse(&format!("gift-{gift}")).unwrap()
 }
 
-pub(in crate::redpacket) fn claim(user: u8, packet: u8, gift_no: u8, role: u8, key: Option<u8>) -> Claim {
+fn claim(user: u8, packet: u8, gift_no: u8, role: u8, key: Option<u8>) -> Claim {
     Claim {
         activity_id: ActivityId::parse("a").unwrap(),
         packet_id: PacketId::parse(&format!("packet-{packet}")).unwrap(),

@@ -9,7 +9,7 @@ use super::*;
 use crate::base::clock::{ManualClock, Mono};
 use crate::net::stage::{empty, full};
 use crate::redpacket::ledger::Answer;
-use crate::redpacket::model::Settled;
+use crate::redpacket::model::{Resolution, Settled, Trail};
 use crate::redpacket::request::USER_HEADER;
 use crate::redpacket::serve::Remote;
 use crate::redpacket::store::memory::MemoryStore;
@@ -169,6 +169,15 @@ impl Store for Sick {
         self.say()
     }
     fn settle(&self, _: Vec<Settlement>, _: Wall) -> Answer<'_, Vec<Settled>> {
+        self.say()
+    }
+    fn dead(&self, _: usize) -> Answer<'_, Vec<Order>> {
+        self.say()
+    }
+    fn resolve(&self, _: Vec<OrderNo>, _: Resolution, _: Wall) -> Answer<'_, Vec<Settled>> {
+        self.say()
+    }
+    fn scan(&self, _: Option<OrderNo>, _: usize) -> Answer<'_, Vec<Trail>> {
         self.say()
     }
     fn stats(&self) -> Answer<'_, Stats> {

@@ -1,20 +1,19 @@
 //! The redb store: the laws, and what happens when the disk does not do its part.
 
+use std::future::ready;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use ::redb::backends::FileBackend;
+use ::redb::backends::{FileBackend, InMemoryBackend};
 use ::redb::{Builder, DatabaseError, StorageBackend};
-use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::redpacket::ledger::book::tests::{Step, claim as wish, gift, steps};
-use crate::redpacket::ledger::conformance::{Subject, run};
+use crate::base::entropy::Rng;
+use crate::redpacket::ledger::conformance::{Making, Subject, run, walk};
 use crate::redpacket::model::{ActivityId, PacketId, RoleId, UserId, ZoneId};
-use crate::redpacket::store::memory::MemoryStore;
 
 struct OnDisk(TempDir);
 
@@ -29,20 +28,34 @@ impl OnDisk {
 }
 
 impl Subject for OnDisk {
-    fn fresh(&self) -> Result<Arc<dyn Store>, String> {
+    fn fresh(&self) -> Making<'_> {
         let _ = std::fs::remove_file(self.path());
         self.open()
     }
 
-    fn reopened(&self, store: Arc<dyn Store>) -> Option<Result<Arc<dyn Store>, String>> {
+    fn reopened(&self, store: Arc<dyn Store>) -> Option<Making<'_>> {
         drop(store);
         Some(self.open())
     }
 }
 
 impl OnDisk {
-    fn open(&self) -> Result<Arc<dyn Store>, String> {
-        RedbStore::open(&self.path()).map(|s| Arc::new(s) as Arc<dyn Store>).map_err(|e| e.to_string())
+    fn open(&self) -> Making<'_> {
+        made(RedbStore::open(&self.path()))
+    }
+}
+
+fn made<'a>(store: Result<RedbStore, OpenError>) -> Making<'a> {
+    Box::pin(ready(store.map(|s| Arc::new(s) as Arc<dyn Store>).map_err(|e| e.to_string())))
+}
+
+/// A store in memory, for stories: no disk to wait for.
+struct InMemory;
+
+impl Subject for InMemory {
+    fn fresh(&self) -> Making<'_> {
+        let open = || Builder::new().create_with_backend(InMemoryBackend::new());
+        made(RedbStore::with(Path::new("(memory)"), Box::new(open)))
     }
 }
 
@@ -60,7 +73,7 @@ fn claim(user: u32) -> Claim {
 
 #[tokio::test]
 async fn it_keeps_the_laws() {
-    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 7);
+    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 9);
 }
 
 #[test]
@@ -90,47 +103,174 @@ fn a_store_of_a_newer_release_is_refused_and_left_alone() {
     txn.commit().unwrap();
     drop(db);
     let error = RedbStore::open(&dir.path()).err().unwrap();
-    assert!(matches!(error, OpenError::Format { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 99, known: 2, .. }), "{error}");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-    /// Two stores, one story: redb answers every step as the book does, and its sums and indices agree at the end.
-    #[test]
-    fn it_does_what_the_book_does(story in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let open = || Builder::new().create_with_backend(::redb::backends::InMemoryBackend::new());
-        let redb = RedbStore::with(Path::new("(memory)"), Box::new(open)).unwrap();
-        runtime.block_on(async {
-            let book = MemoryStore::new();
-            for (at, step) in story.into_iter().enumerate() {
-                let now = Wall(at as u64 * 5);
-                match step {
-                    Step::Provision(g, total) => {
-                        book.provision(gift(g), total).await.unwrap();
-                        redb.provision(gift(g), total).await.unwrap();
-                    }
-                    Step::Claim { user, packet, gift, role, key } => {
-                        let wish = wish(user, packet, gift, role, key);
-                        prop_assert_eq!(redb.claim(wish.clone(), now).await, book.claim(wish, now).await);
-                    }
-                    Step::Lease { limit, hold } => {
-                        let until = Wall(now.0 + hold);
-                        prop_assert_eq!(redb.lease(limit, until, now).await, book.lease(limit, until, now).await);
-                    }
-                    Step::Settle { user, packet, attempt, verdict } => {
-                        let order_no = wish(user, packet, 0, 0, None).number();
-                        let word = Settlement { order_no, attempt, verdict };
-                        prop_assert_eq!(redb.settle(vec![word], now).await, book.settle(vec![word], now).await);
-                        prop_assert_eq!(redb.find(order_no).await, book.find(order_no).await);
-                    }
-                }
-                prop_assert_eq!(redb.stats().await, book.stats().await);
+#[tokio::test]
+async fn a_store_of_the_first_release_is_read_and_its_dead_are_found() {
+    let dir = OnDisk::new();
+    let (alive, dead) = (Order::accept(claim(1), Wall(5)), Order::accept(claim(2), Wall(6)));
+    let dead = Order { state: State::Dead, attempts: 1, failure: Some(Failure::Refused), updated: Wall(9), ..dead };
+    let db = ::redb::Database::create(dir.path()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 1).unwrap();
+    for order in [&alive, &dead] {
+        let mut record = order.encode();
+        record[0] = 1;
+        record.drain(7..11);
+        txn.open_table(ORDERS).unwrap().insert(order.order_no.bytes(), record.as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
+    drop(db);
+    let store = RedbStore::open(&dir.path()).unwrap();
+    assert_eq!(store.find(alive.order_no).await.unwrap(), Some(alive));
+    assert_eq!(store.dead(9).await.unwrap(), [dead]);
+}
+
+#[tokio::test]
+async fn it_does_what_the_book_does() {
+    for seed in 0..128 {
+        walk(&InMemory, seed, 80).await.unwrap();
+    }
+}
+
+/// A disk whose power can fail: what was not synced is lost, kept, or kept in part, sector by sector.
+#[derive(Debug, Default)]
+struct Platter {
+    /// What a reader sees.
+    live: Vec<u8>,
+    /// What has been synced.
+    synced: Vec<u8>,
+    /// What was written since, in order.
+    pending: Vec<Change>,
+    /// How often the power has failed: a file opened before that is dead.
+    epoch: u64,
+}
+
+impl Platter {
+    fn strike(&mut self, rng: &mut Rng) {
+        self.epoch += 1;
+        for change in std::mem::take(&mut self.pending) {
+            for part in change.torn(rng) {
+                part.apply(&mut self.synced);
             }
-            let end = Wall(u64::MAX - 1);
-            prop_assert_eq!(redb.lease(1_000, end, end).await, book.lease(1_000, end, end).await);
-            Ok(())
-        })?;
+        }
+        self.live.clone_from(&self.synced);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Length(u64),
+    Write(u64, Vec<u8>),
+}
+
+const SECTOR: usize = 512;
+
+impl Change {
+    fn apply(&self, image: &mut Vec<u8>) {
+        match self {
+            Self::Length(len) => image.resize(usize::try_from(*len).unwrap(), 0),
+            Self::Write(at, data) => {
+                let (from, to) = (usize::try_from(*at).unwrap(), usize::try_from(*at).unwrap() + data.len());
+                image.resize(image.len().max(to), 0);
+                image[from..to].copy_from_slice(data);
+            }
+        }
+    }
+
+    /// What of it reached the platter.
+    fn torn(&self, rng: &mut Rng) -> Vec<Self> {
+        match self {
+            Self::Length(_) if rng.chance(0.5) => vec![self.clone()],
+            Self::Length(_) => Vec::new(),
+            Self::Write(at, data) => {
+                let sectors = data.chunks(SECTOR).enumerate().filter(|_| rng.chance(0.5));
+                sectors.map(|(i, part)| Self::Write(at + (i * SECTOR) as u64, part.to_vec())).collect()
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Powered {
+    platter: Arc<Mutex<Platter>>,
+    epoch: u64,
+}
+
+impl Powered {
+    fn on(&self) -> io::Result<MutexGuard<'_, Platter>> {
+        let platter = self.platter.lock().unwrap();
+        if platter.epoch == self.epoch { Ok(platter) } else { Err(io::Error::other("no power")) }
+    }
+}
+
+impl StorageBackend for Powered {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.on()?.live.len() as u64)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let at = usize::try_from(offset).unwrap();
+        out.copy_from_slice(self.on()?.live.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut platter = self.on()?;
+        Change::Length(len).apply(&mut platter.live);
+        platter.pending.push(Change::Length(len));
+        Ok(())
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let mut platter = self.on()?;
+        for change in std::mem::take(&mut platter.pending) {
+            change.apply(&mut platter.synced);
+        }
+        Ok(())
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let (mut platter, change) = (self.on()?, Change::Write(offset, data.to_vec()));
+        change.apply(&mut platter.live);
+        platter.pending.push(change);
+        Ok(())
+    }
+    fn close(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct OnPower(Mutex<(Arc<Mutex<Platter>>, Rng)>);
+
+impl OnPower {
+    fn open(&self) -> Making<'_> {
+        let platter = self.0.lock().unwrap().0.clone();
+        let epoch = platter.lock().unwrap().epoch;
+        let open = move || Builder::new().create_with_backend(Powered { platter: platter.clone(), epoch });
+        made(RedbStore::with(Path::new("(platter)"), Box::new(open)))
+    }
+}
+
+impl Subject for OnPower {
+    fn fresh(&self) -> Making<'_> {
+        self.0.lock().unwrap().0 = Arc::default();
+        self.open()
+    }
+
+    fn struck(&self, store: Arc<dyn Store>) -> Option<Making<'_>> {
+        let mut guard = self.0.lock().unwrap();
+        let (platter, rng) = &mut *guard;
+        platter.lock().unwrap().strike(rng);
+        drop(guard);
+        drop(store);
+        Some(self.open())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_power_takes_nothing_that_was_promised() {
+    for seed in 0..8 {
+        let subject = OnPower(Mutex::new((Arc::default(), Rng::seeded(seed))));
+        let held = run(&subject).await.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        assert!(held.iter().any(|law| law.contains("power")), "{held:?}");
     }
 }
 
