@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """A reload every second and an upgrade every ten, under load: what clients notice.
 
-    benches/operations/run.py --program target/release/springtide --seconds 120 --clients 16 --tunnels 8 --streams 8
+    benches/operations/run.py --program target/release/springtide --seconds 120 --clients 8 --secure 4 --http2 2 --tunnels 8 --streams 8
 
-Starts an origin and a node, asks without a pause (connections that are kept, and one for each request), keeps WebSockets and
-endless responses open across everything, and prints a line every ten seconds. Ends with 1 where anything failed.
-Standard library only; the generator shares the machine, so latencies are those of a busy one.
+Starts an origin and a node, asks without a pause (connections that are kept, and one for each request; over TLS, resumed and
+not; over HTTP/2 with curl, many requests at a time), keeps WebSockets and endless responses open across everything, and
+prints a line every ten seconds. Ends with 1 where anything failed. Needs curl and openssl beside the standard library; the
+generator shares the machine, so latencies are those of a busy one.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -68,21 +70,36 @@ async def once(reader, writer, fields):
     return b"connection: close" not in head.lower()
 
 
-async def client(port, count, keeps, stop):
-    open_to = None
+async def client(port, count, keeps, stop, tls=None):
+    open_to, named = None, {"ssl": tls, "server_hostname": "a.test"} if tls else {}
     while not stop.is_set():
         began = time.monotonic()
         try:
-            reader, writer = open_to or await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = open_to or await asyncio.open_connection("127.0.0.1", port, **named)
             goes_on = await once(reader, writer, b"" if keeps else b"connection: close\r\n")
             open_to = (reader, writer) if goes_on else None
             if not goes_on:
                 writer.close()
         except Exception as error:  # whatever it is, a client has noticed
-            count.fail(f"{'kept' if keeps else 'fresh'}: {error!r}")
+            count.fail(f"{'TLS ' if tls else ''}{'kept' if keeps else 'fresh'}: {error!r}")
             open_to = None
         count.asked += 1
         count.latencies.append(time.monotonic() - began)
+
+
+async def http2(port, count, folder, stop):
+    """curl, a thousand requests at a time over one connection: who is told to go comes again by itself, as browsers do."""
+    urls, batch = f"https://a.test:{port}/?[1-1000]", 1000
+    while not stop.is_set():
+        curl = await asyncio.create_subprocess_exec(
+            "curl", "-sS", "--http2", "--cacert", os.path.join(folder, "cert.pem"), "--resolve", f"a.test:{port}:127.0.0.1",
+            "-Z", "--parallel-max", "16", "-m", "60", "-o", "/dev/null", "-w", "%{http_version} %{http_code}\n", urls,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, error = await curl.communicate()
+        good = out.count(b"2 200\n")
+        count.asked += batch
+        for _ in range(batch - good):
+            count.fail(f"HTTP/2: {error.decode().strip()[:200]} {set(out.split(bytes([10])))}")
 
 
 async def tunnel(port, count, stop):
@@ -159,16 +176,24 @@ async def run(args):
                 f'[admin]\nlisten = "127.0.0.1:0"\n\n[[datacenter]]\nname = "here"\nweight = 1\n'
                 f'addresses = ["192.0.2.1"]\n\n[[service]]\nname = "web"\nprobe = {{ tcp = true }}\n'
                 f'backends.here = ["127.0.0.1:{backend}"]\n\n[[listener]]\nname = "public"\n'
-                f'listen = ["127.0.0.1:0"]\n\n[[route]]\nmatch = {{ path_prefix = "/" }}\nservice = "web"\n')
+                f'listen = ["127.0.0.1:0"]\n\n[[listener]]\nname = "secure"\nlisten = ["127.0.0.1:0"]\n'
+                f'tls = {{ certs = ["cert.pem"], keys = ["key.pem"] }}\n\n[[route]]\nmatch = {{ path_prefix = "/" }}\nservice = "web"\n')
         with open(config, "w") as file:
             file.write(text)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
+                        "key.pem", "-out", "cert.pem", "-days", "60", "-subj", "/CN=a.test", "-addext",
+                        "subjectAltName=DNS:a.test"], cwd=folder, check=True, capture_output=True)
+        tls = ssl.create_default_context(cafile=os.path.join(folder, "cert.pem"))
         log = open(os.path.join(folder, "log"), "w")
         node = subprocess.Popen([args.program, "run", "-c", config], stdout=subprocess.PIPE, stderr=log)
         ready = json.loads(node.stdout.readline())
-        admin, port = ready["admin"], int(ready["http"]["public"][0].rsplit(":", 1)[1])
+        admin = ready["admin"]
+        port, secure = (int(ready["http"][name][0].rsplit(":", 1)[1]) for name in ("public", "secure"))
         last = node.pid
         try:
             work = [client(port, count, n % 4 != 0, stop) for n in range(args.clients)]
+            work += [client(secure, count, n % 2 == 0, stop, tls) for n in range(args.secure)]
+            work += [http2(secure, count, folder, stop) for _ in range(args.http2)]
             work += [tunnel(port, count, stop) for _ in range(args.tunnels)]
             work += [stream(port, count, stop) for _ in range(args.streams)]
             tasks = [asyncio.create_task(w) for w in work]
@@ -199,6 +224,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clients", type=int, default=16, help="one in four opens a connection for each request")
+    parser.add_argument("--secure", type=int, default=0, help="the same over TLS; every other one handshakes for each request")
+    parser.add_argument("--http2", type=int, default=0, help="curls with sixteen requests at a time on one connection")
     parser.add_argument("--tunnels", type=int, default=8)
     parser.add_argument("--streams", type=int, default=8)
     sys.exit(asyncio.run(run(parser.parse_args())))
