@@ -14,6 +14,7 @@ done
 for pair in grpc:python3-grpcio websockets:python3-websockets; do
   /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || need+=("${pair##*:}")
 done
+fc-list : family 2>/dev/null | grep -qi "wenquanyi\|noto sans cjk" || need+=(fontconfig fonts-wqy-microhei) # the page speaks Chinese
 if ((${#need[@]})); then
   step "install ${need[*]}"
   sudo=""

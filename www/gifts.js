@@ -11,6 +11,11 @@ let is_loading = false;
 export function showGifts() {
   if (list) draw();
   else ghosts();
+  renew();
+}
+
+// Asks for the list, where nobody does already.
+export function renew() {
   if (!is_loading) load();
 }
 
@@ -39,10 +44,9 @@ async function load() {
 
 function useKept() {
   const kept = memory.read("list", null);
-  if (!list && Array.isArray(kept?.items)) {
-    list = { ...kept, is_kept: true };
-    draw();
-  }
+  if (!Array.isArray(kept?.items)) return;
+  list = { ...kept, is_kept: true };
+  draw();
 }
 
 function draw() {

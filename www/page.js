@@ -1,6 +1,6 @@
 // The page: its language, and the three parts that fill it.
 
-import { showGifts } from "./gifts.js";
+import { renew, showGifts } from "./gifts.js";
 import { find, memory, notice, settled, user } from "./here.js";
 import { showOrders } from "./orders.js";
 import { showPacket } from "./packet.js";
@@ -28,4 +28,5 @@ find("language").addEventListener("click", () => {
 });
 addEventListener("offline", () => notice("offline", say("offline")));
 addEventListener("online", () => settled("offline"));
+document.addEventListener("visibilitychange", () => document.hidden || renew());
 show();

@@ -25,6 +25,7 @@ mod journey;
 mod load;
 mod mmdb_writer;
 mod node;
+mod page;
 mod peers;
 mod plan;
 mod secondaries;

@@ -79,7 +79,8 @@ class Page:
     async def until(self, script, what, seconds=PATIENCE_S):
         """Waits until `script` is something."""
         end = asyncio.get_running_loop().time() + seconds
-        while not await self.value(f"!!({script})"):
+        # A page that is only on its way has not even a root.
+        while not await self.value(f"(() => {{ try {{ return !!({script}); }} catch {{ return false; }} }})()"):
             if asyncio.get_running_loop().time() > end:
                 text = await self.value("document.body.innerText")
                 raise AssertionError(f"not within {seconds} s: {what}\n{text}")
