@@ -15,6 +15,7 @@ mod drain;
 mod explain;
 mod fleet;
 mod keys;
+mod letters;
 mod plan;
 mod reload;
 mod run;
@@ -46,6 +47,7 @@ enum Command {
     Drain(drain::DrainArgs),
     Explain(explain::ExplainArgs),
     Keys(keys::KeysArgs),
+    Letters(letters::LettersArgs),
     Plan(plan::PlanArgs),
     Reload(reload::ReloadArgs),
     Run(run::RunArgs),
@@ -69,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Drain(args) => args.run(),
         Command::Explain(args) => args.run(),
         Command::Keys(args) => args.run(),
+        Command::Letters(args) => args.run(),
         Command::Plan(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Run(args) => args.run(),

@@ -15,24 +15,25 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
+use self::pace::{At, PaceArgs};
 use super::run::closed;
 use crate::base::task::{Task, spawn};
-use crate::base::units;
 use crate::net::listen::{Share, tcp};
 use crate::net::stage::Stage;
 use crate::observe::recorder;
 use crate::observe::trace::{self, Format};
 use crate::redpacket::catalogue::{Catalogue, CatalogueError};
 use crate::redpacket::ledger::Store;
-use crate::redpacket::pace::Backoff;
 use crate::redpacket::peer::{Origin, Peer};
 use crate::redpacket::serve;
 use crate::redpacket::service::{
-    ClaimService, Front, GameService, GiftListService, Idle, Pace, RecommendService, Source, Worker, ZonesService,
+    ClaimService, Front, GameService, GiftListService, Idle, RecommendService, Source, Worker, ZonesService,
 };
 use crate::redpacket::store::deliveries::Deliveries;
 use crate::redpacket::store::memory::MemoryStore;
 use crate::redpacket::store::redb::RedbStore;
+
+mod pace;
 
 /// Runs a red-packet service as a process of its own.
 #[derive(Debug, Args)]
@@ -177,9 +178,10 @@ struct ClaimArgs {
     /// This process's part of every gift's stock.
     #[arg(long, default_value = "0/1", value_name = "PART/OF")]
     bucket: Bucket,
-    /// Deliver to this game from inside this process; without it, `upstream delivery` must.
-    #[arg(long, value_name = "URL")]
-    game: Option<Origin>,
+    /// Deliver from inside this process: to all games that are not named at URL, to one with GAME=URL (repeatable). Without
+    /// it, `upstream delivery` must.
+    #[arg(long, value_name = "[GAME=]URL")]
+    game: Vec<At<Origin>>,
     #[command(flatten)]
     pace: PaceArgs,
     /// A file with the token that delivery workers on other machines must bear.
@@ -194,47 +196,16 @@ struct DeliveryArgs {
     /// Claim processes whose orders are delivered.
     #[arg(long, value_delimiter = ',', required = true, value_name = "URL")]
     claims: Vec<Origin>,
-    /// The game.
-    #[arg(long, value_name = "URL")]
-    game: Origin,
+    /// Where games are told: all that are not named at URL, one at GAME=URL (repeatable).
+    #[arg(long, required = true, value_name = "[GAME=]URL")]
+    game: Vec<At<Origin>>,
+    #[command(flatten)]
+    catalogue: CatalogueArgs,
     #[command(flatten)]
     pace: PaceArgs,
     /// A file with the token that the claim processes ask for.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct PaceArgs {
-    /// Deliveries a second, at most.
-    #[arg(long, default_value = "500 rps", value_parser = units::rate, value_name = "RATE")]
-    rate: f64,
-    /// Deliveries at once, at most.
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    concurrency: usize,
-    /// How long the game may take for one.
-    #[arg(long, default_value = "2s", value_parser = units::duration, value_name = "TIME")]
-    delivery_timeout: Duration,
-    /// How long an order is kept from other workers; longer than the timeout.
-    #[arg(long, default_value = "10s", value_parser = units::duration, value_name = "TIME")]
-    lease: Duration,
-    /// Attempts after which an order is left to a person.
-    #[arg(long, default_value_t = Backoff::default().attempts, value_name = "N")]
-    attempts: u32,
-}
-
-impl PaceArgs {
-    fn pace(&self) -> Result<Pace, &'static str> {
-        if self.lease < self.delivery_timeout * 2 {
-            return Err("--lease must be at least twice --delivery-timeout, or slow deliveries are made twice");
-        }
-        if self.rate <= 0.0 || self.concurrency == 0 {
-            return Err("--rate and --concurrency must be above zero");
-        }
-        let backoff = Backoff { attempts: self.attempts, ..Backoff::default() };
-        let (rate, concurrency) = (self.rate, self.concurrency.min(1_024));
-        Ok(Pace { rate, concurrency, limit: self.delivery_timeout, lease: self.lease, backoff })
-    }
 }
 
 #[derive(Debug, Args)]
@@ -246,7 +217,8 @@ struct GameArgs {
     data: Option<PathBuf>,
 }
 
-type Failure = Box<dyn Error + Send + Sync>;
+/// Why it failed, in words.
+pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
 /// A service ready to be served, and what works beside it.
 struct Cast {
@@ -330,9 +302,10 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
         (Keep::Redb, None) => return Err("--data says where the orders are kept".into()),
         (Keep::Memory, _) => Arc::new(MemoryStore::new()),
     };
-    let mut service = ClaimService::new(store.clone(), args.catalogue.load()?);
+    let catalogue = args.catalogue.load()?;
+    let mut service = ClaimService::new(store.clone(), Arc::clone(&catalogue));
     let pace = args.pace.pace()?;
-    if args.game.is_some() {
+    if !args.game.is_empty() {
         service = service.delivering(pace.rate);
     }
     if let Some(token) = token(args.token_file.as_deref())? {
@@ -342,30 +315,27 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
     let wake = service.wake();
     let service = Arc::new(service);
     let mut tasks = vec![spawn("claim-measure", measure(service.clone(), working.clone()))];
-    if let Some(game) = &args.game {
-        let game = Arc::new(Peer::new(game.clone()));
-        let worker = Worker::new(Source::Store(store), game, pace).woken_by(wake);
+    if !args.game.is_empty() {
+        let games = args.pace.games(&catalogue, &args.game, &pace)?;
+        let worker = Worker::new(Source::Store(store), games, pace).woken_by(wake);
         tasks.push(spawn("delivery", worker.run(working.clone())));
     }
     Ok(Cast { stage: service, tasks })
 }
 
 fn delivery(args: &DeliveryArgs, working: &CancellationToken) -> Result<Cast, Failure> {
-    let (pace, game) = (args.pace.pace()?, Arc::new(Peer::new(args.game.clone())));
+    let (pace, catalogue) = (args.pace.pace()?, args.catalogue.load()?);
+    let games = args.pace.games(&catalogue, &args.game, &pace)?;
     let token = token(args.token_file.as_deref())?;
-    let mut workers: Vec<Worker> = Vec::new();
+    let mut tasks = Vec::new();
     for origin in &args.claims {
         let mut peer = Peer::new(origin.clone());
         if let Some(token) = &token {
             peer = peer.bearing(token);
         }
-        let worker = Worker::new(Source::Claims(peer), game.clone(), pace);
-        workers.push(match workers.first() {
-            Some(first) => worker.sharing(first),
-            None => worker,
-        });
+        let worker = Worker::new(Source::Claims(peer), Arc::clone(&games), pace);
+        tasks.push(spawn("delivery", worker.run(working.clone())));
     }
-    let tasks = workers.into_iter().map(|worker| spawn("delivery", worker.run(working.clone()))).collect();
     Ok(Cast { stage: Arc::new(Idle::new("delivery")), tasks })
 }
 
@@ -390,7 +360,11 @@ async fn upkeep() {
     }
 }
 
-fn token(path: Option<&Path>) -> Result<Option<String>, Failure> {
+/// The token in the file at `path`, where there is one.
+///
+/// # Errors
+/// The file cannot be read, or its token is too short.
+pub(super) fn token(path: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = path else { return Ok(None) };
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let token = text.trim();

@@ -1,4 +1,5 @@
-//! How fast and how often: a token bucket, retries with jitter, and a breaker. Pure: time and draws come in.
+//! How fast and how often: a token bucket, one that learns its rate, retries with jitter, and a breaker. Pure: time and draws
+//! come in.
 
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ impl Bucket {
         Self { interval_ns, burst_ns: interval_ns.saturating_mul(u64::from(burst.max(1) - 1)), full_at: 0 }
     }
 
+    /// Goes on at another rate; what was taken stays taken.
+    pub fn set_rate(&mut self, rate: f64, burst: u32) {
+        *self = Self { full_at: self.full_at, ..Self::new(rate, burst) };
+    }
+
     /// Takes a token, or says how long to wait for one.
     ///
     /// # Errors
@@ -36,6 +42,83 @@ impl Bucket {
     }
 }
 
+/// A bucket whose rate follows what the other side can take: a little more while all goes well, half when it does not (AIMD;
+/// Chiu and Jain, 1989), and never more than was configured.
+///
+/// ```text
+///   each second that had an outcome:  one in ten failed or was slow --> half the rate, at least 1 a second
+///                                     the rate was what held it up  --> a twentieth of the configured rate more
+/// ```
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    most: f64,
+    rate: f64,
+    slow: Duration,
+    bucket: Bucket,
+    round: Round,
+}
+
+/// What has happened since the rate was last looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    until: Mono,
+    all: u32,
+    bad: u32,
+    is_short: bool,
+}
+
+impl Throttle {
+    /// How often the rate is looked at.
+    const ROUND: Duration = Duration::from_secs(1);
+    /// How much of the rate may come at once: timers are no finer than a millisecond, and nobody feels 10 ms.
+    const BURST_S: f64 = 0.01;
+    /// The lowest rate, where the configured one is not lower: somebody has to find out that it goes again.
+    const LEAST: f64 = 1.0;
+
+    /// At most `most` a second; what takes longer than `slow` counts as a failure.
+    pub fn new(most: f64, slow: Duration) -> Self {
+        Self { most, rate: most, slow, bucket: Bucket::new(most, Self::burst(most)), round: Round::default() }
+    }
+
+    /// Its rate at the moment, a second.
+    pub const fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// Takes a token, or says how long to wait for one.
+    ///
+    /// # Errors
+    /// There is none; the time until there is one.
+    pub fn take(&mut self, now: Mono) -> Result<(), Duration> {
+        let taken = self.bucket.take(now);
+        self.round.is_short |= taken.is_err();
+        taken
+    }
+
+    /// What came of one: whether it worked, and how long it took.
+    pub fn felt(&mut self, is_good: bool, took: Duration, now: Mono) {
+        self.round.all += 1;
+        self.round.bad += u32::from(!is_good || took > self.slow);
+        if now < self.round.until {
+            return;
+        }
+        let Round { all, bad, is_short, .. } = std::mem::take(&mut self.round);
+        self.round.until = now + Self::ROUND;
+        self.rate = if bad.saturating_mul(10) > all {
+            (self.rate / 2.0).max(Self::LEAST.min(self.most))
+        } else if is_short {
+            (self.rate + self.most / 20.0).min(self.most)
+        } else {
+            self.rate
+        };
+        self.bucket.set_rate(self.rate, Self::burst(self.rate));
+    }
+
+    const fn burst(rate: f64) -> u32 {
+        (rate * Self::BURST_S) as u32
+    }
+}
+
 /// When to try a delivery again, and when to give up.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -45,21 +128,24 @@ pub struct Backoff {
     pub most: Duration,
     /// Attempts after which an order is dead.
     pub attempts: u32,
+    /// The age from which on a failure is the last.
+    pub within: Duration,
 }
 
 impl Default for Backoff {
-    /// 1 s to 1 h (RED_PACKET 2.7). 108 attempts: the twelve that double, and then half an hour on average, for the 48 h
-    /// that were promised.
+    /// 1 s to 1 h, for the 48 h that were promised (RED_PACKET 2.1, 2.7). Some 108 attempts fall into these: the twelve that
+    /// double, and then one in half an hour on average.
     fn default() -> Self {
-        Self { first: Duration::from_secs(1), most: Duration::from_hours(1), attempts: 108 }
+        let (first, most) = (Duration::from_secs(1), Duration::from_hours(1));
+        Self { first, most, attempts: 1_000, within: Duration::from_hours(48) }
     }
 }
 
 impl Backoff {
-    /// How long to wait after attempt `attempt` (from 1) failed; nothing where that was the last. Full jitter: anywhere
-    /// between 0 and the bound, by `draw` (Brooker, "Exponential Backoff and Jitter", 2015).
-    pub fn wait(&self, attempt: u32, draw: u64) -> Option<Duration> {
-        if attempt >= self.attempts {
+    /// How long to wait after attempt `attempt` (from 1) of an order of this age failed; nothing where that was the last. Full
+    /// jitter: anywhere between 0 and the bound, by `draw` (Brooker, "Exponential Backoff and Jitter", 2015).
+    pub fn wait(&self, attempt: u32, age: Duration, draw: u64) -> Option<Duration> {
+        if attempt >= self.attempts || age >= self.within {
             return None;
         }
         let doubled = 1u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -149,6 +235,29 @@ mod tests {
             }
         }
 
+        /// Whatever is felt of the other side: never more than configured in any window, never less than one a second.
+        #[test]
+        fn a_throttle_never_passes_its_rate(most in 1u32..2_000, steps in prop::collection::vec((0u64..40_000_000, any::<bool>(), 0u64..300), 1..500))
+        {
+            let mut throttle = Throttle::new(f64::from(most), Duration::from_millis(200));
+            let (mut now, mut taken) = (1_000_000_000, Vec::new());
+            for (step, is_good, took) in steps {
+                now += step;
+                if throttle.take(Mono::from_nanos(now)).is_ok() {
+                    taken.push(now);
+                    throttle.felt(is_good, Duration::from_millis(took), Mono::from_nanos(now));
+                }
+                prop_assert!(throttle.rate() >= 1.0 && throttle.rate() <= f64::from(most));
+            }
+            let burst = f64::from((f64::from(most) * Throttle::BURST_S).max(1.0) as u32);
+            for (i, from) in taken.iter().enumerate() {
+                for (count, to) in taken[i..].iter().enumerate() {
+                    let window = (to - from) as f64 / 1e9;
+                    prop_assert!((count + 1) as f64 <= f64::from(most) * window * 1.000_001 + burst + 1.0);
+                }
+            }
+        }
+
         #[test]
         fn the_wait_it_names_is_enough(rate in 1u32..1_000, calls in 1usize..50) {
             let mut bucket = Bucket::new(f64::from(rate), 1);
@@ -162,13 +271,47 @@ mod tests {
         }
 
         #[test]
-        fn waits_stay_under_their_bound(attempt in 1u32..200, draw: u64) {
-            let backoff = Backoff::default();
-            match backoff.wait(attempt, draw) {
+        fn waits_stay_under_their_bound(attempt in 1u32..2_000, age in 0u64..300_000, draw: u64) {
+            let (backoff, age) = (Backoff::default(), Duration::from_secs(age));
+            match backoff.wait(attempt, age, draw) {
                 Some(wait) => prop_assert!(wait <= backoff.most && wait <= Duration::from_secs(1) * 2u32.saturating_pow(attempt - 1)),
-                None => prop_assert!(attempt >= backoff.attempts),
+                None => prop_assert!(attempt >= backoff.attempts || age >= backoff.within),
             }
         }
+    }
+
+    #[test]
+    fn a_throttle_backs_off_and_comes_back() {
+        let slow = Duration::from_millis(500);
+        let mut throttle = Throttle::new(100.0, slow);
+        let mut now = Mono::from_millis(1_000);
+        let mut run = |throttle: &mut Throttle, seconds: u64, is_good: bool, took: Duration| {
+            let end = now + Duration::from_secs(seconds);
+            while now < end {
+                match throttle.take(now) {
+                    Ok(()) => throttle.felt(is_good, took, now),
+                    Err(wait) => now = now + wait,
+                }
+            }
+            throttle.rate()
+        };
+        assert!(run(&mut throttle, 5, true, Duration::ZERO) >= 100.0, "all is well");
+        let after = run(&mut throttle, 5, false, Duration::ZERO);
+        assert!(after <= 6.25, "failures halve it each second: {after}");
+        assert!(run(&mut throttle, 10, false, Duration::ZERO) <= 1.0, "one a second is left to find out");
+        let after = run(&mut throttle, 10, true, Duration::ZERO);
+        assert!((30.0..=60.0).contains(&after), "a twentieth a second: {after}");
+        assert!(run(&mut throttle, 20, true, Duration::ZERO) >= 100.0);
+        let after = run(&mut throttle, 3, true, slow * 2);
+        assert!(after <= 25.0, "what is slow counts as a failure: {after}");
+        // Who asks for less than there is does not earn more.
+        let before = throttle.rate();
+        for second in 0..20 {
+            let at = Mono::from_millis(1_000_000 + second * 1_000);
+            assert_eq!(throttle.take(at), Ok(()));
+            throttle.felt(true, Duration::ZERO, at);
+        }
+        assert!(throttle.rate() <= before + 5.0, "{} after {before}", throttle.rate());
     }
 
     #[test]

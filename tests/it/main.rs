@@ -21,6 +21,7 @@ mod geo;
 mod guard;
 mod hostile;
 mod journey;
+mod letters;
 #[path = "../../benches/failover/load.rs"]
 mod load;
 mod mmdb_writer;

@@ -1,46 +1,9 @@
 //! The page of gifts and red packets, served by the edge, in a real browser: in the calm, and with its services failing.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use crate::support::{Node, binary, client, root};
-
-/// An upstream in a process of its own.
-struct Upstream {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Upstream {
-    fn start(name: &str, args: &[&str]) -> Self {
-        use std::io::BufRead as _;
-        let mut child = Command::new(binary())
-            .args(["upstream", name, "--while-stdin-open"])
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name} did not start"));
-        Self { child, address: ready["listen"].as_str().unwrap().parse().unwrap() }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::support::{Node, Upstream, client, root};
 
 fn edge(dir: &Path, services: &[(&str, &Upstream)]) -> Node {
     let mut text = String::from(
@@ -81,7 +44,7 @@ fn a_person_finds_their_way_in_the_calm_and_in_faults() {
         node.http("public").to_string(),
         recommend.address.to_string(),
         game.address.to_string(),
-        claims.child.id().to_string(),
+        claims.process().to_string(),
         node.process().to_string(),
         pictures.clone(),
     ];

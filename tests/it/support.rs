@@ -57,6 +57,48 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// An upstream in a process of its own.
+pub struct Upstream {
+    child: Child,
+    /// Where it serves.
+    pub address: SocketAddr,
+}
+
+impl Upstream {
+    /// Starts `springtide upstream NAME ARGS` and waits until it serves.
+    pub fn start(name: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(binary())
+            .args(["upstream", name, "--while-stdin-open"])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{name} did not start"));
+        Self { child, address: ready["listen"].as_str().unwrap().parse().unwrap() }
+    }
+
+    /// The same as an origin.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// A running node.
 pub struct Node {
     child: Child,

@@ -16,8 +16,10 @@ table! {
         "One transaction, from its begin to its fsync.";
     COMMIT_FAILURES_TOTAL: Kind::Counter, "springtide_redpacket_commit_failures_total", ["store"],
         "Transactions that could not be written; the store refuses claims meanwhile.";
-    DELIVERIES_TOTAL: Kind::Counter, "springtide_redpacket_deliveries_total", ["result"],
-        "Attempts at delivery, by what came of them: delivered, or why not.";
+    DELIVERIES_TOTAL: Kind::Counter, "springtide_redpacket_deliveries_total", ["game", "result"],
+        "Attempts at delivery, by game and what came of them: delivered, or why not. Beside them dead and deferred: given up, put off.";
+    DELIVERY_RATE: Kind::Gauge, "springtide_redpacket_delivery_rate", ["game"],
+        "Deliveries a second that a game gets at most at the moment: what was configured, less while it fails or is slow.";
     ORDERS: Kind::Gauge, "springtide_redpacket_orders", ["state"],
         "Orders in the store, by state.";
     PENDING_AGE_SECONDS: Kind::Gauge, "springtide_redpacket_pending_age_seconds", [],

@@ -77,7 +77,9 @@ impl Book {
         moved.map_or(Settled::Stale, |order| {
             let state = order.state;
             self.restore(order);
-            self.remember(word.order_no, Attempt::of(&word, now));
+            if let Some(attempt) = Attempt::of(&word, now) {
+                self.remember(word.order_no, attempt);
+            }
             Settled::Moved(state)
         })
     }

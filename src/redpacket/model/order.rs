@@ -3,7 +3,7 @@
 //! ```text
 //!   ACCEPTED --lease--> DELIVERING --applied--> DELIVERED
 //!                        |  ^   ^ \--exhausted--> DEAD --applied--> DELIVERED
-//!                 failed v  |lease|                |  \--compensated--> COMPENSATED
+//!       failed, deferred v  |lease|                |  \--compensated--> COMPENSATED
 //!                      RETRY_WAIT <---replayed-----+   (RETRY_WAIT, too, --applied--> DELIVERED)
 //! ```
 //!
@@ -104,6 +104,8 @@ pub enum Event {
     Failed,
     /// An attempt failed, and it was the last.
     Exhausted,
+    /// No attempt was made: the game takes no more at the moment.
+    Deferred,
     /// A person has it tried again.
     Replayed,
     /// A person has made it good in another way.
@@ -118,6 +120,7 @@ pub const EDGES: &[(State, Event, State)] = &[
     (State::Delivering, Event::Applied, State::Delivered),
     (State::Delivering, Event::Failed, State::RetryWait),
     (State::Delivering, Event::Exhausted, State::Dead),
+    (State::Delivering, Event::Deferred, State::RetryWait),
     // News of an older attempt that came late: what the game applied, it applied.
     (State::RetryWait, Event::Applied, State::Delivered),
     (State::Dead, Event::Applied, State::Delivered),
@@ -175,6 +178,11 @@ pub enum Verdict {
         /// Why it failed.
         why: Failure,
     },
+    /// Not tried: the game takes no more at the moment. It does not count as a try.
+    Defer {
+        /// When it may be tried.
+        at: Wall,
+    },
     /// Give up.
     Dead {
         /// Why it failed the last time.
@@ -225,7 +233,7 @@ pub struct Order {
     pub state: State,
     /// How often it was leased.
     pub attempts: u32,
-    /// How many of these were before a person had it tried again.
+    /// How many of these count no longer: those before a person had it tried again, and leases without a try.
     #[serde(default)]
     pub spent: u32,
     /// When a worker may take it (open states): at once, when its lease ends, or when the next try is due.
@@ -271,10 +279,12 @@ impl Order {
             Verdict::Delivered => (Event::Applied, now, None),
             Verdict::Retry { at, why } if held => (Event::Failed, at.max(now), Some(why)),
             Verdict::Dead { why } if held => (Event::Exhausted, now, Some(why)),
-            Verdict::Retry { .. } | Verdict::Dead { .. } => return None,
+            Verdict::Defer { at } if held => (Event::Deferred, at.max(now), self.failure),
+            Verdict::Retry { .. } | Verdict::Dead { .. } | Verdict::Defer { .. } => return None,
         };
         let state = advance(self.state, event)?;
-        Some(Self { state, due, failure, updated: now, ..self.clone() })
+        let spent = self.spent.saturating_add(u32::from(event == Event::Deferred));
+        Some(Self { state, due, failure, spent, updated: now, ..self.clone() })
     }
 
     /// The order after a person's word; nothing where it is not dead.
@@ -330,6 +340,7 @@ pub(super) mod tests {
         prop_oneof![
             Just(Verdict::Delivered),
             (0u64..200).prop_map(|at| Verdict::Retry { at: Wall(at), why: Failure::Timeout }),
+            (0u64..200).prop_map(|at| Verdict::Defer { at: Wall(at) }),
             Just(Verdict::Dead { why: Failure::Refused }),
         ]
     }

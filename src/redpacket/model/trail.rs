@@ -18,14 +18,15 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The entry for a word that moved its order. A later word about the same attempt takes its place: that can only be the
-    /// news that the game applied it after all.
-    pub const fn of(word: &Settlement, now: Wall) -> Self {
+    /// The entry for a word that moved its order; none where nothing was tried. A later word about the same attempt takes its
+    /// place: that can only be the news that the game applied it after all.
+    pub const fn of(word: &Settlement, now: Wall) -> Option<Self> {
         let failure = match word.verdict {
             Verdict::Delivered => None,
             Verdict::Retry { why, .. } | Verdict::Dead { why } => Some(why),
+            Verdict::Defer { .. } => return None,
         };
-        Self { attempt: word.attempt, at: now, failure }
+        Some(Self { attempt: word.attempt, at: now, failure })
     }
 }
 

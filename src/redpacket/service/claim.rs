@@ -1,7 +1,8 @@
 //! `claim`: the receipt of a gift. 202 goes out after the order is durable, and the same claim gets the same order forever.
 //!
 //! `POST /v1/claims`, `GET /v1/claims/{order_no}`; for workers on this machine or with the token: `POST
-//! /internal/lease`, `POST /internal/settle`, `GET /internal/stats`. `/healthz` fails while the store cannot write. A
+//! /internal/lease`, `POST /internal/settle`, `GET /internal/stats`; for operators `GET /internal/dead` and `POST
+//! /internal/resolve`. `/healthz` fails while the store cannot write. A
 //! user's claims must all come to one process (the edge sees to that, by rendezvous on the user): its store is what
 //! keeps anyone from claiming twice.
 
@@ -22,8 +23,8 @@ use crate::observe::names::redpacket as names;
 use crate::redpacket::catalogue::Catalogue;
 use crate::redpacket::ledger::{Claimed, Stats, Store, StoreError};
 use crate::redpacket::model::{
-    ActivityId, Claim, Code, GiftId, IdempotencyKey, Moment, Order, OrderNo, PacketId, RoleId, Settlement, State,
-    ZoneId,
+    ActivityId, Claim, Code, GiftId, IdempotencyKey, Moment, Order, OrderNo, PacketId, Resolution, RoleId, Settlement,
+    State, ZoneId,
 };
 use crate::redpacket::reply::Envelope;
 use crate::redpacket::request::{bears, deadline, is_local, json, nowhere, trace_id, user};
@@ -56,6 +57,13 @@ struct Wish {
 struct LeaseWish {
     limit: usize,
     lease_ms: u64,
+}
+
+/// A person's word on dead letters.
+#[derive(Deserialize)]
+struct Word {
+    order_nos: Vec<OrderNo>,
+    resolution: Resolution,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +292,18 @@ impl ClaimService {
                 let until = now + Duration::from_millis(wish.lease_ms.min(LEASE_MS));
                 let orders = self.store.lease(wish.limit.min(LEASE_ORDERS), until, now).await.map_err(sorry)?;
                 Ok(ok.with(serde_json::json!({ "orders": orders })))
+            }
+            (&Method::GET, "/internal/dead") => {
+                let dead = self.store.dead(LEASE_ORDERS).await.map_err(sorry)?;
+                Ok(ok.with(serde_json::json!({ "orders": dead })))
+            }
+            (&Method::POST, "/internal/resolve") => {
+                let Word { mut order_nos, resolution } = json(body, trace).await?;
+                order_nos.truncate(WORDS);
+                tracing::warn!(orders = order_nos.len(), ?resolution, "a person's word on dead letters");
+                let settled = self.store.resolve(order_nos, resolution, now).await.map_err(sorry)?;
+                self.wake.notify_one();
+                Ok(ok.with(serde_json::json!({ "settled": settled })))
             }
             (&Method::POST, "/internal/settle") => {
                 let Words { mut words } = json(body, trace).await?;

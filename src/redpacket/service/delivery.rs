@@ -1,19 +1,18 @@
 //! The delivery worker: takes orders that are due, tells the game, writes down what came of it.
 //!
-//! At least once, with the order number as the key by which the game tells repeats: once in effect. Never faster than its
-//! rate, catching up included; retries wait with full jitter, 1 s to 1 h; what fails too often, or is refused for good,
-//! is DEAD and left to a person. It runs inside the claim process on the store itself, or in a process of its own on the
+//! At least once, with the order number as the key by which the game tells repeats: once in effect. Never faster than a
+//! game's rate, catching up included, and slower where it fails or slows down ([`Games`]); retries wait with full jitter, 1 s
+//! to 1 h, for 48 h; what fails longer, or is refused for good, is DEAD and left to a person. It runs inside the claim process on the store itself, or in a process of its own on the
 //! claim processes' `/internal` calls. A worker that dies loses nothing: its leases end, and others take them.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use metrics::Counter;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -21,12 +20,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::{Clock, Mono, SystemClock};
+use crate::base::clock::{Clock, Mono, SystemClock, Wall};
 use crate::base::entropy::Rng;
-use crate::observe::names::redpacket as names;
 use crate::redpacket::ledger::Store;
 use crate::redpacket::model::{Failure, Order, OrderNo, Settlement, Verdict};
-use crate::redpacket::pace::{Backoff, Bucket};
+use crate::redpacket::pace::Backoff;
 use crate::redpacket::peer::{CallError, Peer};
 
 /// How often an idle worker looks for orders that have become due; new ones wake it.
@@ -37,12 +35,16 @@ const PAUSE: Duration = Duration::from_secs(1);
 const WORDS: usize = 128;
 /// How long a word may wait for company.
 const GATHER: Duration = Duration::from_millis(10);
-/// How much of the rate may come at once: timers are no finer than a millisecond, and a game feels no 10 ms.
-const BURST: Duration = Duration::from_millis(10);
+/// How far an order is put off at most, whose game takes no more at the moment.
+const FARTHEST: Duration = Duration::from_mins(2);
 /// How long a call to a claim process may take.
 const SOURCE_LIMIT: Duration = Duration::from_secs(5);
 /// How often a stopping worker tries to write its last words.
 const LAST_TRIES: u32 = 3;
+
+mod games;
+
+pub use games::{Games, Homeless};
 
 type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, SourceError>> + Send + 'a>>;
 
@@ -57,12 +59,14 @@ struct SourceError {
 /// How gently to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Deliveries a second, at most.
+    /// Deliveries a second to a game, at most.
     pub rate: f64,
-    /// Deliveries at once, at most.
+    /// Deliveries to a game at once, at most.
     pub concurrency: usize,
     /// How long the game may take for one.
     pub limit: Duration,
+    /// From when on an answer counts as slow: the rate goes down, as after a failure.
+    pub slow: Duration,
     /// How long an order is kept from other workers. More than `limit`, or every slow delivery is made twice.
     pub lease: Duration,
     /// Retries.
@@ -76,6 +80,7 @@ impl Default for Pace {
             rate: 500.0,
             concurrency: 32,
             limit: Duration::from_secs(2),
+            slow: Duration::from_millis(500),
             lease: Duration::from_secs(10),
             backoff: Backoff::default(),
         }
@@ -146,41 +151,18 @@ async fn call<T: for<'de> Deserialize<'de>>(
 /// Delivers what one source has.
 pub struct Worker {
     source: Source,
-    game: Arc<Peer>,
+    /// Shared by all workers of a process: a game has one rate, however many sources there are.
+    games: Arc<Games>,
     pace: Pace,
-    /// Shared by all workers of a process: the game has one rate, however many sources there are.
-    bucket: Arc<Mutex<Bucket>>,
     wake: Arc<Notify>,
     clock: SystemClock,
     rng: Rng,
-    delivered: Counter,
-    failed: Vec<(Failure, Counter)>,
-    dead: Counter,
 }
 
 impl Worker {
-    /// Delivers the orders of `source` to `game`.
-    pub fn new(source: Source, game: Arc<Peer>, pace: Pace) -> Self {
-        let count = |result| names::DELIVERIES_TOTAL.counter(&[result]);
-        Self {
-            source,
-            game,
-            pace,
-            bucket: Arc::new(Mutex::new(Bucket::new(pace.rate, (pace.rate * BURST.as_secs_f64()) as u32))),
-            wake: Arc::new(Notify::new()),
-            clock: SystemClock,
-            rng: Rng::from_os(),
-            delivered: count("delivered"),
-            failed: Failure::ALL.iter().map(|f| (*f, count(f.as_str()))).collect(),
-            dead: count("dead"),
-        }
-    }
-
-    /// Together with `other`, at one rate.
-    #[must_use]
-    pub fn sharing(mut self, other: &Self) -> Self {
-        self.bucket = other.bucket.clone();
-        self
+    /// Delivers the orders of `source` to `games`.
+    pub fn new(source: Source, games: Arc<Games>, pace: Pace) -> Self {
+        Self { source, games, pace, wake: Arc::new(Notify::new()), clock: SystemClock, rng: Rng::from_os() }
     }
 
     /// Woken by `wake` when there is something new.
@@ -192,12 +174,12 @@ impl Worker {
 
     /// Works until `stop`, then lets what is under way end and writes it down.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut hands = Hands::default();
+        let mut hands = Hands::of(self.games.len());
         loop {
             let stopping = stop.is_cancelled();
             if stopping {
                 // Not begun: their leases end, and whoever comes next takes them.
-                hands.waiting.clear();
+                hands.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
                 if hands.running.is_empty() && self.settle_last(&mut hands).await {
                     return;
                 }
@@ -205,13 +187,15 @@ impl Worker {
             let pause = self.start(&mut hands);
             self.settle(&mut hands).await;
             self.fetch(&mut hands, stopping).await;
-            let wait = if hands.waiting.is_empty() { POLL } else { pause };
-            let wait = if hands.words.is_empty() { wait } else { wait.min(GATHER) };
+            let wait = if hands.words.is_empty() { pause } else { pause.min(GATHER) };
             tokio::select! {
                 Some(done) = hands.running.join_next(), if !hands.running.is_empty() => {
                     // A panic leaves the order to the end of its lease.
-                    if let Ok((order, outcome)) = done {
-                        let word = self.judge(&order, outcome);
+                    if let Ok((number, order, outcome)) = done {
+                        if let Some(lane) = hands.lanes.get_mut(number) {
+                            lane.running = lane.running.saturating_sub(1);
+                        }
+                        let word = self.judge(number, &order, outcome);
                         hands.words.push(word);
                     }
                 }
@@ -222,44 +206,46 @@ impl Worker {
         }
     }
 
-    /// Starts what the rate and the number of hands allow. Says how long until it may start more.
+    /// Starts what the rates and the number of hands allow. Says how long until it may start more.
     fn start(&mut self, hands: &mut Hands) -> Duration {
-        while hands.running.len() < self.pace.concurrency {
-            let Some(order) = hands.waiting.front() else { break };
-            // Too late to be sure of ending within the lease: leave it to the next holder.
-            if order.due.since(self.clock.wall()) < self.pace.limit {
-                hands.waiting.pop_front();
-                continue;
-            }
-            let taken = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.mono());
-            if let Err(wait) = taken {
-                return wait.min(POLL);
-            }
-            if let Some(order) = hands.waiting.pop_front() {
-                let (game, limit) = (self.game.clone(), self.pace.limit);
+        let mut pause = POLL;
+        for (number, lane) in self.games.iter() {
+            let Some(queue) = hands.lanes.get_mut(number) else { continue };
+            while queue.running < self.pace.concurrency {
+                let Some(order) = queue.waiting.front() else { break };
+                // Too late to be sure of ending within the lease: leave it to the next holder.
+                if order.due.since(self.clock.wall()) < self.pace.limit {
+                    queue.waiting.pop_front();
+                    continue;
+                }
+                if let Err(wait) = lane.take(self.clock.mono()) {
+                    pause = pause.min(wait);
+                    break;
+                }
+                let Some(order) = queue.waiting.pop_front() else { break };
+                queue.running += 1;
+                let (games, limit) = (Arc::clone(&self.games), self.pace.limit);
                 hands.running.spawn(async move {
-                    let outcome = deliver(&game, &order, limit).await;
-                    (order, outcome)
+                    let outcome = tell(&games, number, &order, limit).await;
+                    (number, order, outcome)
                 });
             }
         }
-        POLL
+        pause
     }
 
     /// Leases more where hands are free, but no more than can be begun well within the lease.
     async fn fetch(&mut self, hands: &mut Hands, stopping: bool) {
-        let free = self.pace.concurrency.saturating_sub(hands.running.len());
-        let spare = self.pace.lease.saturating_sub(self.pace.limit).as_secs_f64() / 2.0;
-        let limit = free.min((self.pace.rate * spare).ceil() as usize).min(WORDS);
         let now = self.clock.mono();
-        let full = hands.words.len() >= WORDS || !hands.waiting.is_empty();
-        if stopping || full || limit == 0 || now < hands.next_look {
+        let rooms: Vec<usize> = self.games.iter().map(|(number, lane)| self.room(hands, number, lane.rate())).collect();
+        let limit = rooms.iter().sum::<usize>().min(WORDS);
+        if stopping || hands.words.len() >= WORDS || limit == 0 || now < hands.next_look {
             return;
         }
         let pause = match self.source.lease(limit, self.pace.lease).await {
             Ok(orders) if orders.is_empty() => POLL,
             Ok(orders) => {
-                hands.waiting.extend(orders);
+                self.sort(hands, orders, &rooms);
                 self.start(hands);
                 Duration::ZERO
             }
@@ -269,6 +255,41 @@ impl Worker {
             }
         };
         hands.next_look = self.clock.mono() + pause;
+    }
+
+    /// How many more orders of a lane can be begun well within a lease, at `rate`.
+    fn room(&self, hands: &Hands, number: usize, rate: f64) -> usize {
+        let spare = self.pace.lease.saturating_sub(self.pace.limit).as_secs_f64() / 2.0;
+        match hands.lanes.get(number) {
+            Some(lane) if lane.waiting.is_empty() => {
+                self.pace.concurrency.saturating_sub(lane.running).min((rate * spare).ceil() as usize)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Puts each order into its game's lane. What finds no room there is put off to when its turn may be.
+    fn sort(&self, hands: &mut Hands, orders: Vec<Order>, rooms: &[usize]) {
+        let now = self.clock.wall();
+        for order in orders {
+            let number = self.games.lane_of(&order.claim.gift_id);
+            let Some((number, lane)) = number.and_then(|number| Some((number, self.games.lane(number)?))) else {
+                tracing::error!(order_no = %order.order_no, gift = %order.claim.gift_id, "nobody to tell of this gift");
+                let verdict = Verdict::Retry { at: now + FARTHEST, why: Failure::Unreachable };
+                hands.words.push(Settlement { order_no: order.order_no, attempt: order.attempts, verdict });
+                continue;
+            };
+            let Some(queue) = hands.lanes.get_mut(number) else { continue };
+            if queue.waiting.len() < rooms.get(number).copied().unwrap_or(0) {
+                queue.waiting.push_back(order);
+                continue;
+            }
+            lane.put_off();
+            let step = Duration::from_secs_f64(1.0 / lane.rate().max(f64::MIN_POSITIVE)).min(FARTHEST);
+            queue.turn = (queue.turn.max(now) + step).min(now + FARTHEST);
+            let verdict = Verdict::Defer { at: queue.turn };
+            hands.words.push(Settlement { order_no: order.order_no, attempt: order.attempts, verdict });
+        }
     }
 
     /// Writes words down when they are many, or have waited, or nothing else is going on.
@@ -310,21 +331,18 @@ impl Worker {
         true
     }
 
-    fn judge(&mut self, order: &Order, outcome: Result<(), Failure>) -> Settlement {
+    fn judge(&mut self, number: usize, order: &Order, outcome: Result<(), Failure>) -> Settlement {
+        let now = self.clock.wall();
         let verdict = match outcome {
-            Ok(()) => {
-                self.delivered.increment(1);
-                Verdict::Delivered
-            }
+            Ok(()) => Verdict::Delivered,
             Err(why) => {
-                if let Some((_, counter)) = self.failed.iter().find(|(f, _)| *f == why) {
-                    counter.increment(1);
-                }
-                let wait = self.pace.backoff.wait(order.tries(), self.rng.next_u64());
+                let wait = self.pace.backoff.wait(order.tries(), now.since(order.created), self.rng.next_u64());
                 if let Some(wait) = wait.filter(|_| why != Failure::Refused) {
-                    Verdict::Retry { at: self.clock.wall() + wait, why }
+                    Verdict::Retry { at: now + wait, why }
                 } else {
-                    self.dead.increment(1);
+                    if let Some(lane) = self.games.lane(number) {
+                        lane.gave_up();
+                    }
                     let (order_no, attempts) = (order.order_no, order.attempts);
                     tracing::error!(%order_no, attempts, why = why.as_str(), "given up");
                     Verdict::Dead { why }
@@ -336,17 +354,48 @@ impl Worker {
 }
 
 /// What a worker has in its hands.
-#[derive(Default)]
 struct Hands {
-    /// Leased, not begun.
-    waiting: VecDeque<Order>,
+    lanes: Vec<Queue>,
     /// Under way.
-    running: JoinSet<(Order, Result<(), Failure>)>,
+    running: JoinSet<(usize, Order, Result<(), Failure>)>,
     /// Done, not written down.
     words: Vec<Settlement>,
     gathering_since: Mono,
     next_look: Mono,
     next_word: Mono,
+}
+
+/// What is for one game.
+#[derive(Default)]
+struct Queue {
+    /// Leased, not begun.
+    waiting: VecDeque<Order>,
+    running: usize,
+    /// The turn of the last order that was put off.
+    turn: Wall,
+}
+
+impl Hands {
+    fn of(lanes: usize) -> Self {
+        Self {
+            lanes: (0..lanes).map(|_| Queue::default()).collect(),
+            running: JoinSet::new(),
+            words: Vec::new(),
+            gathering_since: Mono::ZERO,
+            next_look: Mono::ZERO,
+            next_word: Mono::ZERO,
+        }
+    }
+}
+
+/// Tells the game of lane `number`, and its lane what came of it.
+async fn tell(games: &Games, number: usize, order: &Order, limit: Duration) -> Result<(), Failure> {
+    let lane = games.lane(number).ok_or(Failure::Unreachable)?;
+    let began = SystemClock.mono();
+    let outcome = deliver(&lane.peer, order, limit).await;
+    let now = SystemClock.mono();
+    lane.felt(outcome, now.since(began), now);
+    outcome
 }
 
 /// Tells the game. Every failure is one of the closed list; what the game's answer means is decided here alone.

@@ -13,7 +13,7 @@ mod recommend;
 mod zones;
 
 pub use claim::ClaimService;
-pub use delivery::{Pace, Source, Worker};
+pub use delivery::{Games, Homeless, Pace, Source, Worker};
 pub use fault::Dial;
 pub use front::{Front, Idle};
 pub use game::GameService;

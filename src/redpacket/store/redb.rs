@@ -366,7 +366,9 @@ impl<'txn> Tables<'txn> {
             all.push(match moved {
                 Some((old, order)) => {
                     self.put(&order, Some(old))?;
-                    self.note(word.order_no, Attempt::of(word, now))?;
+                    if let Some(attempt) = Attempt::of(word, now) {
+                        self.note(word.order_no, attempt)?;
+                    }
                     Settled::Moved(order.state)
                 }
                 None => Settled::Stale,

@@ -20,6 +20,7 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         3 => Just(Verdict::Delivered),
         2 => (0u64..400).prop_map(|at| Verdict::Retry { at: Wall(at), why: Failure::Timeout }),
+        1 => (0u64..400).prop_map(|at| Verdict::Defer { at: Wall(at) }),
         1 => Just(Verdict::Dead { why: Failure::Refused }),
     ]
 }

@@ -142,10 +142,14 @@ pub(super) async fn trail(subject: &dyn Subject) -> Outcome {
         numbers.insert(accepted(law, &store, claim(law, &format!("user-{i}"), "p", None)?).await?.order_no);
     }
     let first = claim(law, "user-0", "p", None)?.number();
-    attempt(law, &store, first, Verdict::Retry { at: Wall(3_000), why: Failure::Timeout }, Wall(1_000)).await?;
+    // Leased and put off: nothing was tried, so nothing is written, and no try is spent.
+    attempt(law, &store, first, Verdict::Defer { at: Wall(1_050) }, Wall(1_000)).await?;
+    let order =
+        attempt(law, &store, first, Verdict::Retry { at: Wall(3_000), why: Failure::Timeout }, Wall(1_100)).await?;
+    hold(law, (order.attempts, order.tries()) == (2, 1), || format!("the first try after it was put off: {order:?}"))?;
     attempt(law, &store, first, Verdict::Delivered, Wall(3_000)).await?;
-    // The game applied the first attempt as well, and says so late: nothing moves, so nothing is written.
-    let late = Settlement { order_no: first, attempt: 1, verdict: Verdict::Delivered };
+    // The game applied the first try as well, and says so late: nothing moves, so nothing is written.
+    let late = Settlement { order_no: first, attempt: 2, verdict: Verdict::Delivered };
     store.settle(vec![late], Wall(3_100)).await.map_err(failed(law))?;
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
@@ -159,7 +163,7 @@ pub(super) async fn trail(subject: &dyn Subject) -> Outcome {
     hold(law, order == numbers.iter().copied().collect::<Vec<_>>(), || format!("pages of 25 orders: {order:?}"))?;
     let logged: Vec<_> = seen.iter().filter(|t| !t.attempts.is_empty()).collect();
     let log: Vec<_> = logged.iter().flat_map(|t| t.attempts.iter().map(|a| (a.attempt, a.at, a.failure))).collect();
-    let expected = [(1, Wall(1_000), Some(Failure::Timeout)), (2, Wall(3_000), None)];
+    let expected = [(2, Wall(1_100), Some(Failure::Timeout)), (3, Wall(3_000), None)];
     hold(law, logged.len() == 1 && log == expected, || format!("one order was tried twice: {log:?}"))?;
     hold(law, seen.iter().map(Trail::delivered).sum::<usize>() == 1, || "one was delivered".into())
 }

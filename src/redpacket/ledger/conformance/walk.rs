@@ -122,9 +122,10 @@ impl Tale {
 
     async fn word(&mut self, now: Wall) -> Outcome {
         let (_, _, order_no) = self.number()?;
-        let verdict = match self.draw(6) {
+        let verdict = match self.draw(7) {
             0..=2 => Verdict::Delivered,
             3..=4 => Verdict::Retry { at: Wall(self.draw(400)), why: Failure::Timeout },
+            5 => Verdict::Defer { at: Wall(self.draw(400)) },
             _ => Verdict::Dead { why: Failure::Refused },
         };
         let before = self.book.find(order_no).map(|o| o.state);
