@@ -11,7 +11,7 @@ need=()
 for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client gtlsclient:ngtcp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy chromium:chromium; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
 done
-for pair in grpc:python3-grpcio websockets:python3-websockets; do
+for pair in grpc:python3-grpcio websockets:python3-websockets jsonschema:python3-jsonschema; do
   /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || need+=("${pair##*:}")
 done
 fc-list : family 2>/dev/null | grep -qi "wenquanyi\|noto sans cjk" || need+=(fontconfig fonts-wqy-microhei) # the page speaks Chinese

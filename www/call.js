@@ -17,6 +17,8 @@ export async function call(user, method, path, body) {
   // The edge has words of its own, in the language that is asked for.
   const headers = { "x-user-id": user, "accept-language": document.documentElement.lang };
   if (body !== undefined) headers["content-type"] = "application/json";
+  // An edge may have to know the key to find the right home, and looks into no body.
+  if (body?.idempotency_key) headers["idempotency-key"] = body.idempotency_key;
   try {
     const response = await fetch(path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: clock.signal, cache: "no-cache",

@@ -17,6 +17,8 @@ enum Page {
     Config,
     /// docs/METRICS.md
     Metrics,
+    /// docs/openapi.json: the interface of the red-packet services, as OpenAPI 3.1
+    Openapi,
     /// docs/springtide.schema.json: JSON schema of the configuration, for editors
     Schema,
 }
@@ -27,6 +29,7 @@ impl DocsArgs {
         match self.page {
             Page::Config => print!("{}", crate::config::schema::markdown()),
             Page::Metrics => print!("{}", crate::observe::names::markdown()),
+            Page::Openapi => print!("{}", crate::redpacket::contract::openapi()),
             Page::Schema => print!("{}", crate::config::schema::json_schema()),
         }
         ExitCode::SUCCESS

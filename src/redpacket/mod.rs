@@ -6,6 +6,7 @@
 //! foreign datacenters have their places (the scene of an order number, the codes) and are not built.
 
 pub mod catalogue;
+pub mod contract;
 pub mod ledger;
 pub mod model;
 pub mod pace;

@@ -7,6 +7,7 @@
 
 mod abuse;
 mod clients;
+mod contract;
 #[path = "../../benches/failover/demo.rs"]
 mod demo;
 mod differential;
