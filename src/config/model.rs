@@ -33,7 +33,7 @@ pub use files::{Coding, Files};
 pub use http2::Http2;
 pub use http3::Http3;
 pub use leaving::Leaving;
-pub use logging::{AccessFormat, AccessLog, Follow, Log, LogSink, Trace};
+pub use logging::{AccessFormat, AccessLog, Endpoint, Export, Follow, Log, LogSink, Trace};
 pub use routing::{Action, PathMatch, Route, RouteMatch, Segment, UserKey, ValueMatch};
 pub use securing::{
     ClientAuth, ClientCertificate, ListenerTls, PassOn, ProxyProtocol, Requirement, SanMatch, Tickets, TlsVersion,

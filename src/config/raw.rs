@@ -34,7 +34,7 @@ pub(super) use files::Files;
 pub(super) use guarding::{Cookies, QueryLog, RateLimit};
 pub(super) use http2::Http2;
 pub(super) use http3::Http3;
-pub(super) use logging::{Access, Log, Trace};
+pub(super) use logging::{Access, Export, Log, Trace};
 pub(super) use routing::{ByHeader, Like, Match, Route};
 pub(super) use securing::{ListenerTls, Require, UpstreamTls};
 pub(super) use sharing::{Mirror, Override, Split};

@@ -31,14 +31,18 @@ pub struct Access<'a> {
     pub path: &'a str,
     /// `HTTP/1.1` and so on.
     pub protocol: &'a str,
+    /// What the connection was made into, where it was: `websocket`.
+    pub upgrade: Option<&'a str>,
     /// Whether the client spoke TLS with us.
     pub is_tls: bool,
+    /// How, where that is known.
+    pub tls: Option<Secured>,
     /// What was answered.
     pub status: u16,
     /// Why: what kept it from a backend's answer, or whose answer it is.
     pub reason: &'a str,
-    /// Octets of its body, where it said how many.
-    pub received: Option<u64>,
+    /// Octets of its body that were read.
+    pub received: u64,
     /// Octets of the response's body that were passed on.
     pub sent: u64,
     /// The route that it took.
@@ -51,18 +55,64 @@ pub struct Access<'a> {
     pub backend: Option<SocketAddr>,
     /// How many were asked, hedges among them.
     pub tries: u32,
+    /// Whether a second backend was asked beside one that was slow.
+    pub is_hedged: bool,
     /// The hash of the user by the route's key; the key itself is in no log.
     pub user: Option<u64>,
+    /// From its head until the last backend was asked: a short body was collected, others were tried before.
+    pub queue: Option<Duration>,
+    /// How long it took to connect to the last backend, where that had to be done.
+    pub connect: Option<Duration>,
     /// From its head to the head of the backend's answer.
     pub first_byte: Option<Duration>,
     /// From its head to the end of its response.
     pub took: Duration,
+    /// Who broke off a body that was under way, in either direction.
+    pub aborted: Option<Side>,
     /// The `Referer` that it sent.
     pub referer: Option<&'a [u8]>,
     /// The `User-Agent` that it sent.
     pub agent: Option<&'a [u8]>,
     /// It stands for one over so many: the share of those like it that are written.
     pub sample: f64,
+}
+
+/// How TLS was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// Whether it is 1.3, and not 1.2.
+    pub is_13: bool,
+    /// Whether an earlier session was resumed; `None` where that is not told (QUIC).
+    pub is_resumed: Option<bool>,
+}
+
+impl Secured {
+    /// Its version.
+    pub const fn version(self) -> &'static str {
+        if self.is_13 { "1.3" } else { "1.2" }
+    }
+}
+
+/// Who broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client left, or stalled for too long.
+    Client,
+    /// The backend did.
+    Backend,
+    /// The edge: its time to drain was over.
+    Edge,
+}
+
+impl Side {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Edge => "edge",
+        }
+    }
 }
 
 impl Access<'_> {
@@ -77,12 +127,18 @@ impl Access<'_> {
         object.text("host", self.host.as_bytes());
         object.text("path", self.path.as_bytes());
         object.text("protocol", self.protocol.as_bytes());
+        object.maybe("upgrade", self.upgrade.map(str::as_bytes));
         object.plain("tls", format_args!("{}", self.is_tls));
+        if let Some(tls) = self.tls {
+            object.plain("tls_version", format_args!("\"{}\"", tls.version()));
+            if let Some(is_resumed) = tls.is_resumed {
+                object.plain("tls_resumed", format_args!("{is_resumed}"));
+            }
+        }
         object.plain("status", format_args!("{}", self.status));
         object.text("reason", self.reason.as_bytes());
-        if let Some(received) = self.received {
-            object.plain("received", format_args!("{received}"));
-        }
+        object.maybe("aborted", self.aborted.map(|side| side.as_str().as_bytes()));
+        object.plain("received", format_args!("{}", self.received));
         object.plain("sent", format_args!("{}", self.sent));
         object.maybe("route", self.route.map(str::as_bytes));
         object.maybe("service", self.service.map(str::as_bytes));
@@ -91,11 +147,14 @@ impl Access<'_> {
             object.plain("backend", format_args!("\"{backend}\""));
         }
         object.plain("tries", format_args!("{}", self.tries));
+        if self.is_hedged {
+            object.plain("hedged", format_args!("true"));
+        }
         if let Some(user) = self.user {
             object.plain("user", format_args!("\"{user:016x}\""));
         }
-        if let Some(first_byte) = self.first_byte {
-            object.plain("first_byte_ms", format_args!("{:.3}", ms(first_byte)));
+        for (key, phase) in self.phases() {
+            object.plain(key, format_args!("{:.3}", ms(phase)));
         }
         object.plain("duration_ms", format_args!("{:.3}", ms(self.took)));
         object.maybe("referer", self.referer);
@@ -137,11 +196,32 @@ impl Access<'_> {
         if let Some(backend) = self.backend {
             let _ = write!(out, " backend=\"{backend}\"");
         }
-        if let Some(first_byte) = self.first_byte {
-            let _ = write!(out, " first_byte_ms={:.3}", ms(first_byte));
+        for (key, phase) in self.phases() {
+            let _ = write!(out, " {key}={:.3}", ms(phase));
+        }
+        let _ = write!(out, " tls={}", self.is_tls);
+        if let Some(tls) = self.tls {
+            let _ = write!(out, " tls_version={}", tls.version());
+            if let Some(is_resumed) = tls.is_resumed {
+                let _ = write!(out, " tls_resumed={is_resumed}");
+            }
+        }
+        let words = [("upgrade", self.upgrade), ("aborted", self.aborted.map(Side::as_str))];
+        for (key, word) in words.into_iter().filter_map(|(key, word)| Some((key, word?))) {
+            let _ = write!(out, " {key}={word}");
+        }
+        let _ = write!(out, " received={} tries={}", self.received, self.tries);
+        if self.is_hedged {
+            out.extend_from_slice(b" hedged=true");
         }
         let (took, sample) = (ms(self.took), self.sample);
-        let _ = write!(out, " tls={} tries={} duration_ms={took:.3} sample={sample}", self.is_tls, self.tries);
+        let _ = write!(out, " duration_ms={took:.3} sample={sample}");
+    }
+
+    /// The phases that it had, in their order.
+    fn phases(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let phases = [("queue_ms", self.queue), ("connect_ms", self.connect), ("first_byte_ms", self.first_byte)];
+        phases.into_iter().filter_map(|(key, phase)| Some((key, phase?)))
     }
 }
 
@@ -252,19 +332,25 @@ mod tests {
             host: "a.test",
             path,
             protocol: "HTTP/1.1",
+            upgrade: None,
             is_tls: true,
+            tls: Some(Secured { is_13: true, is_resumed: Some(false) }),
             status: 200,
             reason: "answered",
-            received: None,
+            received: 7,
             sent: 42,
             route: Some("all"),
             service: Some("web"),
             datacenter: Some("here"),
             backend: Some("192.0.2.1:80".parse().unwrap()),
             tries: 1,
+            is_hedged: false,
             user: Some(0xabc),
+            queue: Some(Duration::from_micros(250)),
+            connect: None,
             first_byte: Some(Duration::from_micros(1_500)),
             took: Duration::from_millis(2),
+            aborted: None,
             referer: None,
             agent: Some(agent),
             sample: 0.01,
@@ -282,12 +368,35 @@ mod tests {
         let access = access("/v1/x", b"curl/8");
         assert_eq!(
             line(|out| access.json(out)),
-            r#"{"time":"1994-11-06T08:49:37.042Z","id":"4bf9","client":"2001:db8::7","method":"GET","host":"a.test","path":"/v1/x","protocol":"HTTP/1.1","tls":true,"status":200,"reason":"answered","sent":42,"route":"all","service":"web","datacenter":"here","backend":"192.0.2.1:80","tries":1,"user":"0000000000000abc","first_byte_ms":1.500,"duration_ms":2.000,"agent":"curl/8","sample":0.01}"#
+            r#"{"time":"1994-11-06T08:49:37.042Z","id":"4bf9","client":"2001:db8::7","method":"GET","host":"a.test","path":"/v1/x","protocol":"HTTP/1.1","tls":true,"tls_version":"1.3","tls_resumed":false,"status":200,"reason":"answered","received":7,"sent":42,"route":"all","service":"web","datacenter":"here","backend":"192.0.2.1:80","tries":1,"user":"0000000000000abc","queue_ms":0.250,"first_byte_ms":1.500,"duration_ms":2.000,"agent":"curl/8","sample":0.01}"#
         );
         assert_eq!(
             line(|out| access.combined(out)),
-            r#"2001:db8::7 - 0000000000000abc [06/Nov/1994:08:49:37 +0000] "GET /v1/x HTTP/1.1" 200 42 "-" "curl/8" host="a.test" id="4bf9" reason="answered" route="all" service="web" datacenter="here" backend="192.0.2.1:80" first_byte_ms=1.500 tls=true tries=1 duration_ms=2.000 sample=0.01"#
+            r#"2001:db8::7 - 0000000000000abc [06/Nov/1994:08:49:37 +0000] "GET /v1/x HTTP/1.1" 200 42 "-" "curl/8" host="a.test" id="4bf9" reason="answered" route="all" service="web" datacenter="here" backend="192.0.2.1:80" queue_ms=0.250 first_byte_ms=1.500 tls=true tls_version=1.3 tls_resumed=false received=7 tries=1 duration_ms=2.000 sample=0.01"#
         );
+    }
+
+    #[test]
+    fn what_was_unusual_is_told() {
+        let access = Access {
+            upgrade: Some("websocket"),
+            tls: Some(Secured { is_13: true, is_resumed: None }),
+            is_hedged: true,
+            connect: Some(Duration::from_micros(125)),
+            aborted: Some(Side::Backend),
+            ..access("/", b"")
+        };
+        let json: Value = serde_json::from_str(&line(|out| access.json(out))).unwrap();
+        let want =
+            serde_json::json!({ "upgrade": "websocket", "hedged": true, "connect_ms": 0.125, "aborted": "backend" });
+        for (key, value) in want.as_object().unwrap() {
+            assert_eq!(&json[key], value, "{json}");
+        }
+        assert!(json.get("tls_resumed").is_none(), "QUIC does not tell: {json}");
+        let combined = line(|out| access.combined(out));
+        for piece in [" upgrade=websocket", " hedged=true", " connect_ms=0.125", " aborted=backend"] {
+            assert!(combined.contains(piece), "{piece}: {combined}");
+        }
     }
 
     proptest! {

@@ -4,4 +4,5 @@ pub mod access;
 pub mod names;
 pub mod pen;
 pub mod recorder;
+pub mod span;
 pub mod trace;

@@ -20,6 +20,7 @@ use super::line::Line;
 use crate::base::clock::{Clock, SystemClock};
 use crate::net::sys;
 use crate::net::tls::{self, NotShown};
+use crate::observe::access::Secured;
 use crate::observe::names::proxy as names;
 use crate::snapshot::topology::Terms;
 use crate::wire::client_cert::Shown;
@@ -105,8 +106,8 @@ impl Default for Handshakes {
     }
 }
 
-/// A connection after its handshake: what is spoken inside, and the certificate that its client has shown.
-type Shaken = (Line, Spoken, Option<Arc<Shown>>);
+/// A connection after its handshake: what is spoken inside, how it is secured, and the certificate that its client has shown.
+type Shaken = (Line, Spoken, Option<Secured>, Option<Arc<Shown>>);
 
 impl Handshakes {
     /// Completes the TLS handshake under `terms`. `None`: it failed, or the client did not show what it must.
@@ -123,7 +124,8 @@ impl Handshakes {
         self.done[usize::from(is_13)][usize::from(is_resumed)].increment(1);
         let shown = self.judged(terms, tls::shown(terms, session, SystemClock.wall())).ok()?;
         let spoken = if session.alpn_protocol() == Some(b"h2") { Spoken::Http2 } else { Spoken::Http1 };
-        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, shown))
+        let secured = Secured { is_13, is_resumed: Some(is_resumed) };
+        Some((Line::Tls(Box::new(TlsStream::Server(tls))), spoken, Some(secured), shown))
     }
 
     /// What a client has shown over QUIC: `chain`.

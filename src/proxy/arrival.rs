@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use metrics::Gauge;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,9 +16,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::admit::{self, Spoken};
 use super::drain::Pulse;
 use super::line::Line;
-use super::worker::Worker;
+use super::worker::{Guests, Worker};
 use crate::base::ids::ListenerId;
 use crate::net::proxied;
+use crate::observe::access::Secured;
 use crate::wire::client_cert::Shown;
 use crate::wire::forwarded::Peer;
 use crate::wire::proxy_line::Ends;
@@ -31,6 +33,8 @@ pub(super) struct Client {
     pub(super) worker: Arc<Worker>,
     pub(super) peer: Peer,
     pub(super) listener: ListenerId,
+    /// How its connection is secured, where it is.
+    pub(super) tls: Option<Secured>,
     /// Where it could come over QUIC: what it is told of that.
     pub(super) way: Option<u16>,
     pub(super) pulse: Arc<Pulse>,
@@ -45,18 +49,20 @@ impl Client {
         worker: Arc<Worker>,
         listener: &str,
         source: SocketAddr,
-        is_tls: bool,
+        tls: Option<Secured>,
+        spoken: Version,
         certificate: Option<Arc<Shown>>,
-        seat: Seat,
+        mut seat: Seat,
     ) -> Option<Self> {
         let sight = worker.sight();
         let topology = &sight.snapshot.topology;
         let listener = topology.listener(listener)?;
         let trusted = topology.config.listeners.get(listener.index()).map_or(&[][..], |l| &l.trusted);
-        let peer = Peer::new(source.ip(), is_tls, trusted).with(certificate);
+        let peer = Peer::new(source.ip(), tls.is_some(), trusted).with(certificate);
+        seat.among = sight.guests(listener, spoken).map(Guests::welcome);
         let pulse = Arc::default();
         worker.open.watch(&pulse);
-        Some(Self { worker, peer, listener, way: None, pulse, ends: None, _seat: seat })
+        Some(Self { worker, peer, listener, tls, way: None, pulse, ends: None, _seat: seat })
     }
 
     /// Has it tell backends of its connection's ends.
@@ -79,6 +85,8 @@ impl Client {
 /// A place among the connections of the edge; counted while it is held.
 pub(super) struct Seat {
     open: Gauge,
+    /// Among those of its listener and protocol, once these are known.
+    among: Option<Gauge>,
     _place: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
 }
@@ -87,13 +95,14 @@ impl Seat {
     /// Takes a seat.
     pub(super) fn take(open: Gauge, place: OwnedSemaphorePermit, token: TaskTrackerToken) -> Self {
         open.increment(1.0);
-        Self { open, _place: place, _token: token }
+        Self { open, among: None, _place: place, _token: token }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.open.decrement(1.0);
+        self.among.iter().for_each(|among| among.decrement(1.0));
     }
 }
 
@@ -143,15 +152,16 @@ impl Arrival {
         if ends.is_none() && is_told_on {
             ends = self.tcp.local_addr().ok().map(|local| Ends::new(self.from, local));
         }
-        let (line, spoken, certificate) = match (is_tls, terms) {
+        let (line, spoken, tls, certificate) = match (is_tls, terms) {
             (true, Some(terms)) => self.worker.handshakes.shake(&terms, self.tcp).await?,
             // TLS is wanted, and what it needs was not loaded: nothing is said, least of all in plaintext.
             (true, None) => return None,
-            (false, _) => admit::sniff(self.tcp).await.map(|(line, spoken)| (line, spoken, None))?,
+            (false, _) => admit::sniff(self.tcp).await.map(|(line, spoken)| (line, spoken, None, None))?,
         };
         let source = ends.map_or(self.from, |ends| ends.source);
         let ends = ends.filter(|_| is_told_on).map(Box::new);
-        let mut client = Client::of(self.worker, &self.listener, source, is_tls, certificate, self.seat)?;
+        let version = if spoken == Spoken::Http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        let mut client = Client::of(self.worker, &self.listener, source, tls, version, certificate, self.seat)?;
         (client.way, client.ends) = (self.way, ends);
         Some((Arc::new(client), line, spoken))
     }

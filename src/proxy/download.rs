@@ -115,7 +115,7 @@ pub(super) enum Line {
         /// The body.
         body: Incoming,
         /// Held until the response ends.
-        _stream: h2::Stream,
+        stream: h2::Stream,
         /// Ours to set.
         timer: Pin<Box<Sleep>>,
     },
@@ -133,6 +133,14 @@ impl Line {
         match self {
             Self::H1(h1) => h1.is_end_stream(),
             Self::H2 { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    /// How long it took to connect, where that was done for this response.
+    pub(super) fn connect(&self) -> Option<Duration> {
+        match self {
+            Self::H1(h1) => h1.connect(),
+            Self::H2 { stream, .. } => stream.connect,
         }
     }
 
@@ -184,7 +192,7 @@ pub(super) async fn carry(
     upload: Option<Witness>,
     pool: &Arc<Pool>,
     worker: &Arc<Worker>,
-    attempt: Try,
+    mut attempt: Try,
     now: Mono,
 ) -> Result<Out, Try> {
     let mut early = Early::default();
@@ -203,6 +211,7 @@ pub(super) async fn carry(
         if let Line::H1(h1) = line {
             pool.rest(h1, now);
         }
+        attempt.received = data.as_ref().map_or(0, |data| data.len() as u64);
         attempt.end(now);
         return Ok(Out::Whole(data.filter(|b| !b.is_empty())));
     }
@@ -266,8 +275,12 @@ impl Streamed {
 
     /// `frame` goes to the client.
     fn passes(&mut self, frame: &Frame<Bytes>) {
-        if let (Some(entry), Some(data)) = (&mut self.entry, frame.data_ref()) {
-            entry.passed(data.len());
+        let octets = frame.data_ref().map_or(0, Bytes::len);
+        if let Some(entry) = &mut self.entry {
+            entry.passed(octets);
+        }
+        if let Some(attempt) = &mut self.attempt {
+            attempt.received += octets as u64;
         }
     }
 
@@ -282,6 +295,7 @@ impl Streamed {
     fn finish(&mut self, failure: Option<Outcome>) {
         let now = self.worker.now();
         let line = self.line.take();
+        self.note_upload();
         if let Some(attempt) = self.attempt.take() {
             match failure {
                 Some(outcome) => attempt.fail(outcome, now),
@@ -294,6 +308,21 @@ impl Streamed {
         if let Some(mut entry) = self.entry.take() {
             entry.reason = entry.reason.or(failure.map(|_| Reason::Truncated));
             entry.end(now);
+        }
+    }
+
+    /// Notes how much of the request's body has passed, and whether it was that which broke off.
+    fn note_upload(&mut self) {
+        let Some(upload) = &self.upload else { return };
+        let (taken, is_ours) = (upload.taken(), upload.blames_client());
+        if let Some(attempt) = &mut self.attempt {
+            attempt.sent = taken;
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.received = taken;
+            if is_ours {
+                entry.blame_client();
+            }
         }
     }
 
@@ -314,6 +343,7 @@ impl Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
+        self.note_upload();
         // Nobody asks for more of a body that says of itself that it has ended.
         if self.attempt.is_some() && self.early.is_empty() && self.is_received() {
             self.finish(None);

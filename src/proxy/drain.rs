@@ -207,6 +207,11 @@ impl Watched {
 }
 
 impl Open {
+    /// Whether all connections were told to close: their time is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.told.load(Relaxed) >= Order::Close as u8
+    }
+
     /// A connection has been opened.
     pub(super) fn watch(&self, pulse: &Arc<Pulse>) {
         let (sending, taking) = (Debt::default(), Debt::default());

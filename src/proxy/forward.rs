@@ -5,13 +5,16 @@
 //! body that is still on its way to the backend stops the clock as long as it moves.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
 
 use super::Caller;
 use super::download::{self, Line, Out};
@@ -24,6 +27,7 @@ use super::reply::Reason;
 use super::session;
 use super::stages::X_REQUEST_ID;
 use super::tally::{Entry, Try};
+use super::trace::Trace;
 use super::upload::{Inbound, Progress, STALL, Source, Upload};
 use super::worker::{Sight, Worker};
 use crate::base::clock::Mono;
@@ -33,7 +37,7 @@ use crate::decide::balance::{self, NoChoice, Wanted, user};
 use crate::decide::deadline::{self, By, Deadline};
 use crate::decide::retry::{self, Case, Failure};
 use crate::decide::tried::Tried;
-use crate::net::stage::{Next, Stage};
+use crate::net::stage::{Body, Next, Stage};
 use crate::snapshot::load::Outcome;
 use crate::snapshot::topology::Backend;
 use crate::wire::h1::write;
@@ -82,10 +86,13 @@ pub(super) async fn forward(
     let (source, began) = if inbound.is_end_stream() {
         (Source::Empty, entry.began)
     } else {
-        (Box::pin(Source::of(inbound, route.max_body)).await?, worker.now())
+        (Box::pin(Source::of(inbound, route.max_body, &mut entry.received)).await?, worker.now())
     };
     if let Some(mirror) = way.and_then(|way| way.mirror.as_ref()).filter(|_| !is_upgrading) {
         mirror.copy(worker, sight, head, &source);
+    }
+    if entry.recorded().is_some() {
+        Trace::leave_to_tries(&mut head.headers);
     }
     let until = began + deadline.budget;
     // Whom a nameless request asks, it names.
@@ -108,6 +115,7 @@ pub(super) async fn forward(
     };
     let answered = errand.run(entry, user, began).await;
     entry.has_unread_body = errand.source.progress() != Progress::Sent;
+    entry.received = errand.source.taken();
     answered
 }
 
@@ -206,12 +214,25 @@ async fn within(
     let mut head = std::mem::replace(head, nothing);
     head.extensions.insert(Caller::of(entry));
     deadline::pass_on(&mut head.headers, budget);
-    let request = Request::from_parts(head, inbound.into_limited_body(limit));
+    let read = Arc::new(AtomicU64::new(0));
+    let body = if inbound.is_end_stream() { inbound.into_body() } else { counted(inbound, limit, &read) };
+    let request = Request::from_parts(head, body);
     let answered = tokio::time::timeout(budget, upstream.handle(request, Next::end())).await;
+    entry.received = read.load(Relaxed);
     let (mut head, body) = answered.map_err(|_| Reason::Timeout)?.into_parts();
     entry.seen = entry.client.worker.now();
     head::strip(&mut head.headers, Way::Response, false);
     Ok(Response::from_parts(head, Out::boxed(body)))
+}
+
+/// A body for a stage, not more than `limit` of it; how much is read of it goes to `read`.
+fn counted(inbound: Inbound, limit: u64, read: &Arc<AtomicU64>) -> Body {
+    let read = Arc::clone(read);
+    let note = move |frame: Frame<Bytes>| {
+        read.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Relaxed);
+        frame
+    };
+    inbound.into_limited_body(limit).map_frame(note).boxed_unsync()
 }
 
 /// A request on its way, for as many tries as it takes.
@@ -245,6 +266,8 @@ struct Leg<'a> {
     connect: Duration,
     /// How long to wait for the head of the response.
     patience: Duration,
+    /// The span of the try; 0 where it is not told.
+    span: u64,
 }
 
 /// How a try failed, for everybody who wants to know.
@@ -308,9 +331,11 @@ impl<'a> Errand<'a> {
             let fault = match answer {
                 Ok((response, line)) => {
                     now = self.worker.now();
-                    entry.answered(now);
+                    let connect = line.connect();
+                    entry.answered(connect, now);
                     let (outcome, failure) = retry::classify(response.status(), response.headers());
-                    attempt.answered(outcome, now);
+                    attempt.answered(response.status(), connect, outcome, now);
+                    attempt.sent = self.source.taken();
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return self.switch(response, line, attempt);
                     }
@@ -360,9 +385,9 @@ impl<'a> Errand<'a> {
         tried: &mut Tried,
         now: Mono,
     ) -> hedge::Asked<'a> {
-        entry.tries += 1;
-        entry.backend = Some(leg.backend);
-        let attempt = Try::begin(&entry.client, self.sight, leg.backend, now);
+        entry.asks(leg.backend, now);
+        let attempt = Try::begin(entry, self.sight, leg.backend, false, now);
+        let leg = Leg { span: attempt.span(), ..leg };
         if self.is_nameless {
             // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
             let backend = self.sight.snapshot.topology.backend(leg.backend);
@@ -373,8 +398,7 @@ impl<'a> Errand<'a> {
         }
         if self.is_hedged {
             let asked = Box::pin(hedge::race(self, entry, leg, attempt, wanted, tried, now)).await;
-            entry.tries += u32::from(asked.was_hedged);
-            entry.backend = Some(asked.leg.backend);
+            entry.hedged(asked.was_hedged, asked.leg.backend);
             return asked;
         }
         let answer = self.attempt(&leg, entry, now).await;
@@ -412,6 +436,7 @@ impl<'a> Errand<'a> {
             pool: sight.pool(choice.backend),
             connect: if is_local { CONNECT.0 } else { CONNECT.1 }.min(remaining),
             patience: retry::per_try_timeout(policy, choice.expected_ns, has_more, remaining),
+            span: 0,
         })
     }
 
@@ -465,7 +490,7 @@ impl<'a> Errand<'a> {
         let left = self.until.since(now);
         // Boxed is what hardly any request needs, so that none keeps room for it.
         if leg.pool.is_h2() && !self.is_upgrading {
-            return Box::pin(self.over_stream(leg, now)).await;
+            return Box::pin(self.over_stream(leg, entry, now)).await;
         }
         // What becomes a tunnel has a connection of its own.
         let mut may_reuse = !self.is_upgrading;
@@ -484,7 +509,7 @@ impl<'a> Errand<'a> {
                 target: self.head.uri.path_and_query().map_or("/", |target| target.as_str()),
                 headers: &self.head.headers,
             };
-            let more = |out: &mut Vec<u8>| self.tell(out, entry, left);
+            let more = |out: &mut Vec<u8>| self.tell(out, entry, leg, left);
             match line.send(&ask, more, upload, self.late(leg.patience)).await {
                 Ok(head) => {
                     let mut response = Response::new(());
@@ -503,7 +528,10 @@ impl<'a> Errand<'a> {
     }
 
     /// Writes what the backend is told of this hop, where fields don't say it.
-    fn tell(&self, out: &mut Vec<u8>, entry: &Entry, left: Duration) {
+    fn tell(&self, out: &mut Vec<u8>, entry: &Entry, leg: &Leg<'_>, left: Duration) {
+        if let Some(trace) = entry.trace.as_ref().filter(|_| leg.span > 0) {
+            trace.tell(leg.span, out);
+        }
         let Hop::Written(version) = self.hop else { return };
         let host = self.head.headers.get(HOST).filter(|_| !self.is_nameless);
         let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -519,14 +547,19 @@ impl<'a> Errand<'a> {
     }
 
     /// One try over HTTP/2.
-    async fn over_stream(&self, leg: &Leg<'_>, now: Mono) -> Result<(Response<()>, Line), Fault> {
+    async fn over_stream(&self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
         let stream = leg.pool.stream(leg.connect, now).await?;
-        let request = self.request()?;
+        let mut request = self.request()?;
+        if let Some((name, value)) =
+            entry.trace.as_ref().filter(|_| leg.span > 0).and_then(|trace| trace.field(leg.span))
+        {
+            request.headers_mut().insert(name, value);
+        }
         let until = self.worker.instant(now + leg.patience);
         let sent = stream.send(request, until, self.late(leg.patience)).await;
         let (response, timer) = sent.map_err(|f| self.fault(f, leg))?;
         let (head, body) = response.into_parts();
-        Ok((Response::from_parts(head, ()), Line::H2 { body, _stream: stream, timer }))
+        Ok((Response::from_parts(head, ()), Line::H2 { body, stream, timer }))
     }
 
     fn upload(&self) -> Result<Upload, Fault> {
@@ -608,7 +641,7 @@ impl<'a> Errand<'a> {
         let (mut head, ()) = response.into_parts();
         head::strip(&mut head.headers, Way::Response, true);
         tunnel::put(&mut head.extensions, theirs, attempt);
-        Ok(Response::from_parts(head, Out::full(bytes::Bytes::new())))
+        Ok(Response::from_parts(head, Out::full(Bytes::new())))
     }
 
     /// Nobody had asked for another protocol.

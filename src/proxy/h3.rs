@@ -9,6 +9,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
 use quinn::{Connection, Endpoint, Incoming, ServerConfig};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
@@ -23,6 +24,7 @@ use crate::base::task;
 use crate::net::quic::{self, Bounds};
 use crate::net::sockets::Succession;
 use crate::net::tls;
+use crate::observe::access::Secured;
 use crate::observe::names::proxy as names;
 use crate::snapshot::topology::Terms;
 use crate::wire::h3::Code;
@@ -207,7 +209,9 @@ impl Arrival {
             connection.close(session::number(Code::NoError), b"");
             return None;
         };
-        let client = Client::of(self.worker, &self.listener, from, true, shown, self.seat)?;
+        // QUIC has TLS 1.3 and no other, and does not tell whether a session is an old one.
+        let tls = Some(Secured { is_13: true, is_resumed: None });
+        let client = Client::of(self.worker, &self.listener, from, tls, Version::HTTP_3, shown, self.seat)?;
         let is_told_on = client.worker.sight().view.tells_ends();
         let ends = local.filter(|_| is_told_on).map(|local| Ends::new(from, (local, self.port).into()));
         Some((Arc::new(client.between(ends)), connection))

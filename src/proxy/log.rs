@@ -8,13 +8,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, REFERER, USER_AGENT};
+use http::header::{REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, Uri, Version};
 
+use super::h2::connect;
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::config::{AccessFormat, AccessLog, LogSink};
-use crate::observe::access::Access;
+use crate::observe::access::{Access, Side};
 use crate::observe::names::proxy::ACCESS_LINES;
 use crate::observe::pen::{Pen, Sink};
 use crate::snapshot::Published;
@@ -56,40 +57,48 @@ impl Sheet {
     }
 }
 
-/// What the access log needs of a request's head; kept only where there is one.
+/// What the access log and a span need of a request; kept only where there is one of them.
 pub(super) struct Told {
-    method: Method,
-    uri: Uri,
-    host: String,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) host: String,
     version: Version,
     agent: Option<HeaderValue>,
     referer: Option<HeaderValue>,
-    received: Option<u64>,
     /// Decides whether it is among those that are written by lot.
     draw: u64,
     pub(super) user: Option<u64>,
+    /// When the last backend was asked, how long it took to connect to it, and when the head of its answer was there.
+    pub(super) asked: Option<Mono>,
+    pub(super) connect: Option<Duration>,
     pub(super) first_byte: Option<Mono>,
-    /// Octets of the response's body.
-    pub(super) sent: u64,
+    pub(super) is_hedged: bool,
+    /// Who broke off, where the reason alone does not say it.
+    pub(super) aborted: Option<Side>,
+    /// It was an extended CONNECT.
+    was_connect: bool,
 }
 
 impl Told {
     /// Of the request with `head`.
     pub(super) fn new(head: &Parts, draw: u64) -> Box<Self> {
         let host = host::of(&head.uri, &head.headers, head.version).map(|h| h.said.to_owned()).unwrap_or_default();
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|l| l.to_str().ok()?.parse().ok());
+        let was_connect = connect::was_connect(&head.extensions);
         Box::new(Self {
-            method: head.method.clone(),
+            method: if was_connect { Method::CONNECT } else { head.method.clone() },
             uri: head.uri.clone(),
             host,
             version: head.version,
             agent: head.headers.get(USER_AGENT).cloned(),
             referer: head.headers.get(REFERER).cloned(),
-            received: length,
             draw,
             user: None,
+            asked: None,
+            connect: None,
             first_byte: None,
-            sent: 0,
+            is_hedged: false,
+            aborted: None,
+            was_connect,
         })
     }
 
@@ -114,7 +123,10 @@ impl Told {
             Version::HTTP_3 => "HTTP/3.0",
             _ => "HTTP/1.1",
         };
-        (access.received, access.sent, access.user) = (self.received, self.sent, self.user);
+        // Nobody is joined with a backend but for this.
+        access.upgrade = (access.status == 101 || (self.was_connect && access.status == 200)).then_some("websocket");
+        (access.user, access.connect, access.is_hedged) = (self.user, self.connect, self.is_hedged);
+        access.aborted = self.aborted.or(access.aborted);
         access.agent = self.agent.as_ref().map(HeaderValue::as_bytes);
         access.referer = self.referer.as_ref().map(HeaderValue::as_bytes);
     }

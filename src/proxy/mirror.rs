@@ -159,6 +159,7 @@ impl Drop for Attempt {
         let backend = self.sight.snapshot.topology.backend(self.backend);
         backend.load.end(self.outcome, took, PENALTY, now);
         self.sight.kit(backend.service).tried(self.outcome);
+        self.sight.pool(self.backend).toll.ended(self.outcome, took, 0, 0);
     }
 }
 
@@ -219,7 +220,7 @@ impl Copy {
             let request = self.request().ok_or(Outcome::Cancelled)?;
             let (response, timer) = stream.send(request, until, || None).await.map_err(broken)?;
             let (head, body) = response.into_parts();
-            return Ok((head.status, head.headers, Line::H2 { body, _stream: stream, timer }));
+            return Ok((head.status, head.headers, Line::H2 { body, stream, timer }));
         }
         let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
         let ask = Ask { method: &self.method, target, headers: &self.headers };

@@ -30,6 +30,7 @@ mod pool;
 pub mod reply;
 mod serve;
 mod session;
+mod spans;
 pub mod stages;
 mod tally;
 mod trace;

@@ -36,6 +36,7 @@ use super::h2::{Tapped, connect};
 use super::h3;
 use super::line::Line;
 use super::log::Sheet;
+use super::spans::Spans;
 use super::upload::Inbound;
 use super::worker::{Doorway, Worker};
 use super::{Stages, h1, stages};
@@ -174,7 +175,8 @@ pub fn start(
     let (work_goes_on, working) = sync_channel(0);
     let sheets: Vec<Arc<Sheet>> = (0..workers).map(|_| Arc::default()).collect();
     let logged = log(sheets.clone(), Arc::clone(&published), working)?;
-    for (index, (doors, sheet)) in doors.into_iter().zip(sheets).enumerate() {
+    let spans: Vec<Arc<Spans>> = (0..workers).map(|_| Arc::default()).collect();
+    for (index, ((doors, sheet), spans)) in doors.into_iter().zip(sheets).zip(spans).enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| StartError::Worker { source })?;
         let (done, ended) = oneshot::channel();
@@ -187,7 +189,7 @@ pub fn start(
         let body = move || {
             let _at_work: SyncSender<Infallible> = at_work;
             runtime.block_on(async move {
-                let worker = Worker::new(published, stages, workers, generation, sheet, ways);
+                let worker = Worker::new(published, stages, workers, generation, (sheet, spans), ways);
                 work(worker, doors, places, Signs { shutdown, succession, beat }).await;
             });
             let _ = done.send(());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, ALT_SVC};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 
 use super::download::Out;
@@ -22,6 +22,7 @@ use super::trace::Trace;
 use super::upload::Inbound;
 use super::worker::{Answer, Sight};
 use super::{Caller, change, forward};
+use crate::base::clock::{Clock as _, SystemClock};
 use crate::base::ids::ServiceId;
 use crate::config::{Action, Route};
 use crate::decide::balance::user;
@@ -78,7 +79,7 @@ pub(super) async fn pass(client: &Arc<Client>, head: &mut Parts, inbound: Inboun
     if let Some(answered) = answered {
         answered.set();
     }
-    finish(entry, response)
+    finish(entry, response, was_connect)
 }
 
 /// Answers a request whose head could not be read: no stage has seen it.
@@ -90,7 +91,7 @@ pub(super) fn refuse_unread(client: &Arc<Client>, reason: Reason) -> Response<Ou
     let mut entry = identify(client, &head);
     entry.has_unread_body = true;
     let response = turn_away(&mut entry, reason, Taste::default());
-    finish(entry, response)
+    finish(entry, response, false)
 }
 
 fn turn_away(entry: &mut Entry, reason: Reason, taste: Taste) -> Response<Out> {
@@ -119,11 +120,15 @@ fn identify(client: &Arc<Client>, head: &Parts) -> Entry {
     entry.marks = Marks::of(&head.headers);
     worker.meters.asked(head.version);
     let config = &entry.sight.snapshot.topology.config;
-    if config.log.access.is_some() {
-        entry.line = Some(Told::new(head, worker.wits().rng.next_u64()));
-    }
     if let Some(rule) = &config.trace {
-        entry.trace = Some(Box::new(Trace::begin(rule, client.peer.trusted, &head.headers, &mut worker.wits().rng)));
+        let mut trace = Trace::begin(rule, client.peer.trusted, &head.headers, &mut worker.wits().rng);
+        if rule.export.is_some() {
+            trace.record(&head.headers, || SystemClock.wall(), entry.began);
+        }
+        entry.trace = Some(Box::new(trace));
+    }
+    if config.log.access.is_some() || entry.trace.as_ref().is_some_and(|trace| trace.is_recorded()) {
+        entry.line = Some(Told::new(head, worker.wits().rng.next_u64()));
     }
     entry
 }
@@ -184,6 +189,7 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<Option<Box<Response<Out>
         return Err(Reason::Method);
     };
     entry.route = Some(found.route);
+    entry.sight.route(found.route).iter().for_each(|kit| kit.in_flight.up());
     if let Some(told) = &mut entry.line {
         let route = entry.sight.snapshot.topology.config.routes.get(found.route.index());
         told.user = route.and_then(|route| user::identify(&route.user, &head.headers, entry.from));
@@ -285,8 +291,12 @@ fn side(entry: &Entry, sight: &Sight, head: &Parts, route: &Route) -> Result<Ser
     Ok(choice.service)
 }
 
-fn finish(mut entry: Entry, mut response: Response<Out>) -> Response<Out> {
-    entry.status = response.status().as_u16();
+fn finish(mut entry: Entry, mut response: Response<Out>, was_connect: bool) -> Response<Out> {
+    entry.status = match response.status() {
+        // What the client is told of a tunnel that it asked for by CONNECT.
+        StatusCode::SWITCHING_PROTOCOLS if was_connect => StatusCode::OK.as_u16(),
+        status => status.as_u16(),
+    };
     if let Some(alt_svc) = entry.client.way.and_then(|way| entry.sight.alt_svc(way)) {
         response.headers_mut().insert(ALT_SVC, alt_svc.clone());
     }

@@ -7,16 +7,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::log::{self, Told};
 use super::reply::Reason;
 use super::serve::Client;
-use super::trace::Trace;
+use super::trace::{Asking, Trace};
 use super::worker::Sight;
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::base::ids::{BackendId, RouteId};
-use crate::observe::access::Access;
+use crate::observe::access::{Access, Side};
 use crate::snapshot::load::Outcome;
 use crate::wire::head::Marks;
 
@@ -37,21 +37,38 @@ pub(super) struct Try {
     backend: BackendId,
     began: Mono,
     answered: Option<(Outcome, Duration)>,
+    /// Octets of bodies: to the backend, and from it.
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// What its span will say; only where the request's trace is exported.
+    span: Option<Box<Asking>>,
     is_open: bool,
 }
 
 impl Try {
-    /// Begins.
-    pub(super) fn begin(client: &Arc<Client>, sight: &Arc<Sight>, backend: BackendId, now: Mono) -> Self {
+    /// Begins, for the request of `entry`: `is_hedge` beside another one.
+    pub(super) fn begin(entry: &Entry, sight: &Arc<Sight>, backend: BackendId, is_hedge: bool, now: Mono) -> Self {
         sight.snapshot.topology.backend(backend).load.begin();
-        let (client, sight) = (Arc::clone(client), Arc::clone(sight));
-        Self { client, sight, backend, began: now, answered: None, is_open: true }
+        let (client, sight) = (Arc::clone(&entry.client), Arc::clone(sight));
+        let span = entry.recorded().map(|(trace, told)| {
+            let id = client.worker.wits().rng.next_u64().max(1);
+            Asking::new(trace, told, id, entry.tries + u32::from(is_hedge), is_hedge)
+        });
+        Self { client, sight, backend, began: now, answered: None, sent: 0, received: 0, span, is_open: true }
     }
 
-    /// The head of the response is there, and says `outcome`. From here on the try is under way still, but its latency is
-    /// known: how long a body takes depends on its length and on the client.
-    pub(super) fn answered(&mut self, outcome: Outcome, now: Mono) {
+    /// The id of its span; 0 where it has none.
+    pub(super) fn span(&self) -> u64 {
+        self.span.as_ref().map_or(0, |span| span.id())
+    }
+
+    /// The head of the response is there with this status, and says `outcome`. From here on the try is under way still, but
+    /// its latency is known: how long a body takes depends on its length and on the client.
+    pub(super) fn answered(&mut self, status: StatusCode, connect: Option<Duration>, outcome: Outcome, now: Mono) {
         self.answered = Some((outcome, now.since(self.began)));
+        if let Some(span) = &mut self.span {
+            span.answered(status, connect);
+        }
     }
 
     /// Ends as the head of the response said.
@@ -66,6 +83,8 @@ impl Try {
         let backend = self.sight.snapshot.topology.backend(self.backend);
         backend.load.outrun(now.since(self.began), now);
         self.sight.kit(backend.service).tried(Outcome::Cancelled);
+        self.sight.pool(self.backend).toll.ended(Outcome::Cancelled, Duration::ZERO, self.sent, self.received);
+        self.tell(Outcome::Cancelled, true, now);
     }
 
     /// Ends as a failure, before or after the head.
@@ -79,10 +98,26 @@ impl Try {
         let backend = self.sight.snapshot.topology.backend(self.backend);
         let penalty = if outcome == Outcome::Ok { PENALTY_MIN } else { self.penalty(now) };
         backend.load.end(outcome, took, penalty, now);
-        self.sight.kit(backend.service).tried(outcome);
+        let kit = self.sight.kit(backend.service);
+        kit.tried(outcome);
+        if let Some((_, head)) = self.answered {
+            kit.latency.note(head);
+        }
+        self.sight.pool(self.backend).toll.ended(outcome, took, self.sent, self.received);
         if matches!(outcome, Outcome::Refused | Outcome::Reset | Outcome::Timeout) {
             self.client.worker.published.alarm().ring();
         }
+        self.tell(outcome, false, now);
+    }
+
+    /// Tells its span, where it has one.
+    fn tell(&mut self, outcome: Outcome, was_outrun: bool, now: Mono) {
+        let Some(span) = self.span.take() else { return };
+        let topology = &self.sight.snapshot.topology;
+        self.client
+            .worker
+            .spans
+            .add(|out| span.write(topology, self.backend, (outcome, was_outrun), (self.began, now), out));
     }
 
     /// What a failure counts as. Against the median, not the backend's own average: that would grow tenfold with each one.
@@ -161,6 +196,9 @@ pub(super) struct Entry {
     /// The last backend asked.
     pub(super) backend: Option<BackendId>,
     pub(super) tries: u32,
+    /// Octets of bodies: from the client that were read, and to it that were passed on.
+    pub(super) received: u64,
+    sent: u64,
     /// What the access line says of its head; kept only where somebody listens.
     pub(super) line: Option<Box<Told>>,
     /// Where it stands in a trace; only where requests are traced.
@@ -189,6 +227,8 @@ impl Entry {
             reason: None,
             backend: None,
             tries: 0,
+            received: 0,
+            sent: 0,
             line: None,
             trace: None,
             has_unread_body: false,
@@ -218,46 +258,66 @@ impl Entry {
         self.client.pulse.end();
         let took = now.since(self.began);
         let status = if self.reason == Some(Reason::ClientGone) { CLIENT_GONE } else { self.status };
-        if let Some(reason) = self.reason {
-            self.client.worker.meters.refused(reason);
+        match self.route.and_then(|route| self.sight.route(route)) {
+            Some(meters) => meters.ended(status, self.reason, (self.received, self.sent), took),
+            None => self.client.worker.meters.ended(self.reason),
         }
-        if let Some(meters) = self.route.and_then(|route| self.sight.route(route)) {
-            if let Some(class) = meters.requests.get(usize::from(status / 100).wrapping_sub(1)) {
-                class.one();
-            }
-            meters.duration.note(took);
-        }
-        if let Some(line) = &self.line {
-            self.write(line, status, took);
+        if let Some(told) = &self.line {
+            self.tell(told, status, took);
         }
     }
 
-    fn write(&self, told: &Told, status: u16, took: Duration) {
+    /// Where its trace is exported: that, and what is told of its head.
+    pub(super) fn recorded(&self) -> Option<(&Trace, &Told)> {
+        self.trace.as_deref().filter(|trace| trace.is_recorded()).zip(self.line.as_deref())
+    }
+
+    /// Writes its line and its span, as far as they are wanted.
+    fn tell(&self, told: &Told, status: u16, took: Duration) {
+        let log = self.sight.snapshot.topology.config.log.access.as_ref();
+        let share = log.and_then(|log| {
+            let is_worth_it = self.tries > 1
+                || took >= log.slow
+                || matches!(status, 429 | CLIENT_GONE..)
+                || (self.reason.is_some() && status < 400);
+            Some((log, told.share(log, is_worth_it)?))
+        });
+        let recorded = self.recorded();
+        if share.is_none() && recorded.is_none() {
+            return;
+        }
+        let trace = self.trace.as_ref().map(|trace| trace.id());
+        let access = self.access(told, status, took, trace.as_deref());
+        if let Some((log, sample)) = share {
+            let access = Access { sample, ..access };
+            self.client.worker.sheet.add(|out| log::write(&access, log.format, out));
+        }
+        if let Some((trace, _)) = recorded {
+            self.client.worker.spans.add(|out| trace.write(&access, self.reason.is_some(), took, out));
+        }
+    }
+
+    fn access<'a>(&'a self, told: &'a Told, status: u16, took: Duration, trace: Option<&'a str>) -> Access<'a> {
         let topology = &self.sight.snapshot.topology;
         let config = &topology.config;
-        let Some(log) = &config.log.access else { return };
-        let is_worth_it = self.tries > 1
-            || took >= log.slow
-            || matches!(status, 429 | CLIENT_GONE..)
-            || (self.reason.is_some() && status < 400);
-        let Some(sample) = told.share(log, is_worth_it) else { return };
         let backend = self.backend.map(|id| topology.backend(id));
         let own = if backend.is_some() { "answered" } else { "local" };
-        let trace = self.trace.as_ref().map(|trace| trace.id());
         let mut access = Access {
             at: SystemClock.wall(),
             id: self.id(),
-            trace: trace.as_deref(),
+            trace,
             client: self.from,
             method: "-",
             host: "",
             path: "",
             protocol: "",
+            upgrade: None,
             is_tls: self.client.peer.tls,
+            tls: self.client.tls,
             status,
             reason: self.reason.map_or(own, Reason::as_str),
-            received: None,
-            sent: 0,
+            received: self.received,
+            sent: self.sent,
             route: self.route.and_then(|id| config.routes.get(id.index())).map(|r| r.name.as_str()),
             service: backend.map(|b| topology.service(b.service).name.as_str()),
             datacenter: backend
@@ -265,30 +325,68 @@ impl Entry {
                 .map(|d| d.name.as_str()),
             backend: backend.map(|b| b.spec.address),
             tries: self.tries,
+            is_hedged: false,
             user: None,
+            queue: told.asked.map(|at| at.since(self.began)),
+            connect: None,
             first_byte: told.first_byte.map(|at| at.since(self.began)),
             took,
+            aborted: self.aborted(),
             referer: None,
             agent: None,
-            sample,
+            sample: 1.0,
         };
         told.fill(&mut access);
-        self.client.worker.sheet.add(|out| log::write(&access, log.format, out));
+        access
     }
 
-    /// The head of a backend's answer is there.
-    pub(super) fn answered(&mut self, now: Mono) {
+    /// Who broke off a body that was under way, by the reason alone.
+    fn aborted(&self) -> Option<Side> {
+        match self.reason? {
+            // Who is cut did not leave.
+            Reason::ClientGone if self.client.worker.open.is_over() => Some(Side::Edge),
+            Reason::ClientGone | Reason::BodyStalled => Some(Side::Client),
+            Reason::Truncated => Some(Side::Backend),
+            _ => None,
+        }
+    }
+
+    /// A backend is asked.
+    pub(super) fn asks(&mut self, backend: BackendId, now: Mono) {
+        self.tries += 1;
+        self.backend = Some(backend);
+        if let Some(told) = &mut self.line {
+            (told.asked, told.connect) = (Some(now), None);
+        }
+    }
+
+    /// Whether a second backend was asked beside the last one, and which of the two it is whose answer counts.
+    pub(super) fn hedged(&mut self, was_hedged: bool, backend: BackendId) {
+        self.tries += u32::from(was_hedged);
+        self.backend = Some(backend);
+        if let Some(told) = &mut self.line {
+            told.is_hedged |= was_hedged;
+        }
+    }
+
+    /// The head of a backend's answer is there; to connect took so long, where it was done.
+    pub(super) fn answered(&mut self, connect: Option<Duration>, now: Mono) {
         self.seen = now;
         if let Some(told) = &mut self.line {
-            told.first_byte = Some(now);
+            (told.first_byte, told.connect) = (Some(now), connect);
+        }
+    }
+
+    /// It was the client that broke off, whatever came of it.
+    pub(super) fn blame_client(&mut self) {
+        if let Some(told) = &mut self.line {
+            told.aborted = Some(Side::Client);
         }
     }
 
     /// `octets` of the response's body are passed on.
     pub(super) fn passed(&mut self, octets: usize) {
-        if let Some(told) = &mut self.line {
-            told.sent += octets as u64;
-        }
+        self.sent += octets as u64;
     }
 }
 

@@ -185,9 +185,11 @@ pub(super) enum Progress {
 impl Source {
     /// Takes hold of `inbound`, which may be at most `limit` bytes long.
     ///
+    /// `taken` is how much of it was read, also where that comes to nothing.
+    ///
     /// # Errors
     /// The reason to refuse the request: too large, broken off, or stalled.
-    pub(super) async fn of(inbound: Inbound, limit: u64) -> Result<Self, Reason> {
+    pub(super) async fn of(inbound: Inbound, limit: u64, taken: &mut u64) -> Result<Self, Reason> {
         if inbound.is_end_stream() {
             return Ok(Self::Empty);
         }
@@ -196,7 +198,7 @@ impl Source {
             return Err(Reason::BodyTooLarge);
         }
         match hint.exact() {
-            Some(length) if length <= KEEP => collect(inbound, limit).await,
+            Some(length) if length <= KEEP => collect(inbound, limit, taken).await,
             _ => Ok(Self::Tape(Arc::new(Mutex::new(Tape::new(inbound, hint, limit))))),
         }
     }
@@ -233,6 +235,15 @@ impl Source {
         }
     }
 
+    /// How many octets were read of it.
+    pub(super) fn taken(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Whole(bytes, _) => bytes.len() as u64,
+            Self::Tape(tape) => lock(tape).taken,
+        }
+    }
+
     /// Somebody who remembers it, where it can still go wrong.
     pub(super) fn witness(&self) -> Option<Witness> {
         match self {
@@ -254,6 +265,11 @@ impl Source {
 pub(super) struct Witness(Arc<Mutex<Tape>>);
 
 impl Witness {
+    /// How many octets were read of it.
+    pub(super) fn taken(&self) -> u64 {
+        lock(&self.0).taken
+    }
+
     /// Whether it was the body itself that stopped.
     pub(super) fn blames_client(&self) -> bool {
         lock(&self.0).fault.is_some()
@@ -264,7 +280,7 @@ fn lock(tape: &Mutex<Tape>) -> std::sync::MutexGuard<'_, Tape> {
     tape.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn collect(mut inbound: Inbound, limit: u64) -> Result<Source, Reason> {
+async fn collect(mut inbound: Inbound, limit: u64, taken: &mut u64) -> Result<Source, Reason> {
     let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     let gather = std::future::poll_fn(|cx| {
         while let Some(frame) = ready!(Pin::new(&mut inbound).poll_frame(cx)) {
@@ -273,7 +289,8 @@ async fn collect(mut inbound: Inbound, limit: u64) -> Result<Source, Reason> {
                 Ok(data) => more.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
             }
-            if (first.len() + more.len()) as u64 > limit.min(KEEP) {
+            *taken = (first.len() + more.len()) as u64;
+            if *taken > limit.min(KEEP) {
                 return Poll::Ready(Err(Reason::BodyTooLarge));
             }
             if inbound.is_end_stream() {
@@ -446,7 +463,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_streamed_body_is_sent_again_from_what_was_kept() {
-        let source = Source::of(chunks(&[10, 20, 30]), 1_000).await.unwrap();
+        let source = Source::of(chunks(&[10, 20, 30]), 1_000, &mut 0).await.unwrap();
         let mut first = source.upload().unwrap();
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap().len(), 10);
         drop(first);
@@ -470,8 +487,8 @@ mod tests {
     #[tokio::test]
     async fn a_limit_holds_for_known_and_for_unknown_lengths() {
         let known = Inbound::Boxed(stage::full(vec![0; 11]));
-        assert_eq!(Source::of(known, 10).await.err(), Some(Reason::BodyTooLarge));
-        let source = Source::of(chunks(&[5, 5, 1]), 10).await.unwrap();
+        assert_eq!(Source::of(known, 10, &mut 0).await.err(), Some(Reason::BodyTooLarge));
+        let source = Source::of(chunks(&[5, 5, 1]), 10, &mut 0).await.unwrap();
         assert!(source.upload().unwrap().collect().await.is_err());
         assert_eq!(source.fault(), Some(UploadError::TooLarge));
     }
@@ -481,7 +498,7 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
         let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(trailers.clone())];
-        let source = Source::of(Inbound::Boxed(Frames(frames.into()).boxed_unsync()), 10).await.unwrap();
+        let source = Source::of(Inbound::Boxed(Frames(frames.into()).boxed_unsync()), 10, &mut 0).await.unwrap();
         for _ in 0..2 {
             let whole = source.upload().unwrap().collect().await.unwrap();
             assert_eq!(whole.trailers(), Some(&trailers));
@@ -502,7 +519,7 @@ mod tests {
                 SizeHint::with_exact(5)
             }
         }
-        let source = Source::of(Inbound::Boxed(Silent.boxed_unsync()), 10).await;
+        let source = Source::of(Inbound::Boxed(Silent.boxed_unsync()), 10, &mut 0).await;
         assert_eq!(source.err(), Some(Reason::BodyStalled));
     }
 }

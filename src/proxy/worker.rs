@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -21,21 +22,22 @@ use super::files::Readers;
 use super::h2::Abuse;
 use super::limit::Limited;
 use super::log::Sheet;
-use super::meter::{Count, Spread};
-use super::pool::{Gate, Key, Pool};
+use super::meter::{Count, Level, Spread, Toll};
+use super::pool::{Counts, Gate, Key, Pool};
 use super::reply::{REASONS, Reason};
+use super::spans::Spans;
 use super::{Stages, view};
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::entropy::Rng;
-use crate::base::ids::{BackendId, DatacenterId, RouteId, ServiceId};
-use crate::config::{Action, Route};
+use crate::base::ids::{BackendId, DatacenterId, ListenerId, RouteId, ServiceId};
+use crate::config::{Action, Config, Route, Service};
 use crate::decide::balance::Turn;
 use crate::decide::hedge::Hedges;
 use crate::decide::retry::{Budgets, Failure};
 use crate::decide::split::{Choice, Why};
 use crate::net::stage::Stage;
 use crate::observe::names::proxy as names;
-use crate::snapshot::load::Outcome;
+use crate::snapshot::load::{OUTCOMES, Outcome};
 use crate::snapshot::views::Slot;
 use crate::snapshot::{Published, Snapshot, Topology};
 use crate::wire::date;
@@ -51,6 +53,8 @@ pub(super) struct Worker {
     pub(super) meters: Meters,
     /// Its lines for the access log.
     pub(super) sheet: Arc<Sheet>,
+    /// Its spans, for who exports them.
+    pub(super) spans: Arc<Spans>,
     pub(super) abuse: Abuse,
     pub(super) readers: Readers,
     wits: Mutex<Wits>,
@@ -87,23 +91,31 @@ pub(super) struct Meters {
     pub(super) handshakes_failed: Counter,
     /// By what the client speaks: h1, h2, h3.
     protocols: [Count; 3],
+    /// Of requests that no route took.
     reasons: [Count; REASONS.len()],
 }
+
+/// Where the version of HTTP stands among [`PROTOCOLS`].
+const fn protocol_of(version: Version) -> usize {
+    match version {
+        Version::HTTP_2 => 1,
+        Version::HTTP_3 => 2,
+        _ => 0,
+    }
+}
+
+/// What clients speak, as metrics say it.
+const PROTOCOLS: [&str; 3] = ["h1", "h2", "h3"];
 
 impl Meters {
     /// Counts a request of a client that speaks `version`.
     pub(super) fn asked(&self, version: Version) {
-        let at = match version {
-            Version::HTTP_2 => 1,
-            Version::HTTP_3 => 2,
-            _ => 0,
-        };
-        self.protocols[at].one();
+        self.protocols[protocol_of(version)].one();
     }
 
-    /// Counts a refusal.
-    pub(super) fn refused(&self, reason: Reason) {
-        if let Some(count) = self.reasons.get(reason as usize) {
+    /// A request that no route took has ended, for `reason`.
+    pub(super) fn ended(&self, reason: Option<Reason>) {
+        if let Some(count) = reason.and_then(|reason| self.reasons.get(reason as usize)) {
             count.one();
         }
     }
@@ -122,22 +134,96 @@ struct Fixture {
     routes: Vec<RouteKit>,
     services: Vec<ServiceKit>,
     pools: Vec<Arc<Pool>>,
+    /// By listener and protocol.
+    guests: Vec<[Guests; PROTOCOLS.len()]>,
     /// By way: what clients are told of it, if anything.
     alt_svc: Vec<Option<HeaderValue>>,
 }
 
+/// The connections of one listener that speak one protocol.
+pub(super) struct Guests {
+    open: Gauge,
+    came: Count,
+}
+
+impl Guests {
+    /// One more has come; whoever keeps what this gives says when it has gone.
+    pub(super) fn welcome(&self) -> Gauge {
+        self.came.one();
+        self.open.increment(1.0);
+        self.open.clone()
+    }
+}
+
 /// What belongs to a route.
 pub(super) struct RouteKit {
+    name: Box<str>,
     /// What it answers by itself.
     pub(super) answer: Option<Answer>,
     /// By first digit of the status: 1xx to 5xx.
-    pub(super) requests: [Count; 5],
-    pub(super) duration: Spread,
+    requests: [Count; 5],
+    /// Those among them that got no answer of a backend, or not all of it, by why. Made as they come: there are many reasons,
+    /// and a route sees few of them.
+    refused: Mutex<Vec<(Reason, Count)>>,
+    duration: Spread,
+    /// Octets of bodies.
+    received: Count,
+    sent: Count,
+    pub(super) in_flight: Level,
     /// By side and by why; empty where nothing is split.
     shares: Vec<[Count; Why::ALL.len()]>,
 }
 
 impl RouteKit {
+    /// A request has ended: with this status, for this reason where no backend's answer came to its end, with bodies of so many
+    /// octets in and out.
+    pub(super) fn ended(&self, status: u16, reason: Option<Reason>, bodies: (u64, u64), took: Duration) {
+        self.in_flight.down();
+        if let Some(class) = self.requests.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.one();
+        }
+        self.duration.note(took);
+        self.received.add(bodies.0);
+        self.sent.add(bodies.1);
+        if let Some(reason) = reason {
+            self.refused(reason);
+        }
+    }
+
+    fn refused(&self, reason: Reason) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, count)) = refused.iter().find(|(known, _)| *known == reason) {
+            return count.one();
+        }
+        let count = Count::new(names::REFUSED.counter(&[&self.name, reason.as_str()]));
+        count.one();
+        refused.push((reason, count));
+    }
+
+    fn of(route: &Route, topology: &Topology) -> Self {
+        let name = route.name.as_str();
+        Self {
+            name: name.into(),
+            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"]
+                .map(|class| Count::new(names::REQUESTS.counter(&[name, class]))),
+            refused: Mutex::default(),
+            answer: Answer::of(&route.action),
+            duration: Spread::new(names::REQUEST_DURATION.histogram(&[name])),
+            received: Count::new(names::RECEIVED.counter(&[name])),
+            sent: Count::new(names::SENT.counter(&[name])),
+            in_flight: Level::new(names::IN_FLIGHT.gauge(&[name])),
+            shares: shares_of(route, topology),
+        }
+    }
+
+    fn flush(&self) {
+        self.requests.iter().chain([&self.received, &self.sent]).for_each(Count::flush);
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|(_, count)| count.flush());
+        self.duration.flush();
+        self.in_flight.flush();
+        self.shares.iter().flatten().for_each(Count::flush);
+    }
+
     /// Counts a request on its side of a split.
     pub(super) fn shared(&self, choice: &Choice) {
         if let Some(count) = self.shares.get(choice.side).and_then(|side| side.get(choice.why as usize)) {
@@ -179,7 +265,9 @@ impl Answer {
 pub(super) struct ServiceKit {
     /// Answers in this process, instead of the service's backends.
     pub(super) upstream: Option<Arc<dyn Stage>>,
-    pub(super) tries: [Count; OUTCOMES.len()],
+    pub(super) tries: [Count; OUTCOMES],
+    /// From the beginning of a try to the head of its answer.
+    pub(super) latency: Spread,
     pub(super) retries: [Count; FAILURES.len()],
     /// By datacenter.
     pub(super) spills: Vec<Count>,
@@ -188,21 +276,23 @@ pub(super) struct ServiceKit {
     pub(super) hedges: [Counter; 3],
 }
 
-/// Every outcome with its label.
-const OUTCOMES: [(Outcome, &str); 7] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::Refused, "refused"),
-    (Outcome::Reset, "reset"),
-    (Outcome::Timeout, "timeout"),
-    (Outcome::GatewayError, "gateway_error"),
-    (Outcome::Pressure, "pressure"),
-    (Outcome::Cancelled, "cancelled"),
-];
-
 /// Every kind of failure that is followed by another try.
 const FAILURES: [&str; 7] = ["connect", "unprocessed", "reset", "timeout", "status", "overload", "full"];
 
 impl ServiceKit {
+    fn of(service: &Service, config: &Config, stages: &Stages) -> Self {
+        let name = service.name.as_str();
+        Self {
+            upstream: stages.upstreams.get(name).cloned(),
+            tries: Outcome::ALL.map(|outcome| Count::new(names::TRIES.counter(&[name, outcome.as_str()]))),
+            latency: Spread::new(names::UPSTREAM_DURATION.histogram(&[name])),
+            retries: FAILURES.map(|failure| Count::new(names::RETRIES.counter(&[name, failure]))),
+            spills: config.datacenters.iter().map(|dc| Count::new(names::SPILLS.counter(&[name, &dc.name]))).collect(),
+            limited: Limited::new(name),
+            hedges: ["sent", "won", "denied"].map(|what| names::HEDGES.counter(&[name, what])),
+        }
+    }
+
     /// Counts the end of a try.
     pub(super) fn tried(&self, outcome: Outcome) {
         if let Some(count) = self.tries.get(outcome as usize) {
@@ -241,11 +331,11 @@ impl Worker {
         stages: Arc<Stages>,
         workers: usize,
         generation: Arc<AtomicU64>,
-        sheet: Arc<Sheet>,
+        (sheet, spans): (Arc<Sheet>, Arc<Spans>),
         ways: Arc<[Doorway]>,
     ) -> Arc<Self> {
         // The only way to an `Instant` that does not read the clock behind base::clock's back.
-        let zero = (tokio::time::sleep(std::time::Duration::ZERO).deadline(), SystemClock.mono());
+        let zero = (tokio::time::sleep(Duration::ZERO).deadline(), SystemClock.mono());
         let sight = Sight::of(published.full(), &stages, &ways, None);
         generation.store(sight.snapshot.generation, Relaxed);
         Arc::new(Self {
@@ -255,13 +345,14 @@ impl Worker {
             open: Open::default(),
             handshakes: Handshakes::default(),
             sheet,
+            spans,
             meters: Meters {
                 connections: names::CONNECTIONS.gauge(&[]),
                 tunnels: names::TUNNELS.gauge(&[]),
                 tunnel_bytes: names::TUNNEL_BYTES.counter(&[]),
                 handshakes_failed: names::HANDSHAKES_FAILED.counter(&[]),
-                protocols: ["h1", "h2", "h3"].map(|protocol| Count::new(names::BY_PROTOCOL.counter(&[protocol]))),
-                reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&[reason.as_str()]))),
+                protocols: PROTOCOLS.map(|protocol| Count::new(names::BY_PROTOCOL.counter(&[protocol]))),
+                reasons: REASONS.map(|reason| Count::new(names::REFUSED.counter(&["", reason.as_str()]))),
             },
             abuse: Abuse::default(),
             readers: Readers::default(),
@@ -345,6 +436,11 @@ impl Sight {
         self.fixture.routes.get(route.index())
     }
 
+    /// The connections of `listener` that speak `version`.
+    pub(super) fn guests(&self, listener: ListenerId, version: Version) -> Option<&Guests> {
+        self.fixture.guests.get(listener.index()).map(|guests| &guests[protocol_of(version)])
+    }
+
     /// What who came in beside `way` is told of it.
     pub(super) fn alt_svc(&self, way: u16) -> Option<&HeaderValue> {
         self.fixture.alt_svc.get(usize::from(way))?.as_ref()
@@ -394,34 +490,25 @@ impl Fixture {
                 pool.retarget(transport, &service.limits);
                 return Arc::clone(pool);
             }
-            let (hits, dials) =
-                (names::POOL_HITS.counter(&[&service.name]), names::POOL_DIALS.counter(&[&service.name]));
-            let gate = Gate::new(Arc::clone(&backend.load), &service.name, &service.limits);
-            Arc::new(Pool::new(key, transport, gate, Count::new(hits), Count::new(dials)))
+            let name = service.name.as_str();
+            let counts = Counts {
+                hits: Count::new(names::POOL_HITS.counter(&[name])),
+                dials: Count::new(names::POOL_DIALS.counter(&[name])),
+                connect: names::UPSTREAM_CONNECT.histogram(&[name]),
+            };
+            let gate = Gate::new(Arc::clone(&backend.load), name, &service.limits);
+            Arc::new(Pool::new(key, transport, gate, Toll::new(Arc::clone(&backend.load)), counts))
         };
         let pools = topology.backends.iter().map(pool_of).collect();
         // What is left belongs to backends that are gone.
         for pool in kept.values() {
             pool.close();
         }
-        let services = config.services.iter().map(|service| ServiceKit {
-            upstream: stages.upstreams.get(&service.name).cloned(),
-            tries: OUTCOMES.map(|(_, outcome)| Count::new(names::TRIES.counter(&[&service.name, outcome]))),
-            retries: FAILURES.map(|failure| Count::new(names::RETRIES.counter(&[&service.name, failure]))),
-            spills: config
-                .datacenters
-                .iter()
-                .map(|dc| Count::new(names::SPILLS.counter(&[&service.name, &dc.name])))
-                .collect(),
-            limited: Limited::new(&service.name),
-            hedges: ["sent", "won", "denied"].map(|what| names::HEDGES.counter(&[&service.name, what])),
-        });
-        let routes = config.routes.iter().map(|route| RouteKit {
-            requests: ["1xx", "2xx", "3xx", "4xx", "5xx"]
-                .map(|class| Count::new(names::REQUESTS.counter(&[&route.name, class]))),
-            answer: Answer::of(&route.action),
-            duration: Spread::new(names::REQUEST_DURATION.histogram(&[&route.name])),
-            shares: shares_of(route, topology),
+        let guests = config.listeners.iter().map(|listener| {
+            PROTOCOLS.map(|protocol| Guests {
+                open: names::GUESTS.gauge(&[&listener.name, protocol]),
+                came: Count::new(names::GUESTS_TOTAL.counter(&[&listener.name, protocol])),
+            })
         });
         let alt_svc = ways.iter().enumerate().map(|(at, way)| {
             let said_before = before.and_then(|b| b.alt_svc.get(at)).is_some_and(Option::is_some);
@@ -429,8 +516,9 @@ impl Fixture {
         });
         Self {
             serial: topology.serial,
-            routes: routes.collect(),
-            services: services.collect(),
+            routes: config.routes.iter().map(|route| RouteKit::of(route, topology)).collect(),
+            services: config.services.iter().map(|service| ServiceKit::of(service, config, stages)).collect(),
+            guests: guests.collect(),
             pools,
             alt_svc: alt_svc.collect(),
         }
@@ -438,14 +526,12 @@ impl Fixture {
 
     /// Tells the metrics what was counted.
     fn flush(&self) {
-        for route in &self.routes {
-            route.requests.iter().for_each(Count::flush);
-            route.duration.flush();
-            route.shares.iter().flatten().for_each(Count::flush);
-        }
+        self.routes.iter().for_each(RouteKit::flush);
         for service in &self.services {
             service.tries.iter().chain(&service.retries).chain(&service.spills).for_each(Count::flush);
+            service.latency.flush();
         }
+        self.guests.iter().flatten().for_each(|guests| guests.came.flush());
     }
 }
 

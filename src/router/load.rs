@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::export::{self, HeadersError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
 use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
@@ -59,6 +60,9 @@ pub enum AssetError {
     /// A certificate, a key or an authority.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What a collector of spans is told.
+    #[error(transparent)]
+    Export(#[from] HeadersError),
 }
 
 fn lines(errors: &[AssetError]) -> String {
@@ -107,6 +111,10 @@ pub fn prepare(config: Config, before: Option<&Topology>) -> Result<Topology, Lo
     assets.discovered = discovered(&config, before);
     sign(&config, &mut assets, &mut errors);
     secure(&config, before, &mut assets, &mut errors);
+    match export::headers(&config) {
+        Ok(headers) => assets.export_headers = headers,
+        Err(e) => errors.push(e.into()),
+    }
     if errors.is_empty() {
         let topology = Topology::build(Arc::new(config), assets, before);
         // Here, off the data path: a million names take a while, and queries should not wait for them.
@@ -232,12 +240,13 @@ fn survey(config: &Config) -> Result<Atlas, Vec<GeoError>> {
 }
 
 fn upstream_tls(config: &Config) -> impl Iterator<Item = &UpstreamTls> {
-    config.services.iter().flat_map(|service| {
+    let upstreams = config.services.iter().flat_map(|service| {
         let probe = service.probe.as_ref().and_then(|p| match &p.kind {
             ProbeKind::Tls { tls } => Some(tls),
             ProbeKind::Http { tls, .. } | ProbeKind::Grpc { tls, .. } => tls.as_ref(),
             ProbeKind::Tcp => None,
         });
         service.tls.as_ref().into_iter().chain(probe)
-    })
+    });
+    upstreams.chain(config.trace.iter().filter_map(|trace| trace.export.as_ref()?.tls.as_ref()))
 }

@@ -9,6 +9,7 @@
 //! # }
 //! ```
 
+mod export;
 mod load;
 pub mod movement;
 pub mod rehearsal;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use export::HeadersError;
 pub use load::{LoadError, load, prepare};
 pub use movement::{Outlook, Question};
 pub use rehearsal::{Outage, RehearsalError, rehearse};

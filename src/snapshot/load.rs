@@ -30,7 +30,27 @@ pub enum Outcome {
     Cancelled,
 }
 
-const OUTCOMES: usize = 7;
+impl Outcome {
+    /// Every one, in order.
+    pub const ALL: [Self; OUTCOMES] =
+        [Self::Ok, Self::Refused, Self::Reset, Self::Timeout, Self::GatewayError, Self::Pressure, Self::Cancelled];
+
+    /// The word for it in logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::GatewayError => "gateway_error",
+            Self::Pressure => "pressure",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How many outcomes there are.
+pub const OUTCOMES: usize = 7;
 const BUCKETS: usize = 32;
 /// Of so many tries that others tell of, one counts: they may be wrong, or elsewhere (ours).
 const HEARSAY: u32 = 4;
@@ -55,6 +75,20 @@ pub struct Load {
     latency: [AtomicU32; BUCKETS],
     /// Tries that others told of: those that succeeded, and the others.
     heard: [AtomicU32; 2],
+    totals: Totals<AtomicU64>,
+}
+
+/// What has passed since this node knows a backend; for people, and nothing is decided by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals<N> {
+    /// Tries that ended, by [`Outcome`].
+    pub outcomes: [N; OUTCOMES],
+    /// Their latencies, those that were given up left out.
+    pub nanos: N,
+    /// Octets of bodies that it was sent.
+    pub sent: N,
+    /// Octets of bodies that came from it.
+    pub received: N,
 }
 
 impl Default for Load {
@@ -70,6 +104,7 @@ impl Default for Load {
             streak_errors: AtomicU32::new(0),
             latency: Default::default(),
             heard: Default::default(),
+            totals: Totals::default(),
         }
     }
 }
@@ -199,6 +234,28 @@ impl Load {
         };
         // Two workers may race; either sample is a true one.
         self.ewma_ns.store(next.max(1), Relaxed);
+    }
+
+    /// Adds what one worker has counted for itself.
+    pub fn account(&self, outcomes: &[u64; OUTCOMES], nanos: u64, sent: u64, received: u64) {
+        let totals = &self.totals;
+        let parts = [(&totals.nanos, nanos), (&totals.sent, sent), (&totals.received, received)];
+        for (total, n) in totals.outcomes.iter().zip(outcomes.iter().copied()).chain(parts) {
+            if n > 0 {
+                total.fetch_add(n, Relaxed);
+            }
+        }
+    }
+
+    /// What has passed, as of the last second or so.
+    pub fn totals(&self) -> Totals<u64> {
+        let read = |n: &AtomicU64| n.load(Relaxed);
+        Totals {
+            outcomes: self.totals.outcomes.each_ref().map(read),
+            nanos: read(&self.totals.nanos),
+            sent: read(&self.totals.sent),
+            received: read(&self.totals.received),
+        }
     }
 
     /// Takes the evidence gathered since the last call and begins anew. Streaks go on.

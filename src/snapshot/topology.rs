@@ -99,6 +99,8 @@ pub struct Assets {
     pub dns_certificates: [Vec<Certificate>; 3],
     /// Client configurations towards upstreams, by what was asked for.
     pub upstream_tls: HashMap<UpstreamTls, Arc<rustls::ClientConfig>>,
+    /// What requests to the collector of spans carry.
+    pub export_headers: http::HeaderMap,
     /// What DNS cookies are made with.
     pub cookies: Secrets,
     /// What sources of backends have found.

@@ -21,6 +21,7 @@ pub mod master;
 pub mod mmdb;
 pub mod name;
 pub mod notify;
+pub mod otlp;
 pub mod path;
 pub mod proxy_line;
 pub mod query;

@@ -1,8 +1,8 @@
 //! What is logged of requests, and how they are traced.
 
-use super::Checker;
-use crate::config::diag::Code;
-use crate::config::model::{AccessLog, Log, LogSink, Trace};
+use super::{Checker, securing};
+use crate::config::diag::{Code, Finding};
+use crate::config::model::{AccessLog, Export, Log, LogSink, Trace, UpstreamTls};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -10,8 +10,41 @@ pub(super) fn log(root: &Root, checker: &mut Checker<'_>) -> Log {
     Log { access: root.log.access.as_ref().and_then(|said| access(said, checker)) }
 }
 
-pub(super) fn trace(root: &Root) -> Option<Trace> {
-    root.trace.as_ref().map(|said| Trace { sample: said.sample.0, follow: said.follow.value })
+pub(super) fn trace(root: &Root, checker: &mut Checker<'_>) -> Option<Trace> {
+    root.trace.as_ref().map(|said| Trace {
+        sample: said.sample.0,
+        follow: said.follow.value,
+        export: said.export.as_ref().and_then(|said| export(said, checker)),
+    })
+}
+
+fn export(said: &Said<raw::Export>, checker: &mut Checker<'_>) -> Option<Export> {
+    if cfg!(not(feature = "otlp")) {
+        let hint = "build it with `--features otlp`, or leave `export` out";
+        checker.error(Code::NotAvailable, said.span, "this build has no `otlp`: it cannot export spans", hint);
+    }
+    let ca = said.ca.as_ref().map(|ca| checker.file(ca));
+    let certificate = securing::own(said.certificate.as_ref(), said.key.as_ref(), checker);
+    let headers = said.headers.as_ref().map(|file| checker.file(file));
+    let endpoint = said.endpoint.as_ref()?;
+    let unused = said.ca.as_ref().or(said.certificate.as_ref()).filter(|_| !endpoint.0.is_tls);
+    if let Some(at) = unused {
+        let finding = Finding::error(Code::Conflict, at.span, "this collector is spoken to in plaintext");
+        checker.notes.push(finding.related(endpoint.span, "by this URL").hint("write `https://`, or leave it out"));
+    }
+    if endpoint.0.is_tls && ca.is_none() && said.clean {
+        let hint = "add `ca = \"...\"`; the system's own is /etc/ssl/certs/ca-certificates.crt on most";
+        checker.error(Code::MissingKey, endpoint.span, "nothing says by which authorities it is verified", hint);
+    }
+    let tls = ca.filter(|_| endpoint.0.is_tls).map(|ca| UpstreamTls { name: endpoint.0.host.clone(), ca, certificate });
+    let attributes = said.attributes.entries.iter().map(|(name, value)| (name.value.clone(), value.0.clone()));
+    Some(Export {
+        endpoint: endpoint.0.clone(),
+        tls,
+        headers,
+        timeout: said.timeout.0,
+        attributes: attributes.collect(),
+    })
 }
 
 fn access(said: &Said<raw::Access>, checker: &mut Checker<'_>) -> Option<AccessLog> {

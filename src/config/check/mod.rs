@@ -126,7 +126,7 @@ fn meaning(root: &Root, path: &Path, checker: &mut Checker<'_>) -> Config {
         listeners,
         routes,
         log: logging::log(root, checker),
-        trace: logging::trace(root),
+        trace: logging::trace(root, checker),
         warnings: Findings::default(),
     }
 }

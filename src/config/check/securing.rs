@@ -60,17 +60,26 @@ fn clients(said: &raw::ListenerTls, checker: &mut Checker<'_>) -> Option<ClientA
 
 pub(super) fn upstream(said: &Said<raw::UpstreamTls>, checker: &mut Checker<'_>) -> Option<UpstreamTls> {
     let ca = said.ca.as_ref().map(|ca| checker.file(ca));
-    let certificate = match (&said.certificate, &said.key) {
+    let certificate = own(said.certificate.as_ref(), said.key.as_ref(), checker);
+    Some(UpstreamTls { name: said.name.as_ref()?.0.clone(), ca: ca?, certificate })
+}
+
+/// Our own certificate with its key.
+pub(super) fn own(
+    certificate: Option<&Said<File>>,
+    key: Option<&Said<File>>,
+    checker: &mut Checker<'_>,
+) -> Option<(PathBuf, PathBuf)> {
+    match (certificate, key) {
         (Some(certificate), Some(key)) => Some((checker.file(certificate), checker.file(key))),
         (Some(at), None) | (None, Some(at)) => {
-            let (one, other) = if said.key.is_none() { ("certificate", "key") } else { ("key", "certificate") };
+            let (one, other) = if key.is_none() { ("certificate", "key") } else { ("key", "certificate") };
             let hint = format!("add `{other} = \"...\"`, PEM");
             checker.error(Code::MissingKey, at.span, format!("`{one}` without `{other}`"), hint);
             None
         }
         (None, None) => None,
-    };
-    Some(UpstreamTls { name: said.name.as_ref()?.0.clone(), ca: ca?, certificate })
+    }
 }
 
 /// How a service's backends are told for whom a connection is.

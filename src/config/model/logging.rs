@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::securing::UpstreamTls;
+
 /// Logs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
@@ -35,12 +37,42 @@ pub enum LogSink {
 }
 
 /// How requests are traced.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// The share of traces begun here that is recorded, 0 to 1.
     pub sample: f64,
     /// Whose traces are continued.
     pub follow: Follow,
+    /// Where spans go; `None`: nowhere.
+    pub export: Option<Export>,
+}
+
+/// Where spans go, by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// The collector.
+    pub endpoint: Endpoint,
+    /// What an `https` one is verified by, and what we show it.
+    pub tls: Option<UpstreamTls>,
+    /// A file with fields that every request to it carries.
+    pub headers: Option<PathBuf>,
+    /// How long it may take to answer one.
+    pub timeout: Duration,
+    /// Attributes of this node beside its own.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// A URL that something is sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `https`, and not `http`.
+    pub is_tls: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path.
+    pub path: String,
 }
 
 /// Whose traces are continued.

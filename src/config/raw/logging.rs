@@ -1,9 +1,9 @@
 //! What is logged of requests, and how they are traced.
 
-use super::super::kinds::Flag;
+use super::super::kinds::{By, Flag, Keyed};
 use super::super::model::{AccessFormat, Follow};
 use super::super::reader::section;
-use super::super::words::{File, Share, Time};
+use super::super::words::{File, Share, Text, Time, Url};
 use super::HOUR;
 
 section! {
@@ -44,7 +44,48 @@ section! {
         sample: Share = "1%",
         /// Whose traces are continued: `trusted` (peers in `trusted` of the listener), or `all`. Others get a new trace.
         follow: Follow = "trusted",
+        /// Where the spans of recorded traces go. Needs a build with the feature `otlp`. Without this section they go nowhere.
+        export: Export = optional,
     } synonyms {
+        otlp: "export", exporter: "export", collector: "export",
         rate: "sample", ratio: "sample", sampling: "sample", trust: "follow",
+    }
+}
+
+/// Names of attributes.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct ByAttribute;
+
+impl By for ByAttribute {
+    const NAME: &'static str = "attribute";
+}
+
+section! {
+    /// A collector of spans: OTLP over HTTP, as protobuf. A span for each recorded request and one for each of its tries at
+    /// backends. What the collector does not take in time is dropped and counted: no request waits for it.
+    Export {
+        /// Its URL, `http` or `https`. Where it has no path, `/v1/traces`.
+        endpoint: Url = required,
+        /// File with the authorities that an `https` one is verified by, PEM.
+        ca: File = optional,
+        /// Our own certificate, if it asks for one: the chain, PEM.
+        certificate: File = optional,
+        /// Its private key, PEM.
+        key: File = optional,
+        /// A file with what every request to it carries: `name: value` in each line, `#` begins a remark. For tokens; readable
+        /// by this user alone. Read again with every reload.
+        headers: File = optional,
+        /// How long it may take to answer a request.
+        timeout: Time<100, 60_000> = "10s",
+        /// What is told of this node beside `service.name` (springtide), `service.version`, `service.instance.id` (the name of
+        /// the node) and `springtide.datacenter`. `service.name` may be another one.
+        attributes: Keyed<ByAttribute, Text, 64> = {},
+    } later {
+        protocol: "OTLP over HTTP as protobuf is spoken, and nothing else: let a collector translate",
+        compression: "requests are not compressed",
+        interval: "what is there is sent each second, or sooner when there is much",
+    } synonyms {
+        url: "endpoint", to: "endpoint", address: "endpoint", header: "headers", headers_file: "headers", token_file: "headers",
+        ca_file: "ca", cert: "certificate", resource: "attributes", resource_attributes: "attributes",
     }
 }

@@ -14,10 +14,12 @@ mod address;
 mod locality;
 mod quantity;
 mod request;
+mod url;
 
 pub(super) use address::{DomainName, Host, Ip, Listen, Named, Peer, Prefix};
 pub(super) use quantity::{Rate, Sampling, Share, Size, Time};
 pub(super) use request::{Alpn, HeaderName, HostPattern, Method, Seat, Statuses, UrlPath, User};
+pub(super) use url::Url;
 
 /// Why a word was refused.
 pub(super) struct Wrong {

@@ -7,10 +7,20 @@ table! {
         "Requests answered, by route and class of the status. A client that left counts as 4xx.";
     REQUEST_DURATION: Kind::Histogram(SECONDS), "springtide_proxy_request_duration_seconds", ["route"],
         "From the head of a request to the end of its response.";
-    REFUSED: Kind::Counter, "springtide_proxy_refused_total", ["reason"],
-        "Requests that no backend answered (or not to the end), by reason.";
+    REFUSED: Kind::Counter, "springtide_proxy_refused_total", ["route", "reason"],
+        "Requests that no backend answered (or not to the end), by route (empty where none was found) and reason.";
+    IN_FLIGHT: Kind::Gauge, "springtide_proxy_requests_in_flight", ["route"],
+        "Requests under way whose route is known, bodies of responses among it.";
+    RECEIVED: Kind::Counter, "springtide_proxy_received_bytes_total", ["route"],
+        "Octets of requests' bodies that were read from clients; heads are not counted.";
+    SENT: Kind::Counter, "springtide_proxy_sent_bytes_total", ["route"],
+        "Octets of responses' bodies that were passed on to clients; heads are not counted.";
     TRIES: Kind::Counter, "springtide_proxy_upstream_tries_total", ["service", "outcome"],
         "Tries at backends, by how they ended.";
+    UPSTREAM_DURATION: Kind::Histogram(SECONDS), "springtide_proxy_upstream_duration_seconds", ["service"],
+        "From the beginning of a try to the head of its answer, a connection made for it among it; only tries that were answered.";
+    UPSTREAM_CONNECT: Kind::Histogram(SECONDS), "springtide_proxy_upstream_connect_seconds", ["service"],
+        "How long new connections to backends took, TLS among it; only those that were made.";
     RETRIES: Kind::Counter, "springtide_proxy_retries_total", ["service", "failure"],
         "Further tries, by the failure that they followed.";
     LIMITED: Kind::Counter, "springtide_proxy_limited_total", ["service", "limit"],
@@ -26,7 +36,11 @@ table! {
     ACCESS_LINES: Kind::Counter, "springtide_proxy_access_lines_total", ["outcome"],
         "Lines of the access log: written, or lost because the disk or the reader did not take them in time.";
     CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
-        "Connections of clients that are open.";
+        "Connections of clients that are open, handshakes among them.";
+    GUESTS: Kind::Gauge, "springtide_proxy_client_connections", ["listener", "protocol"],
+        "Connections of clients that are open and have got as far as HTTP, by listener and protocol: h1, h2, h3.";
+    GUESTS_TOTAL: Kind::Counter, "springtide_proxy_client_connections_total", ["listener", "protocol"],
+        "Connections of clients that have got as far as HTTP.";
     HANDSHAKES_FAILED: Kind::Counter, "springtide_proxy_handshakes_failed_total", [],
         "Connections that never got as far as a request: broken or missing PROXY headers, broken, refused or late TLS handshakes, and silence.";
     HANDSHAKES: Kind::Counter, "springtide_proxy_handshakes_total", ["version", "how"],

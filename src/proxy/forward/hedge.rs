@@ -91,13 +91,14 @@ async fn run<'a>(
         return Asked { leg, attempt, answer, was_hedged: false };
     }
     let now = errand.worker.now();
-    let Some(second) = beside(errand, &leg, wanted, tried, now) else {
+    let Some(mut second) = beside(errand, &leg, wanted, tried, now) else {
         let answer = one.await;
         return Asked { leg, attempt, answer, was_hedged: false };
     };
     let hedges = &errand.sight.kit(errand.service).hedges;
     hedges[0].increment(1);
-    let other = Try::begin(&entry.client, errand.sight, second.backend, now);
+    let other = Try::begin(entry, errand.sight, second.backend, true, now);
+    second.span = other.span();
     let mut two = pin!(errand.attempt(&second, entry, now));
     let first = first(one.as_mut(), two.as_mut()).await;
     let now = errand.worker.now();

@@ -39,6 +39,8 @@ pub(in crate::proxy) struct H1 {
     _slot: Slot,
     /// For which connection of a client it is, where the backend was told.
     pub(super) whom: Option<Box<Ends>>,
+    /// How long it took to make it.
+    pub(super) connect: Duration,
     /// When it was made.
     pub(super) born: Mono,
     /// Since when it has been idle.
@@ -89,10 +91,16 @@ impl H1 {
             timer: Box::pin(tokio::time::sleep(Duration::from_hours(1))),
             _slot: slot,
             whom: None,
+            connect: Duration::ZERO,
             born: now,
             idle_since: now,
             served: 0,
         })
+    }
+
+    /// How long it took to make it, where the response under way is its first.
+    pub(in crate::proxy) fn connect(&self) -> Option<Duration> {
+        (self.served == 1).then_some(self.connect)
     }
 
     /// Sets the timer. It is moved, not made anew: pushing a timer back costs a compare-and-swap.

@@ -42,6 +42,8 @@ pub(super) struct H2 {
 /// The right to one stream.
 pub(in crate::proxy) struct Stream {
     line: Arc<H2>,
+    /// How long its connection took to make, where it was made for this one.
+    pub(in crate::proxy) connect: Option<Duration>,
 }
 
 impl Drop for Stream {
@@ -74,7 +76,7 @@ impl H2 {
         lines.retain(|line| line.is_usable(born_after));
         let line = lines.iter().find(|line| line.streams.load(Relaxed) < STREAMS)?;
         line.streams.fetch_add(1, Relaxed);
-        Some(Stream { line: Arc::clone(line) })
+        Some(Stream { line: Arc::clone(line), connect: None })
     }
 
     /// Whether it is open, and young enough or in use.

@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::Histogram;
 use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::base::clock::Mono;
+use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::config::{Limits, Protocol, ProxyProtocol, UpstreamTls};
 use crate::net::connect::{self, Broken};
 use crate::proxy::line::Line;
-use crate::proxy::meter::Count;
+use crate::proxy::meter::{Count, Toll};
 use crate::proxy::view::Transport;
 use crate::snapshot::load::Outcome;
 use crate::wire::proxy_line::{self, Ends};
@@ -63,8 +64,18 @@ pub(super) struct Pool {
     dialing: tokio::sync::Mutex<()>,
     gate: Gate,
     is_closed: AtomicBool,
-    hits: Count,
-    dials: Count,
+    pub(super) toll: Toll,
+    counts: Counts,
+}
+
+/// What a pool counts for its service.
+pub(super) struct Counts {
+    /// Tries that found a connection ready.
+    pub(super) hits: Count,
+    /// Connections made, or tried to.
+    pub(super) dials: Count,
+    /// How long it took, where it came to something.
+    pub(super) connect: Histogram,
 }
 
 /// No connection could be had.
@@ -85,8 +96,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pool {
-    /// An empty pool for `key`; `hits` and `dials` are counted for its service.
-    pub(super) fn new(key: Key, transport: Transport, gate: Gate, hits: Count, dials: Count) -> Self {
+    /// An empty pool for `key`.
+    pub(super) fn new(key: Key, transport: Transport, gate: Gate, toll: Toll, counts: Counts) -> Self {
         Self {
             key,
             transport: Mutex::new(transport),
@@ -95,8 +106,8 @@ impl Pool {
             dialing: tokio::sync::Mutex::default(),
             gate,
             is_closed: AtomicBool::new(false),
-            hits,
-            dials,
+            toll,
+            counts,
         }
     }
 
@@ -130,7 +141,7 @@ impl Pool {
         };
         // The stack is sorted by time: if the freshest is too old, the sweep will find all of them.
         (line.idle_since + IDLE_FOR >= now).then(|| {
-            self.hits.one();
+            self.counts.hits.one();
             line
         })
     }
@@ -148,6 +159,7 @@ impl Pool {
         within(timeout, async {
             let mut line = H1::over(self.line(whom.as_ref(), timeout).await?, slot, now);
             line.whom = whom.map(Box::new);
+            line.connect = self.connected(now);
             Ok(line)
         })
         .await
@@ -157,7 +169,7 @@ impl Pool {
     pub(super) async fn stream(&self, timeout: Duration, now: Mono) -> Result<h2::Stream, NoLine> {
         let borrow = || H2::borrow(&mut lock(&self.shared), now - AGE);
         if let Some(stream) = borrow() {
-            self.hits.one();
+            self.counts.hits.one();
             return Ok(stream);
         }
         let _pending = self.gate.wait()?;
@@ -170,7 +182,9 @@ impl Pool {
             let slot = self.gate.slot()?;
             let line = H2::over(self.line(None, timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
             lock(&self.shared).push(Arc::new(line));
-            borrow().ok_or(BROKEN)
+            let mut stream = borrow().ok_or(BROKEN)?;
+            stream.connect = Some(self.connected(now));
+            Ok(stream)
         };
         within(timeout, dial).await
     }
@@ -205,12 +219,20 @@ impl Pool {
         lock(&self.idle)
             .retain_mut(|line| line.idle_since + IDLE_FOR >= now && line.born + AGE >= now && line.is_alive_idle());
         lock(&self.shared).retain(|line| line.is_usable(now - AGE));
-        self.hits.flush();
-        self.dials.flush();
+        self.counts.hits.flush();
+        self.counts.dials.flush();
+        self.toll.flush();
+    }
+
+    /// A connection that was begun `at` is made; how long that took.
+    fn connected(&self, at: Mono) -> Duration {
+        let took = SystemClock.mono().since(at);
+        self.counts.connect.record(took);
+        took
     }
 
     async fn line(&self, whom: Option<&Ends>, timeout: Duration) -> Result<Line, NoLine> {
-        self.dials.one();
+        self.counts.dials.one();
         let mut tcp = connect::dial(self.key.address, timeout).await.map_err(|e| match e.broken {
             Broken::Exhausted => NoLine::Exhausted,
             Broken::Refused | Broken::Timeout | Broken::Unreachable | Broken::Reset | Broken::Other => {
