@@ -15,6 +15,8 @@ mod change;
 mod download;
 mod drain;
 pub mod explain;
+#[cfg(feature = "otlp")]
+mod export;
 mod files;
 mod forward;
 mod h1;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -90,6 +90,11 @@ pub struct Server {
     beats: Vec<Arc<AtomicU64>>,
     /// The access log is written.
     logged: oneshot::Receiver<()>,
+    /// What there was to export is exported, or given up.
+    #[cfg(feature = "otlp")]
+    exported: oneshot::Receiver<()>,
+    #[cfg(feature = "otlp")]
+    published: Arc<Published>,
 }
 
 impl Server {
@@ -114,12 +119,17 @@ impl Server {
     /// Waits until all workers have drained: at most `node.drain_limit` after the shutdown was asked for, or
     /// `node.upgrade_drain_limit` where a successor serves.
     pub async fn stopped(self) {
+        #[cfg(feature = "otlp")]
+        let until = SystemClock.mono() + self.published.load().topology.config.node.leaving.drain;
         for worker in self.workers {
             // A worker that is gone without a word is gone all the same.
             let _ = worker.await;
         }
         // A reader that is stuck must not keep the process.
         let _ = tokio::time::timeout(LOG_WITHIN, self.logged).await;
+        // What is left of the time to drain; a collector that is dead must not keep the process either.
+        #[cfg(feature = "otlp")]
+        let _ = tokio::time::timeout(until.since(SystemClock.mono()).max(LOG_WITHIN), self.exported).await;
     }
 }
 
@@ -166,6 +176,8 @@ pub fn start(
     sockets: &Sockets,
     shutdown: CancellationToken,
 ) -> Result<Server, StartError> {
+    #[cfg(feature = "otlp")]
+    let kept = Arc::clone(&published);
     let config = Arc::clone(&published.load().topology.config);
     let workers = config.node.workers.max(1);
     let (addresses, doors, ways) = open(&config, sockets, workers)?;
@@ -176,6 +188,12 @@ pub fn start(
     let sheets: Vec<Arc<Sheet>> = (0..workers).map(|_| Arc::default()).collect();
     let logged = log(sheets.clone(), Arc::clone(&published), working)?;
     let spans: Vec<Arc<Spans>> = (0..workers).map(|_| Arc::default()).collect();
+    #[cfg(feature = "otlp")]
+    let (exported, traces_go_on) = {
+        let (go_on, working) = tokio::sync::mpsc::channel::<Infallible>(1);
+        let exported = super::export::start(spans.clone(), Arc::clone(&published), working);
+        (exported.map_err(|source| StartError::Worker { source })?, go_on)
+    };
     for (index, ((doors, sheet), spans)) in doors.into_iter().zip(sheets).zip(spans).enumerate() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| StartError::Worker { source })?;
@@ -186,8 +204,10 @@ pub fn start(
         generations.push(Arc::clone(&generation));
         beats.push(Arc::clone(&beat));
         let at_work = work_goes_on.clone();
+        #[cfg(feature = "otlp")]
+        let at_work = (at_work, traces_go_on.clone());
         let body = move || {
-            let _at_work: SyncSender<Infallible> = at_work;
+            let _at_work = at_work;
             runtime.block_on(async move {
                 let worker = Worker::new(published, stages, workers, generation, (sheet, spans), ways);
                 work(worker, doors, places, Signs { shutdown, succession, beat }).await;
@@ -198,7 +218,17 @@ pub fn start(
         thread.map_err(|source| StartError::Worker { source })?;
         running.push(ended);
     }
-    Ok(Server { addresses, workers: running, generations, beats, logged })
+    Ok(Server {
+        addresses,
+        workers: running,
+        generations,
+        beats,
+        logged,
+        #[cfg(feature = "otlp")]
+        exported,
+        #[cfg(feature = "otlp")]
+        published: kept,
+    })
 }
 
 /// Where each listener listens.

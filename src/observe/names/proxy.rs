@@ -35,6 +35,10 @@ table! {
         "Copies of requests: answered, failed, or not made because as many as may be were under way (full) or for the body.";
     ACCESS_LINES: Kind::Counter, "springtide_proxy_access_lines_total", ["outcome"],
         "Lines of the access log: written, or lost because the disk or the reader did not take them in time.";
+    SPANS: Kind::Counter, "springtide_proxy_spans_total", ["outcome"],
+        "Spans of recorded requests and of their tries: exported, full (no room for them: the collector is too slow), failed (it could not be reached, or not in time), refused (it does not want them). Only in builds with `otlp`.";
+    EXPORTS: Kind::Counter, "springtide_proxy_span_exports_total", ["outcome"],
+        "Requests to the collector of spans: taken, refused, later (it asks to come back), unreachable. Only in builds with `otlp`.";
     CONNECTIONS: Kind::Gauge, "springtide_proxy_connections", [],
         "Connections of clients that are open, handshakes among them.";
     GUESTS: Kind::Gauge, "springtide_proxy_client_connections", ["listener", "protocol"],
