@@ -22,8 +22,16 @@ fn root() -> &'static Path {
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
+    files.retain(|path| is_of_this_build(path));
     files.sort();
     files
+}
+
+/// Whether what a configuration is told is for builds such as this one.
+fn is_of_this_build(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    let (needs, lacks) = (name == "otlp" || name.starts_with("otlp-"), name == "without-otlp");
+    if cfg!(feature = "otlp") { !lacks } else { !needs }
 }
 
 fn said(path: &Path) -> String {

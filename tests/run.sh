@@ -32,10 +32,15 @@ cargo fmt --all --check
 
 step "lints"
 cargo clippy --quiet --all-targets --locked -- -D warnings
+cargo clippy --quiet --all-targets --locked --features otlp -- -D warnings
 
 step "tests"
 cargo test --quiet --locked --lib --bins --tests --examples
 cargo test --quiet --locked --doc
+
+step "tests of what is off by default (otlp)"
+cargo test --quiet --locked --features otlp --lib -- proxy::tests::tracing:: proxy::tests::logging:: proxy::export:: config::
+cargo test --quiet --locked --features otlp --test config
 
 step "one crypto provider"
 if cargo tree --locked --edges normal --invert ring 2>/dev/null | grep -q .; then

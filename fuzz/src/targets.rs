@@ -44,6 +44,7 @@ use springtide::base::clock::Wall;
 use springtide::config::check;
 use springtide::config::diag::Severity;
 use springtide::wire::forwarded::{self, Peer};
+use springtide::wire::otlp::{self, Kind, Span};
 use springtide::wire::proxy_line::{self, Line};
 use springtide::wire::ticket::{self, KEY, Keys, NONCE};
 use springtide::wire::trace_context::{self, Parent};
@@ -87,6 +88,7 @@ pub const ALL: &[(&str, Body)] = &[
     ("lookup", lookup),
     ("mmdb", mmdb),
     ("name", name),
+    ("otlp", otlp),
     ("path_normalise", path_normalise),
     ("proxy_line", proxy_line),
     ("prefix", prefix),
@@ -276,4 +278,27 @@ pub fn x509(data: &[u8]) {
             assert!(value.to_str().is_ok(), "a backend can read it");
         }
     }
+}
+
+/// A collector's answer; and the same octets as a text of a span, whose message stays as long as it says that it is.
+pub fn otlp(data: &[u8]) {
+    let why = otlp::rejected(data).why;
+    assert!(!why.chars().chain(otlp::refusal(data).chars()).any(char::is_control));
+    let span = Span {
+        trace: 1,
+        id: 2,
+        parent: None,
+        state: data,
+        name: "GET",
+        kind: Kind::Client,
+        began: 3,
+        ended: 4,
+        is_error: data.is_empty(),
+    };
+    let mut spans = Vec::new();
+    span.write(&mut spans, |add| add.text("text", data));
+    let request = otlp::request(|add| add.text("service.name", data), ("springtide", "0"), [&spans[..]].into_iter());
+    assert!(request.windows(spans.len()).any(|part| part == spans));
+    // Written messages are read like any, and hold nothing that a collector would say.
+    otlp::rejected(&request);
 }

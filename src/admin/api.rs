@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::refusal::Refusal;
 use super::report::{self, Asked};
 use super::{HttpQuestion, Shared, assets, backends, evidence, guard, intents, live};
-use crate::observe::{names, recorder};
+use crate::observe::{backends as series, names, recorder};
 use crate::snapshot::health::BackendState;
 
 /// Longest request body: an intent with its reason is a few hundred bytes.
@@ -121,8 +121,10 @@ async fn ready(State(shared): Site) -> Response {
     }
 }
 
-async fn metrics() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorder::render())
+async fn metrics(State(shared): Site) -> impl IntoResponse {
+    let mut text = recorder::render();
+    text.push_str(&series::render(&shared.context.published.full(), shared.context.clock.mono()));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 async fn state(State(shared): Site) -> Json<report::State> {

@@ -253,6 +253,30 @@ async fn the_api_counts_its_own_requests() {
 }
 
 #[tokio::test]
+async fn backends_have_series_for_as_long_as_they_are_there() {
+    let world = open(Wanted::default());
+    let snapshot = world.published.full();
+    let first = &snapshot.topology.backends[0];
+    first.load.account(&[5, 1, 0, 0, 0, 0, 0], 2_500_000_000, 10, 20);
+    let text = get(&world, "/metrics").await.body;
+    let address = first.spec.address;
+    for line in [
+        format!(
+            "springtide_backend_tries_total{{service=\"gift-list\",datacenter=\"shenzhen\",backend=\"{address}\",outcome=\"ok\"}} 5\n"
+        ),
+        format!(
+            "springtide_backend_tries_seconds_total{{service=\"gift-list\",datacenter=\"shenzhen\",backend=\"{address}\"}} 2.5\n"
+        ),
+        "# TYPE springtide_backend_in_flight gauge\n".to_owned(),
+        "springtide_backend_untold 0\n".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    let series = text.lines().filter(|l| l.starts_with("springtide_backend_weight{")).count();
+    assert_eq!(series, snapshot.topology.backends.len());
+}
+
+#[tokio::test]
 async fn the_page_brings_everything_with_it() {
     let world = open(Wanted::default());
     let page = get(&world, "/").await;

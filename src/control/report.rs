@@ -131,6 +131,13 @@ impl Report {
         for change in changes.iter().take(LINES) {
             tell(change, new.generation);
         }
+        for change in &changes {
+            if let Change::Backend { service, from, to: BackendState::Ejected, reason: Some(reason), .. } = change
+                && *from != BackendState::Ejected
+            {
+                names::EJECTIONS.counter(&[service, reason.as_str()]).increment(1);
+            }
+        }
         if let Some(more) = changes.len().checked_sub(LINES).filter(|&more| more > 0) {
             tracing::warn!(generation = new.generation, more, "and more changes than are worth a line each");
         }

@@ -475,7 +475,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_what_is_kept_there_is_no_other_try() {
-        let source = Source::of(chunks(&[KEEP as usize, 1, 1]), 1 << 20).await.unwrap();
+        let source = Source::of(chunks(&[KEEP as usize, 1, 1]), 1 << 20, &mut 0).await.unwrap();
         let mut first = source.upload().unwrap();
         first.frame().await.unwrap().unwrap();
         assert!(source.repeatable());

@@ -20,6 +20,8 @@ table! {
         "How much later than due probes are launched: grows when too many targets are silent or this node is starved.";
     TARGETS: Kind::Gauge, "springtide_control_targets", ["verdict"], "Probed targets by verdict.";
     BACKENDS: Kind::Gauge, "springtide_control_backends", ["service", "datacenter", "state"], "Backends by state.";
+    EJECTIONS: Kind::Counter, "springtide_control_ejections_total", ["service", "reason"],
+        "Backends that live traffic shut out, by why: consecutive-failures, consecutive-errors, success-rate, success-below-peers, slower-than-peers.";
     WEIGHT: Kind::Gauge, "springtide_control_datacenter_weight", ["service", "datacenter"],
         "Effective weight of a service in a datacenter, which both edges act on; in the configured unit.";
     HEALTH: Kind::Gauge, "springtide_control_datacenter_health_ratio", ["service", "datacenter"],

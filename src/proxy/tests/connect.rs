@@ -4,10 +4,10 @@ use super::*;
 use crate::config::Protocol;
 use crate::wire::websocket;
 
-type Streams = ::h2::client::SendRequest<Bytes>;
+pub(super) type Streams = ::h2::client::SendRequest<Bytes>;
 
 /// A client that knows extended CONNECT, once the edge has said that it does too.
-async fn client(edge: &Edge) -> (Streams, Task) {
+pub(super) async fn client(edge: &Edge) -> (Streams, Task) {
     let (sender, connection) = ::h2::client::handshake(edge.connect().await).await.unwrap();
     let task = task::spawn("h2 client", async { drop(connection.await) });
     let sender = tokio::time::timeout(PATIENCE, sender.ready()).await.unwrap().unwrap();
@@ -20,7 +20,7 @@ async fn client(edge: &Edge) -> (Streams, Task) {
     (sender, task)
 }
 
-fn connect(protocol: Option<&'static str>) -> Request<()> {
+pub(super) fn connect(protocol: Option<&'static str>) -> Request<()> {
     let uri = if protocol.is_some() { "http://example.test/chat?room=1" } else { "example.test:443" };
     let mut request = Request::builder().method(Method::CONNECT).uri(uri).body(()).unwrap();
     if let Some(protocol) = protocol {
@@ -32,7 +32,7 @@ fn connect(protocol: Option<&'static str>) -> Request<()> {
 }
 
 /// A backend that agrees, with this proof or the right one, and gives back what it gets.
-async fn agreeing(proof: Option<&'static str>) -> (Origin, Arc<Mutex<String>>) {
+pub(super) async fn agreeing(proof: Option<&'static str>) -> (Origin, Arc<Mutex<String>>) {
     let heard = Arc::<Mutex<String>>::default();
     let log = Arc::clone(&heard);
     let origin = Origin::raw(move |mut tcp| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{AccessFormat, AccessLog, Follow, LogSink, Trace};
@@ -135,7 +135,7 @@ async fn backends_are_asked_within_the_clients_trace_or_a_new_one() {
     let path = dir.path().join("access.log");
     let origin = Origin::named("ok").await;
     let mut config = logged(config(&[origin.address]), LogSink::File(path.clone()), 1.0);
-    config.trace = Some(Trace { sample: 1.0, follow: Follow::All });
+    config.trace = Some(Trace { sample: 1.0, follow: Follow::All, export: None });
     let edge = Edge::new(config);
     let mut request = get("/");
     request.headers_mut().insert("traceparent", THEIRS.parse().unwrap());
@@ -150,4 +150,126 @@ async fn backends_are_asked_within_the_clients_trace_or_a_new_one() {
     let lines = lines(&path);
     let traces: Vec<&str> = lines.iter().map(|l| l["trace"].as_str().unwrap()).collect();
     assert_eq!(traces, [&parent(0)[3..52], &parent(1)[3..52]]);
+}
+
+/// One line, of what `ask` does to an edge over `backends`.
+async fn line_of<F: Future<Output = ()>>(backends: &[SocketAddr], ask: impl FnOnce(Arc<Edge>) -> F) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    let edge = Arc::new(Edge::new(logged(config(backends), LogSink::File(path.clone()), 1.0)));
+    ask(Arc::clone(&edge)).await;
+    eventually("a line is written", || !lines(&path).is_empty()).await;
+    stop(Arc::into_inner(edge).unwrap()).await;
+    let lines = lines(&path);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].clone()
+}
+
+#[tokio::test]
+async fn octets_are_counted_whatever_carries_them_and_phases_are_told() {
+    let origin = Origin::new(|request: Request<Incoming>| async move {
+        let read = request.into_body().collect().await.unwrap().to_bytes().len();
+        Response::new(stage::full(format!("{read:08}")))
+    })
+    .await;
+    let chunked = line_of(&[origin.address], async |edge| {
+        let mut raw = edge.connect().await;
+        raw.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        raw.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("00000007"), "{answer}");
+    })
+    .await;
+    assert_eq!((&chunked["received"], &chunked["sent"]), (&7.into(), &8.into()), "{chunked}");
+    let [queue, connect, first, all] =
+        ["queue_ms", "connect_ms", "first_byte_ms", "duration_ms"].map(|key| chunked[key].as_f64().unwrap());
+    assert!(queue + connect <= first && first <= all, "{chunked}");
+    let over_h2 = line_of(&[origin.address], async |edge| {
+        let (mut sender, connection) = ::h2::client::handshake(edge.connect().await).await.unwrap();
+        let _task = task::spawn("h2 client", async { drop(connection.await) });
+        let request = Request::post("http://example.test/x").body(()).unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        body.send_data(Bytes::from(vec![b'x'; 9_000]), true).unwrap();
+        let mut answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap().into_body();
+        while let Some(data) = answer.data().await {
+            assert_eq!(data.unwrap(), "00009000");
+        }
+    })
+    .await;
+    assert_eq!((&over_h2["received"], &over_h2["sent"]), (&9_000.into(), &8.into()), "{over_h2}");
+    assert_eq!(over_h2["protocol"], "HTTP/2.0");
+    assert!(over_h2.get("tls_version").is_none() && over_h2.get("aborted").is_none(), "{over_h2}");
+}
+
+#[tokio::test]
+async fn who_broke_off_is_told() {
+    let cut = Origin::raw(|mut tcp| async move {
+        let _ = read_head(&mut tcp).await;
+        let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nhalf").await;
+    })
+    .await;
+    let backend = line_of(&[cut.address], async |edge| {
+        let mut raw = edge.connect().await;
+        raw.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = raw.read_to_end(&mut answer).await;
+        assert!(answer.ends_with(b"half"));
+    })
+    .await;
+    assert_eq!(
+        (&backend["aborted"], &backend["reason"], &backend["sent"]),
+        (&"backend".into(), &"truncated".into(), &4.into())
+    );
+    let silent = Origin::silent().await;
+    let client = line_of(&[silent.address], async |edge| {
+        let mut raw = edge.connect().await;
+        raw.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        eventually("it is asked", || edge.load(0).in_flight() == 1).await;
+    })
+    .await;
+    assert_eq!((&client["aborted"], &client["status"]), (&"client".into(), &499.into()), "{client}");
+}
+
+#[tokio::test]
+async fn a_websocket_is_told_as_what_it_was() {
+    let (origin, _) = connect::agreeing(None).await;
+    let over_h2 = line_of(&[origin.address], async |edge| {
+        let (mut sender, _task) = connect::client(&edge).await;
+        let (answer, _send) = sender.send_request(connect::connect(Some("websocket")), false).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    })
+    .await;
+    let told = |line: &Value| json!([line["method"], line["status"], line["protocol"], line["upgrade"]]);
+    assert_eq!(told(&over_h2), json!(["CONNECT", 200, "HTTP/2.0", "websocket"]), "{over_h2}");
+    let over_h1 = line_of(&[origin.address], async |edge| {
+        let mut raw = edge.connect().await;
+        let asked = b"GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        raw.write_all(asked).await.unwrap();
+        assert!(read_head(&mut raw).await.starts_with("HTTP/1.1 101 "));
+    })
+    .await;
+    assert_eq!(told(&over_h1), json!(["GET", 101, "HTTP/1.1", "websocket"]), "{over_h1}");
+}
+
+#[tokio::test]
+async fn tls_is_told_with_its_version() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), secure::Authority::new());
+    let path = dir.path().join("access.log");
+    let origin = Origin::named("ok").await;
+    let mut config = logged(config(&[origin.address]), LogSink::File(path.clone()), 1.0);
+    let listener = crate::config::ListenerTls { pairs: vec![authority.issue("one.test")], ..Default::default() };
+    let assets = secure::assets_of(&listener);
+    config.listeners[0].tls = Some(listener);
+    let edge = Edge::with(config, assets, Stages::default());
+    let mut tls = authority.connect(&edge, "one.test", crate::config::Protocol::Http1).await.unwrap();
+    tls.write_all(b"GET / HTTP/1.1\r\nhost: one.test\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tls.read_to_end(&mut answer).await;
+    stop(edge).await;
+    let lines = lines(&path);
+    let told = json!([lines[0]["tls"], lines[0]["tls_version"], lines[0]["tls_resumed"]]);
+    assert_eq!(told, json!([true, "1.3", false]), "{lines:?}");
 }

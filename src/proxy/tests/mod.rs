@@ -17,6 +17,8 @@ mod plugged;
 mod protocol;
 mod routing;
 mod secure;
+#[cfg(feature = "otlp")]
+mod tracing;
 mod tunnel;
 
 use std::convert::Infallible;
