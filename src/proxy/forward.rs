@@ -91,9 +91,6 @@ pub(super) async fn forward(
     if let Some(mirror) = way.and_then(|way| way.mirror.as_ref()).filter(|_| !is_upgrading) {
         mirror.copy(worker, sight, head, &source);
     }
-    if entry.recorded().is_some() {
-        Trace::leave_to_tries(&mut head.headers);
-    }
     let until = began + deadline.budget;
     // Whom a nameless request asks, it names.
     let is_hedged = !is_nameless && hedge::may(route, spec, &head.method, &source, is_upgrading);
@@ -331,11 +328,9 @@ impl<'a> Errand<'a> {
             let fault = match answer {
                 Ok((response, line)) => {
                     now = self.worker.now();
-                    let connect = line.connect();
-                    entry.answered(connect, now);
+                    entry.answered(line.connect(), now);
                     let (outcome, failure) = retry::classify(response.status(), response.headers());
-                    attempt.answered(response.status(), connect, outcome, now);
-                    attempt.sent = self.source.taken();
+                    attempt.answered(response.status(), line.connect(), outcome, self.source.taken(), now);
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return self.switch(response, line, attempt);
                     }
@@ -388,6 +383,9 @@ impl<'a> Errand<'a> {
         entry.asks(leg.backend, now);
         let attempt = Try::begin(entry, self.sight, leg.backend, false, now);
         let leg = Leg { span: attempt.span(), ..leg };
+        if leg.span > 0 {
+            Trace::leave_to_tries(&mut self.head.headers);
+        }
         if self.is_nameless {
             // HTTP/1.1 has to name a host, and some refuse an empty one: the backend's own address, as nginx does.
             let backend = self.sight.snapshot.topology.backend(leg.backend);

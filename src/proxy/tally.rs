@@ -63,9 +63,18 @@ impl Try {
     }
 
     /// The head of the response is there with this status, and says `outcome`. From here on the try is under way still, but
-    /// its latency is known: how long a body takes depends on its length and on the client.
-    pub(super) fn answered(&mut self, status: StatusCode, connect: Option<Duration>, outcome: Outcome, now: Mono) {
+    /// its latency is known: how long a body takes depends on its length and on the client. To connect took `connect`, where
+    /// it was done; so far `sent` octets of a body were sent.
+    pub(super) fn answered(
+        &mut self,
+        status: StatusCode,
+        connect: Option<Duration>,
+        outcome: Outcome,
+        sent: u64,
+        now: Mono,
+    ) {
         self.answered = Some((outcome, now.since(self.began)));
+        self.sent = sent;
         if let Some(span) = &mut self.span {
             span.answered(status, connect);
         }
