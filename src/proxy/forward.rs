@@ -13,10 +13,10 @@ use http::header::{HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body as _, Frame};
-use http_body_util::BodyExt as _;
+use http_body::Body as _;
 
 use super::Caller;
+use super::counted::Counted;
 use super::download::{self, Line, Out};
 use super::h1::tunnel;
 use super::h2::connect;
@@ -37,7 +37,7 @@ use crate::decide::balance::{self, NoChoice, Wanted, user};
 use crate::decide::deadline::{self, By, Deadline};
 use crate::decide::retry::{self, Case, Failure};
 use crate::decide::tried::Tried;
-use crate::net::stage::{Body, Next, Stage};
+use crate::net::stage::{Next, Stage};
 use crate::snapshot::load::Outcome;
 use crate::snapshot::topology::Backend;
 use crate::wire::h1::write;
@@ -212,7 +212,11 @@ async fn within(
     head.extensions.insert(Caller::of(entry));
     deadline::pass_on(&mut head.headers, budget);
     let read = Arc::new(AtomicU64::new(0));
-    let body = if inbound.is_end_stream() { inbound.into_body() } else { counted(inbound, limit, &read) };
+    let body = if inbound.is_end_stream() {
+        inbound.into_body()
+    } else {
+        Counted::of(inbound.into_limited_body(limit), &read)
+    };
     let request = Request::from_parts(head, body);
     let answered = tokio::time::timeout(budget, upstream.handle(request, Next::end())).await;
     entry.received = read.load(Relaxed);
@@ -220,16 +224,6 @@ async fn within(
     entry.seen = entry.client.worker.now();
     head::strip(&mut head.headers, Way::Response, false);
     Ok(Response::from_parts(head, Out::boxed(body)))
-}
-
-/// A body for a stage, not more than `limit` of it; how much is read of it goes to `read`.
-fn counted(inbound: Inbound, limit: u64, read: &Arc<AtomicU64>) -> Body {
-    let read = Arc::clone(read);
-    let note = move |frame: Frame<Bytes>| {
-        read.fetch_add(frame.data_ref().map_or(0, Bytes::len) as u64, Relaxed);
-        frame
-    };
-    inbound.into_limited_body(limit).map_frame(note).boxed_unsync()
 }
 
 /// A request on its way, for as many tries as it takes.

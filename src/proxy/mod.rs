@@ -12,6 +12,7 @@ use crate::net::stage::Stage;
 mod admit;
 mod arrival;
 mod change;
+mod counted;
 mod download;
 mod drain;
 pub mod explain;
