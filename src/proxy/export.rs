@@ -214,3 +214,33 @@ impl Exporter {
         self.target.1.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(octets: usize, count: u32) -> Page {
+        Page { octets: vec![0; octets], count, lost: 1 }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_goes_by_number_or_time() {
+        let at = |ms| Mono::from_millis(10_000 + ms);
+        let mut queue = Queue::default();
+        assert_eq!((queue.put(page(0, 0), at(0)), queue.is_ripe(at(5_000))), (1, false), "nothing is there");
+        assert_eq!(queue.put(page(100, 2), at(0)), 1);
+        assert_eq!((queue.is_ripe(at(999)), queue.is_ripe(at(1_000))), (false, true));
+        queue.put(page(100, BATCH - 2), at(1));
+        assert!(queue.is_ripe(at(1)), "many do not wait");
+        assert_eq!(queue.take(at(2)).iter().map(|page| page.count).sum::<u32>(), BATCH);
+        assert_eq!((queue.spans, queue.octets, queue.is_ripe(at(9_000))), (0, 0, false));
+        let room = QUEUE / REQUEST;
+        let lost: u64 = (0..room + 2).map(|_| queue.put(page(REQUEST, 7), at(3))).sum();
+        assert_eq!(lost, (room as u64 + 2) + 2 * 7, "those two found no room, and what workers had lost before");
+        let mut requests = 0;
+        while !queue.take(at(4)).is_empty() {
+            requests += 1;
+        }
+        assert_eq!(requests, room);
+    }
+}

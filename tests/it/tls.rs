@@ -264,7 +264,9 @@ fn curl_shows_who_it_is_and_the_backend_is_told() {
         assert!(counted.lines().any(|l| l.starts_with(&name) && !l.ends_with(" 0")), "{name} in {counted}");
     }
     eventually("refusals are counted", SOON, || {
-        metrics(&node).contains("springtide_proxy_refused_total{reason=\"certificate_required\"} 2").then_some(())
+        metrics(&node)
+            .contains("springtide_proxy_refused_total{route=\"staff\",reason=\"certificate_required\"} 2")
+            .then_some(())
     });
     let admin = node.admin().to_string();
     let explained = springtide(&["explain", "http", "https://www.test/staff", "--admin", &admin, "--json"]);
