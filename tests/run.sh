@@ -40,7 +40,6 @@ cargo test --quiet --locked --doc
 
 step "tests of what is off by default (otlp)"
 cargo test --quiet --locked --features otlp --lib -- proxy::tests::tracing:: proxy::tests::logging:: proxy::export:: config::
-cargo test --quiet --locked --features otlp --test config
 
 step "one crypto provider"
 if cargo tree --locked --edges normal --invert ring 2>/dev/null | grep -q .; then
