@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_and_goes_by_number_or_time() {
-        let at = |ms| Mono::from_millis(10_000 + ms);
+        let at = |ms: u64| Mono::from_millis(10_000 + ms);
         let mut queue = Queue::default();
         assert_eq!((queue.put(page(0, 0), at(0)), queue.is_ripe(at(5_000))), (1, false), "nothing is there");
         assert_eq!(queue.put(page(100, 2), at(0)), 1);

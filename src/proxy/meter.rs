@@ -259,10 +259,12 @@ mod tests {
             };
             (0..5).for_each(|_| one.up());
             two.up();
-            (one.flush(), two.flush());
+            one.flush();
+            two.flush();
             shown("6");
             (0..2).for_each(|_| one.down());
-            (one.flush(), one.flush());
+            one.flush();
+            one.flush();
             shown("4");
             drop(one);
             shown("1");
