@@ -11,6 +11,8 @@ need=()
 for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client gtlsclient:ngtcp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy chromium:chromium; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
 done
+# PostgreSQL's server stands outside the path where Debian puts it; the tests run servers of their own with it.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null 2>&1 || need+=(postgresql)
 for pair in grpc:python3-grpcio websockets:python3-websockets jsonschema:python3-jsonschema; do
   /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || need+=("${pair##*:}")
 done

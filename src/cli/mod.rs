@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 mod backends;
 mod check;
 mod client;
+#[cfg(feature = "postgres")]
+mod database;
 mod demo;
 mod dns;
 mod docs;
@@ -17,6 +19,7 @@ mod fleet;
 mod keys;
 mod letters;
 mod plan;
+mod reconcile;
 mod reload;
 mod run;
 mod status;
@@ -49,6 +52,7 @@ enum Command {
     Keys(keys::KeysArgs),
     Letters(letters::LettersArgs),
     Plan(plan::PlanArgs),
+    Reconcile(Box<reconcile::ReconcileArgs>),
     Reload(reload::ReloadArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
@@ -73,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Keys(args) => args.run(),
         Command::Letters(args) => args.run(),
         Command::Plan(args) => args.run(),
+        Command::Reconcile(args) => args.run(),
         Command::Reload(args) => args.run(),
         Command::Run(args) => args.run(),
         Command::Status(args) => args.run(),

@@ -16,6 +16,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use self::pace::{At, PaceArgs};
+#[cfg(feature = "postgres")]
+use super::database::PostgresArgs;
 use super::run::closed;
 use crate::base::task::{Task, spawn};
 use crate::net::listen::{Share, tcp};
@@ -31,6 +33,8 @@ use crate::redpacket::service::{
 };
 use crate::redpacket::store::deliveries::Deliveries;
 use crate::redpacket::store::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+use crate::redpacket::store::postgres::PostgresStore;
 use crate::redpacket::store::redb::RedbStore;
 
 mod pace;
@@ -141,8 +145,11 @@ struct ZonesArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Keep {
-    /// On disk, in `--data`.
+    /// On disk, in `--data`, for this process alone.
     Redb,
+    /// In the database of `--postgres`, which several processes may share.
+    #[cfg(feature = "postgres")]
+    Postgres,
     /// Nowhere: everything is gone with the process.
     Memory,
 }
@@ -175,7 +182,10 @@ struct ClaimArgs {
     /// The directory of the orders; one process each.
     #[arg(long, value_name = "DIR", required_if_eq("store", "redb"))]
     data: Option<PathBuf>,
-    /// This process's part of every gift's stock.
+    #[cfg(feature = "postgres")]
+    #[command(flatten)]
+    database: PostgresArgs,
+    /// This store's part of every gift's stock; processes that share a store say the same.
     #[arg(long, default_value = "0/1", value_name = "PART/OF")]
     bucket: Bucket,
     /// Deliver from inside this process: to all games that are not named at URL, to one with GAME=URL (repeatable). Without
@@ -296,12 +306,21 @@ impl UpstreamArgs {
     }
 }
 
-async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Failure> {
-    let store: Arc<dyn Store> = match (args.store, &args.data) {
+async fn store(args: &ClaimArgs) -> Result<Arc<dyn Store>, Failure> {
+    Ok(match (args.store, &args.data) {
         (Keep::Redb, Some(dir)) => Arc::new(RedbStore::open(&dir.join("claims.redb"))?),
         (Keep::Redb, None) => return Err("--data says where the orders are kept".into()),
+        #[cfg(feature = "postgres")]
+        (Keep::Postgres, _) => {
+            let options = args.database.options().ok_or("--postgres says where the orders are kept")?;
+            Arc::new(PostgresStore::open(&options).await?)
+        }
         (Keep::Memory, _) => Arc::new(MemoryStore::new()),
-    };
+    })
+}
+
+async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Failure> {
+    let store = store(args).await?;
     let catalogue = args.catalogue.load()?;
     let mut service = ClaimService::new(store.clone(), Arc::clone(&catalogue));
     let pace = args.pace.pace()?;

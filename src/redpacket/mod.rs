@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod model;
 pub mod pace;
 pub mod peer;
+pub mod reconcile;
 pub mod reply;
 pub mod request;
 mod serve;

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::model::{Code, UserId};
+use super::model::{Code, OrderNo, UserId};
 use super::reply::Envelope;
 use super::serve::Remote;
 use crate::base::entropy::Rng;
@@ -21,6 +21,8 @@ use crate::net::stage::Body;
 pub const BODY_BYTES: usize = 64 << 10;
 /// How long a client may take to send it.
 const BODY_TIME: Duration = Duration::from_secs(5);
+/// Entries in a page of a list, at most: what stays below a peer's bound for replies.
+pub const PAGE: usize = 1_000;
 /// The header that says who the user is. The edge vouches for it.
 pub const USER_HEADER: &str = "x-user-id";
 /// The header with the request's id.
@@ -56,6 +58,17 @@ pub fn deadline(headers: &HeaderMap, own: Duration) -> Duration {
 pub fn query<'a>(uri: &'a Uri, key: &str) -> Option<&'a str> {
     let pairs = uri.query().unwrap_or_default().split('&');
     pairs.filter_map(|pair| pair.split_once('=')).find(|(k, _)| *k == key).map(|(_, v)| v)
+}
+
+/// Which page of a list by order number is asked for: `after` (none: from the beginning) and `limit` (at most, and without
+/// it, [`PAGE`]).
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn page(uri: &Uri) -> Result<(Option<OrderNo>, usize), String> {
+    let after = query(uri, "after").map(OrderNo::parse).transpose().map_err(|e| e.to_string())?;
+    let limit = query(uri, "limit").map_or(Ok(PAGE), str::parse).map_err(|_| "limit is a number".to_owned())?;
+    Ok((after, limit.min(PAGE)))
 }
 
 /// The whole body, at most [`BODY_BYTES`] in 5 s.

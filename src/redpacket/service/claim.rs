@@ -1,10 +1,10 @@
 //! `claim`: the receipt of a gift. 202 goes out after the order is durable, and the same claim gets the same order forever.
 //!
 //! `POST /v1/claims`, `GET /v1/claims/{order_no}`; for workers on this machine or with the token: `POST
-//! /internal/lease`, `POST /internal/settle`, `GET /internal/stats`; for operators `GET /internal/dead` and `POST
-//! /internal/resolve`. `/healthz` fails while the store cannot write. A
-//! user's claims must all come to one process (the edge sees to that, by rendezvous on the user): its store is what
-//! keeps anyone from claiming twice.
+//! /internal/lease`, `POST /internal/settle`, `GET /internal/stats`; for operators `GET /internal/dead`, `POST
+//! /internal/resolve` and `GET /internal/orders?after=ORDER_NO&limit=N`. `/healthz` fails while the store cannot write. A
+//! user's claims must all come to one store (the edge sees to that, by rendezvous on the user): it is what keeps anyone
+//! from claiming twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ use crate::redpacket::model::{
     State, ZoneId,
 };
 use crate::redpacket::reply::Envelope;
-use crate::redpacket::request::{bears, deadline, is_local, json, nowhere, trace_id, user};
+use crate::redpacket::request::{bears, deadline, is_local, json, nowhere, page, trace_id, user};
 
 /// How long a claim may take: the store's queue is bounded at less.
 const LIMIT: Duration = Duration::from_millis(1_500);
@@ -287,6 +287,12 @@ impl ClaimService {
         let ok = Envelope::new(Code::Ok, trace);
         match (&head.method, head.uri.path()) {
             (&Method::GET, "/internal/stats") => Ok(ok.with(self.store.stats().await.map_err(sorry)?)),
+            (&Method::GET, "/internal/orders") => {
+                let (after, limit) =
+                    page(&head.uri).map_err(|words| Box::new(Envelope::new(Code::BadRequest, trace).saying(words)))?;
+                let trails = self.store.scan(after, limit).await.map_err(sorry)?;
+                Ok(ok.with(serde_json::json!({ "trails": trails })))
+            }
             (&Method::POST, "/internal/lease") => {
                 let wish: LeaseWish = json(body, trace).await?;
                 let until = now + Duration::from_millis(wish.lease_ms.min(LEASE_MS));

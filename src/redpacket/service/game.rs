@@ -1,7 +1,7 @@
 //! `game`: the game that gifts are delivered to, as far as red packets can tell. For demonstrations and tests.
 //!
-//! `POST /deliver` gives what an order stands for, once, however often it is told; `GET /ledger/{order_no}` and
-//! `GET /stats` show that; `GET /roles?user=U&game_id=G` is the slow look-up behind `zones`; `POST /fault` makes it slow,
+//! `POST /deliver` gives what an order stands for, once, however often it is told; `GET /ledger/{order_no}`,
+//! `GET /ledger?after=ORDER_NO&limit=N` and `GET /stats` show that; `GET /roles?user=U&game_id=G` is the slow look-up behind `zones`; `POST /fault` makes it slow,
 //! failing, or losing its replies after the work is done.
 
 use http::{Method, Request, Response, Uri};
@@ -14,7 +14,7 @@ use crate::base::hash;
 use crate::net::stage::{Body, Next, Reply, Stage};
 use crate::redpacket::model::{Code, GameId, OrderNo, RoleId, UserId, ZoneId};
 use crate::redpacket::reply::Envelope;
-use crate::redpacket::request::{json, nowhere, query, trace_id};
+use crate::redpacket::request::{json, nowhere, page, query, trace_id};
 use crate::redpacket::store::deliveries::Deliveries;
 
 /// What a delivery says. More than the number is taken and not looked at.
@@ -58,6 +58,7 @@ impl GameService {
                 Ok(tally) => Ok(Envelope::new(Code::Ok, &trace).with(tally)),
                 Err(e) => Err(Box::new(Envelope::new(e.code(), &trace).saying(e.to_string()))),
             },
+            (&Method::GET, "/ledger") => self.page(&head.uri, &trace).await,
             (&Method::GET, _) if path.starts_with("/ledger/") => self.look(path, &trace).await,
             _ => return nowhere(&trace),
         };
@@ -69,6 +70,16 @@ impl GameService {
         match self.ledger.apply(order_no, self.clock.wall()).await {
             Ok(_) if lose => Err(Box::new(Envelope::new(Code::Unavailable, trace))),
             Ok(entry) => Ok(Envelope::new(Code::Ok, trace).with(entry)),
+            Err(error) => Err(Box::new(Envelope::new(error.code(), trace).saying(error.to_string()))),
+        }
+    }
+
+    /// A page of the ledger, for who reconciles.
+    async fn page(&self, uri: &Uri, trace: &str) -> Result<Envelope, Box<Envelope>> {
+        let (after, limit) =
+            page(uri).map_err(|words| Box::new(Envelope::new(Code::BadRequest, trace).saying(words)))?;
+        match self.ledger.scan(after, limit).await {
+            Ok(entries) => Ok(Envelope::new(Code::Ok, trace).with(serde_json::json!({ "entries": entries }))),
             Err(error) => Err(Box::new(Envelope::new(error.code(), trace).saying(error.to_string()))),
         }
     }

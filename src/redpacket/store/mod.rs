@@ -1,10 +1,12 @@
-//! The stores that ship: memory for tests and play, redb for one node that must not forget.
+//! The stores that ship: memory for tests and play, redb for one node that must not forget, PostgreSQL for many that share.
 //!
-//! redb's types stay in here. PostgreSQL's place is beside them.
+//! redb's types stay in here, and so do those of the PostgreSQL client (feature `postgres`).
 
 mod commit;
 pub mod deliveries;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod redb;
 
 pub use commit::OpenError;

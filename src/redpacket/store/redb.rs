@@ -229,7 +229,7 @@ impl Engine for Claims {
     fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error> {
         let mut tables = Tables::open(txn)?;
         if found < 2 {
-            tables.index_the_dead()?;
+            tables.leave_format_1()?;
         }
         Ok(())
     }
@@ -277,13 +277,18 @@ impl<'txn> Tables<'txn> {
         })
     }
 
-    /// Format 1 had no list of dead letters.
-    fn index_the_dead(&mut self) -> Result<(), Error> {
+    /// Format 1 had no list of dead letters, and no log: what it says of a closed order is its last word.
+    fn leave_format_1(&mut self) -> Result<(), Error> {
+        let mut closed = Vec::new();
         for entry in self.orders.iter()? {
-            let (number, record) = entry?;
-            if let Some(order) = Order::decode(record.value()).filter(|order| order.state == State::Dead) {
-                self.dead.insert((order.updated.0, number.value()), ())?;
+            closed.extend(Order::decode(entry?.1.value()).filter(|order| !order.state.open()));
+        }
+        for order in closed {
+            if order.state == State::Dead {
+                self.dead.insert((order.updated.0, order.order_no.bytes()), ())?;
             }
+            let last = Attempt { attempt: order.attempts, at: order.updated, failure: order.failure };
+            self.note(order.order_no, last)?;
         }
         Ok(())
     }

@@ -1,0 +1,216 @@
+//! A real PostgreSQL of the tests' own: made by initdb in a directory that goes away, reached over a socket in it, run by an
+//! unprivileged user, and ended with the test process however that ends (its keeper reads a pipe that we hold).
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use springtide::redpacket::store::postgres::{Options, PostgresStore};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, NoTls};
+
+/// Runs the server, ends it when nobody holds the pipe any more, and clears up.
+const KEEPER: &str = r#"
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses="$3" -c port="$4" -c max_connections=120 \
+    -c shared_buffers=64MB -c log_min_messages=fatal >>"$2/log" 2>&1 &
+server=$!
+echo "$server"
+cat >/dev/null
+kill -CONT "$server" $(pgrep -P "$server") 2>/dev/null
+kill -INT "$server" 2>/dev/null && wait "$server"
+rm -rf "$2"
+"#;
+
+const SOON: Duration = Duration::from_mins(1);
+
+/// A server and its data.
+pub(crate) struct Cluster {
+    dir: TempDir,
+    programs: PathBuf,
+    user: Option<(u32, u32)>,
+    port: u16,
+    /// The keepers of all servers that ran on these data, the present one last, with the server's process id.
+    keepers: Mutex<Vec<(Child, i32)>>,
+    databases: AtomicU32,
+}
+
+impl Cluster {
+    /// The one that the calm tests share.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        static FIRST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _guard = FIRST.lock().await;
+        if SHARED.get().is_none() {
+            let cluster = Self::start().await;
+            let _ = SHARED.set(cluster);
+        }
+        SHARED.get().unwrap()
+    }
+
+    /// A new one: for tests that are violent to it.
+    pub(crate) async fn start() -> Self {
+        let programs = programs();
+        let dir = tempfile::Builder::new().prefix("springtide-pg-").tempdir().unwrap();
+        let user = unprivileged();
+        if let Some((user, group)) = user {
+            chown(dir.path(), Some(user), Some(group)).unwrap();
+        }
+        let cluster =
+            Self { dir, programs, user, port: free_port(), keepers: Mutex::default(), databases: AtomicU32::new(0) };
+        let data = cluster.path().join("data");
+        let made = cluster
+            .command(cluster.programs.join("initdb"))
+            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(data)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb: {}", text(&made));
+        cluster.run().await;
+        cluster
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a file that the server alone may read.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((user, group)) = self.user {
+            chown(&path, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    /// The port on 127.0.0.1, beside the socket.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.path()).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin");
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    /// Starts the server on the data that are there.
+    pub(crate) async fn run(&self) {
+        let mut command = self.command("sh");
+        command.args(["-c", KEEPER, "keeper"]).arg(&self.programs).arg(self.path());
+        command.args(["127.0.0.1", &self.port.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut keeper = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.keepers.lock().unwrap().push((keeper, line.trim().parse().unwrap()));
+        let answers = async {
+            while self.connect("postgres").await.is_none() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let log = || std::fs::read_to_string(self.path().join("log")).unwrap_or_default();
+        timeout(SOON, answers).await.unwrap_or_else(|_| panic!("the server does not come up: {}", log()));
+    }
+
+    /// The server dies at once: no checkpoint, no goodbye. It is not started again.
+    pub(crate) async fn strike(&self) {
+        // Its shared memory would be in the next one's way; it takes its children with it.
+        self.signal("-QUIT");
+        let gone = async {
+            while self.path().join("data/postmaster.pid").exists() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, gone).await.expect("the server ends");
+    }
+
+    fn signal(&self, signal: &str) {
+        let server = self.keepers.lock().unwrap().last().unwrap().1.to_string();
+        assert!(Command::new("kill").args([signal, &server]).status().unwrap().success());
+    }
+
+    /// Stops every process of the server where it stands, or lets them go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let server = self.keepers.lock().unwrap().last().unwrap().1.to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let children = Command::new("ps").args(["-o", "pid=", "--ppid", &server]).output().unwrap();
+        let mut all: Vec<String> = text(&children).split_whitespace().map(str::to_owned).collect();
+        all.push(server);
+        // A child may end meanwhile.
+        let _ = Command::new("kill").arg(signal).args(all).stderr(Stdio::null()).status().unwrap();
+    }
+
+    /// A connection to `database`; nothing while the server does not answer.
+    pub(crate) async fn connect(&self, database: &str) -> Option<Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await.ok()?;
+        springtide::base::task::spawn("test-postgres", async { drop(connection.await) }).detach();
+        Some(client)
+    }
+
+    /// Where `database` is, in the form of libpq.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("host={} port={} user=postgres dbname={database}", self.path().display(), self.port)
+    }
+
+    /// A new, empty database.
+    pub(crate) async fn database(&self) -> String {
+        let name = format!("d{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let client = self.connect("postgres").await.expect("the server answers");
+        client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        name
+    }
+
+    /// A store on `database`.
+    pub(crate) async fn store(&self, database: &str) -> PostgresStore {
+        PostgresStore::open(&Options::new(self.url(database))).await.unwrap()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for (mut keeper, _) in std::mem::take(&mut *self.keepers.lock().unwrap()) {
+            drop(keeper.stdin.take());
+            // It ends its server and itself.
+            let _ = keeper.wait();
+        }
+    }
+}
+
+/// The directory of the server's programs.
+fn programs() -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
+    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin")).filter(|d| d.join("initdb").exists()).collect();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    found.extend(std::env::split_paths(&path).filter(|d| d.join("initdb").exists() && d.join("postgres").exists()));
+    found.sort();
+    found.pop().expect("initdb and postgres: please install postgresql (Debian: apt-get install postgresql)")
+}
+
+/// The user that the server runs as where the tests run as root, which PostgreSQL refuses.
+fn unprivileged() -> Option<(u32, u32)> {
+    let id = |args: &[&str]| {
+        Command::new("id").args(args).stderr(Stdio::null()).output().ok().and_then(|o| text(&o).trim().parse().ok())
+    };
+    if id(&["-u"]) != Some(0) {
+        return None;
+    }
+    ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
+}
+
+/// A port that was free a moment ago; PostgreSQL cannot be told to choose.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}

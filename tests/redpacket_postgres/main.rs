@@ -1,0 +1,9 @@
+//! Red packets on PostgreSQL: real servers that are killed, cut off, frozen and misused, and real processes beside them.
+
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "figures of a run")]
+
+mod blows;
+mod cluster;
+mod processes;
