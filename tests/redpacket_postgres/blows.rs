@@ -176,9 +176,10 @@ async fn connections_that_are_cut_all_the_time_lose_nothing_and_double_nothing()
     let store = Arc::new(cluster.store(&database).await);
     store.provision(GiftId::parse("g").unwrap(), 5_000).await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
-    let cutting = {
+    let mut cutting = JoinSet::new();
+    cutting.spawn({
         let (over, database) = (over.clone(), database.clone());
-        tokio::task::spawn(async move {
+        async move {
             let mut cuts = 0;
             while !over.load(Ordering::Relaxed) {
                 cut(cluster, &database).await;
@@ -186,11 +187,11 @@ async fn connections_that_are_cut_all_the_time_lose_nothing_and_double_nothing()
                 sleep(Duration::from_millis(120)).await;
             }
             cuts
-        })
-    };
+        }
+    });
     let told = timeout(SOON, crowd(&store, 1_500, 24)).await.expect("in time");
     over.store(true, Ordering::Relaxed);
-    let cuts = cutting.await.unwrap();
+    let cuts = cutting.join_next().await.unwrap().unwrap();
     exact(&store, &told).await;
     eprintln!("{} orders through {cuts} cuts", told.len());
 }
@@ -364,4 +365,45 @@ async fn a_server_is_verified_and_wants_the_right_password() {
     options.ca = Some(file("ca.pem", &other.cert.pem()));
     let error = PostgresStore::open(&options).await.err().unwrap();
     assert!(matches!(&error, ConnectError::Unreachable { reason } if reason.contains("certificate")), "{error}");
+}
+
+/// A primary that dies and a synchronous standby that takes its place: whoever was told of an order has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_nothing_that_was_promised() {
+    let primary = Cluster::start().await;
+    let database = primary.database().await;
+    let standby = primary.follow().await;
+    let client = primary.connect("postgres").await.unwrap();
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let following = async {
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, following).await.expect("the standby follows");
+    let hosts = format!("{},{}", primary.path().display(), standby.path().display());
+    let ports = format!("{},{}", primary.port(), standby.port());
+    let url = format!("host={hosts} port={ports} user=postgres dbname={database}");
+    let store = Arc::new(PostgresStore::open(&Options::new(url)).await.unwrap());
+    store.provision(GiftId::parse("g").unwrap(), 5_000).await.unwrap();
+    let mut claiming = JoinSet::new();
+    claiming.spawn({
+        let store = store.clone();
+        async move { crowd(&store, 1_200, 16).await }
+    });
+    let enough = async {
+        while store.stats().await.is_ok_and(|s| s.orders() < 300) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, enough).await.expect("in time");
+    primary.strike().await;
+    let promoted = standby.connect("postgres").await.unwrap();
+    promoted.batch_execute("SELECT pg_promote()").await.unwrap();
+    let told = timeout(SOON, claiming.join_next()).await.expect("in time").unwrap().unwrap();
+    assert_eq!(told.len(), 1_200);
+    exact(&store, &told).await;
+    assert!(primary.connect(&database).await.is_none(), "it is the standby that answers");
 }

@@ -55,24 +55,38 @@ impl Cluster {
 
     /// A new one: for tests that are violent to it.
     pub(crate) async fn start() -> Self {
+        let cluster = Self::room();
+        let args = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
+        cluster.fill("initdb", &args);
+        cluster.run().await;
+        cluster
+    }
+
+    /// A standby of this one, at work: it has what this one has, and follows.
+    pub(crate) async fn follow(&self) -> Self {
+        let standby = Self::room();
+        let (from, port) = (self.path().to_str().unwrap(), self.port.to_string());
+        standby.fill("pg_basebackup", &["-h", from, "-p", &port, "-U", "postgres", "-R", "-c", "fast", "--no-sync"]);
+        standby.run().await;
+        standby
+    }
+
+    /// A place for a server, without data.
+    fn room() -> Self {
         let programs = programs();
         let dir = tempfile::Builder::new().prefix("springtide-pg-").tempdir().unwrap();
         let user = unprivileged();
         if let Some((user, group)) = user {
             chown(dir.path(), Some(user), Some(group)).unwrap();
         }
-        let cluster =
-            Self { dir, programs, user, port: free_port(), keepers: Mutex::default(), databases: AtomicU32::new(0) };
-        let data = cluster.path().join("data");
-        let made = cluster
-            .command(cluster.programs.join("initdb"))
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "initdb: {}", text(&made));
-        cluster.run().await;
-        cluster
+        Self { dir, programs, user, port: free_port(), keepers: Mutex::default(), databases: AtomicU32::new(0) }
+    }
+
+    /// Makes the data with one of the server's programs.
+    fn fill(&self, program: &str, args: &[&str]) {
+        let data = self.path().join("data");
+        let made = self.command(self.programs.join(program)).args(args).arg("-D").arg(data).output().unwrap();
+        assert!(made.status.success(), "{program}: {}", text(&made));
     }
 
     pub(crate) fn path(&self) -> &Path {
