@@ -202,11 +202,15 @@ impl Drop for Cluster {
 /// The directory of the server's programs.
 fn programs() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
-    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin")).filter(|d| d.join("initdb").exists()).collect();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    found.extend(std::env::split_paths(&path).filter(|d| d.join("initdb").exists() && d.join("postgres").exists()));
+    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin")).collect();
+    // The newest last.
     found.sort();
-    found.pop().expect("initdb and postgres: please install postgresql (Debian: apt-get install postgresql)")
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).chain(found);
+    let has = |dir: &PathBuf| ["initdb", "postgres", "pg_basebackup"].iter().all(|name| dir.join(name).exists());
+    all.filter(has)
+        .last()
+        .expect("initdb, postgres and pg_basebackup: please install postgresql (Debian: apt-get install postgresql)")
 }
 
 /// The user that the server runs as where the tests run as root, which PostgreSQL refuses.
