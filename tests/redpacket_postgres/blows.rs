@@ -8,7 +8,10 @@ use std::time::Duration;
 use springtide::base::clock::Wall;
 use springtide::redpacket::ledger::conformance::{Making, Subject, run, walk};
 use springtide::redpacket::ledger::{Claimed, Store, StoreError};
-use springtide::redpacket::model::{ActivityId, Claim, GiftId, OrderNo, PacketId, RoleId, UserId, ZoneId};
+use springtide::redpacket::model::{
+    ActivityId, Claim, Failure, GiftId, Order, OrderNo, PacketId, Resolution, RoleId, Settlement, UserId, Verdict,
+    ZoneId,
+};
 use springtide::redpacket::store::postgres::{ConnectError, Options, PostgresStore};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -406,4 +409,45 @@ async fn a_failover_loses_nothing_that_was_promised() {
     assert_eq!(told.len(), 1_200);
     exact(&store, &told).await;
     assert!(primary.connect(&database).await.is_none(), "it is the standby that answers");
+}
+
+/// However many orders there are, no statement reads a whole table: the planner, left to itself, does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_statement_goes_by_an_index() {
+    let cluster = Cluster::shared().await;
+    let database = cluster.database().await;
+    let store = Arc::new(cluster.store(&database).await);
+    let client = cluster.connect(&database).await.unwrap();
+    let scans = async || {
+        let sql = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables \
+                   WHERE relname IN ('orders', 'outbox', 'delivery_log', 'dead')";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    store.provision(GiftId::parse("g").unwrap(), 500).await.unwrap();
+    let (before, _) = scans().await;
+    crowd(&store, 100, 8).await;
+    for _ in 0..4 {
+        let orders = store.lease(20, Wall(50), Wall(10)).await.unwrap();
+        let word = |o: &Order| Settlement {
+            order_no: o.order_no,
+            attempt: 1,
+            verdict: Verdict::Dead { why: Failure::Refused },
+        };
+        store.settle(orders.iter().map(word).collect(), Wall(11)).await.unwrap();
+        let dead = store.dead(10).await.unwrap();
+        store.resolve(dead.iter().map(|o| o.order_no).collect(), Resolution::Compensate, Wall(12)).await.unwrap();
+        store.find(dead[0].order_no).await.unwrap().unwrap();
+        store.scan(Some(dead[0].order_no), 10).await.unwrap();
+        store.stats().await.unwrap();
+    }
+    // Sessions report what they did when they end.
+    drop(store);
+    let reported = async {
+        while scans().await.1 < 100 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, reported).await.expect("the server counts");
+    assert_eq!(scans().await.0, before, "whole tables were read");
 }
