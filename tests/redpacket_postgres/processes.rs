@@ -14,6 +14,7 @@ use http::Method;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
 use springtide::base::entropy::Rng;
+use springtide::redpacket::model::OrderNo;
 use springtide::redpacket::peer::{CallError, Peer, Reply};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -138,8 +139,7 @@ fn meddle(game: &Path) -> (String, String) {
     txn.open_table(given).unwrap().remove(&numbers[0]).unwrap();
     txn.open_table(given).unwrap().insert(&numbers[1], 2).unwrap();
     txn.commit().unwrap();
-    let hex = |number: &[u8; 17]| number.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    (hex(&numbers[0]), hex(&numbers[1]))
+    (OrderNo::from_bytes(numbers[0]).to_string(), OrderNo::from_bytes(numbers[1]).to_string())
 }
 
 /// How often processes die; `CRASH_ROUNDS=200` for a long run.
