@@ -327,11 +327,15 @@ async fn who_was_let_in_before_the_shutdown_is_answered_and_the_silent_hold_nobo
         (connect().await, connect().await, connect().await, connect().await);
     let (first, rest) = request.split_at(7);
     halfway.write_all(first).await.unwrap();
-    // Who came last is served, and so all have been let in.
+    // Who came last are served, and so all have been let in.
     kept.write_all(request).await.unwrap();
     hears(&mut kept, "ok\n").await;
+    let mut follower = connect().await;
+    follower.write_all(b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    hears(&mut follower, "\"generation\":12").await;
     world.shutdown.cancel();
-    tokio::task::yield_now().await;
+    // By now everybody has heard of it.
+    hears(&mut follower, "0\r\n\r\n").await;
     for (stream, request) in [(&mut fresh, &request[..]), (&mut halfway, rest), (&mut kept, request)] {
         stream.write_all(request).await.unwrap();
         let answer = hears(stream, "ok\n").await;

@@ -20,6 +20,8 @@ use crate::support::{Node, attempt, binary, client, eventually, said, springtide
 const SOON: Duration = Duration::from_secs(40);
 /// How long a client waits for an answer: on a busy machine, far more than any takes.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between a client's connection and its request, as on a busy machine: most upgrades fall into it.
+const HESITATION: Duration = Duration::from_millis(50);
 
 /// The address of `www.t.example`, asked for: all of a query but its id.
 const QUESTION: &[u8] = b"\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x01t\x07example\x00\x00\x01\x00\x01";
@@ -124,10 +126,11 @@ impl Load {
         self.add(move || ask(&mut connect(to), &mut Vec::new(), "connection: close\r\n").map(drop));
     }
 
-    /// An operator's tool at the admin API, with a connection for each request.
+    /// An operator's tool at the admin API, with a connection for each request, on which it says nothing for a moment.
     fn operator(&mut self, to: SocketAddr, path: &'static str) {
         self.add(move || {
             let mut stream = connect(to);
+            std::thread::park_timeout(HESITATION);
             let request = format!("GET {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).map_err(|e| format!("{path} written: {e}"))?;
             let mut answer = String::new();
@@ -137,10 +140,11 @@ impl Load {
         });
     }
 
-    /// A connection for each question, over TCP.
+    /// A connection for each question, over TCP, on which it says nothing for a moment.
     fn resolver_by_stream(&mut self, to: SocketAddr) {
         self.add(move || {
             let mut stream = connect(to);
+            std::thread::park_timeout(HESITATION);
             let query = [&(QUESTION.len() as u16 + 2).to_be_bytes(), &[7, 7][..], QUESTION].concat();
             stream.write_all(&query).map_err(|e| format!("query by stream: {e}"))?;
             let mut answer = [0; 6];
