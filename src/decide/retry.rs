@@ -206,12 +206,17 @@ impl Budget {
 
     /// Takes one retry if there is one.
     pub fn spend(&mut self, now: Mono) -> bool {
-        self.slot(now);
-        let left = self.left();
-        if left >= 1_000 {
+        let can_pay = self.can_pay(now);
+        if can_pay {
             *self.slot(now) -= 1_000;
         }
-        left >= 1_000
+        can_pay
+    }
+
+    /// Whether there is one.
+    pub fn can_pay(&mut self, now: Mono) -> bool {
+        self.slot(now);
+        self.left() >= 1_000
     }
 
     /// Retries that are left, in thousandths.

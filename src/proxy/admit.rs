@@ -70,14 +70,9 @@ impl Places {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
-    /// How many of them are taken.
+    /// How many of them too many are taken.
     pub(super) fn crowd(&self) -> Crowd {
-        // In tenths: nobody needs it more exactly.
-        match (self.all - self.free.available_permits().min(self.all)) * 10 / self.all.max(1) {
-            0..7 => Crowd::Calm,
-            7..9 => Crowd::Dense,
-            _ => Crowd::Full,
-        }
+        Crowd::of(self.all.saturating_sub(self.free.available_permits()), self.all)
     }
 
     /// A place, if there is one now: for who cannot wait outside.

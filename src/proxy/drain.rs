@@ -31,16 +31,23 @@ const TAKING_DEBT: u32 = BLOCKED_ROUNDS * BODY_OCTETS;
 /// ([`super::upload::STALL`]).
 const BODY_DEBT: u32 = 15 * BODY_OCTETS;
 
-/// How many of the places for connections are taken.
+/// How many connections there are too many: more than seven of ten places, and more than nine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Crowd {
-    /// Less than seven in ten.
-    #[default]
-    Calm = 0,
-    /// Less than nine in ten.
-    Dense = 1,
-    /// Hardly one is free.
-    Full = 2,
+pub(super) struct Crowd {
+    dense: usize,
+    full: usize,
+}
+
+impl Crowd {
+    /// Where `taken` of `all` places are.
+    pub(super) const fn of(taken: usize, all: usize) -> Self {
+        Self { dense: taken.saturating_sub(all * 7 / 10), full: taken.saturating_sub(all * 9 / 10) }
+    }
+
+    /// One worker's part of it.
+    const fn part(self, workers: usize) -> Self {
+        Self { dense: self.dense.div_ceil(workers), full: self.full.div_ceil(workers) }
+    }
 }
 
 /// What one connection is doing.
@@ -130,16 +137,16 @@ impl Pulse {
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
 
-    /// Rounds without a change after which it is closed, by what it is doing.
-    fn patience(&self, crowd: Crowd) -> Option<u32> {
+    /// Rounds without a change after which it is closed, by what it is doing: in any case, and where places are scarce.
+    fn patience(&self) -> Option<[u32; 3]> {
         if self.is_blocked.load(Relaxed) {
-            Some(BLOCKED_ROUNDS)
+            Some([BLOCKED_ROUNDS; 3])
         } else if self.running.load(Relaxed) > 0 {
             None
         } else if self.is_in_head.load(Relaxed) {
-            Some(HEAD_ROUNDS[crowd as usize])
+            Some(HEAD_ROUNDS)
         } else {
-            Some(IDLE_ROUNDS[crowd as usize])
+            Some(IDLE_ROUNDS)
         }
     }
 
@@ -224,20 +231,34 @@ impl Open {
         }
     }
 
-    /// One round: closes who has dawdled too long. Returns how many are open.
-    pub(super) fn sweep(&self, crowd: Crowd) -> usize {
+    /// One round of one of `workers`: closes who has dawdled too long. Where there is a crowd, also who makes room for others,
+    /// the idlest first, and no more of them than there are too many. Returns how many are open.
+    pub(super) fn sweep(&self, crowd: Crowd, workers: usize) -> usize {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let (crowd, mut closed, mut idlers) = (crowd.part(workers.max(1)), 0, Vec::new());
         watched.retain_mut(|w| {
             let Some(pulse) = w.pulse.upgrade() else { return false };
             let turn = pulse.turn.load(Relaxed);
             w.rounds = if w.turn == turn { w.rounds + 1 } else { 0 };
             w.turn = turn;
             let is_behind = w.dun(&pulse);
-            if is_behind || pulse.patience(crowd).is_some_and(|patience| w.rounds >= patience) {
+            let [calm, dense, full] = pulse.patience().unwrap_or([u32::MAX; 3]);
+            if is_behind || w.rounds >= calm {
                 pulse.tell(Order::Close);
+                closed += 1;
+            } else if crowd.dense > 0 && w.rounds >= full {
+                let too_many = if w.rounds >= dense { crowd.dense } else { crowd.full };
+                idlers.push((w.rounds, too_many, pulse));
             }
             true
         });
+        idlers.sort_unstable_by_key(|(rounds, ..)| std::cmp::Reverse(*rounds));
+        for (_, too_many, pulse) in idlers {
+            if closed < too_many {
+                pulse.tell(Order::Close);
+                closed += 1;
+            }
+        }
         watched.len()
     }
 
@@ -260,7 +281,7 @@ mod tests {
     fn rounds_left(open: &Open, pulse: &Pulse) -> u32 {
         (1..=100)
             .find(|_| {
-                open.sweep(Crowd::Calm);
+                open.sweep(Crowd::default(), 1);
                 pulse.order() == Order::Close
             })
             .unwrap_or(u32::MAX)
@@ -294,9 +315,9 @@ mod tests {
         for (name, step, rounds) in table {
             let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
             open.watch(&pulse);
-            open.sweep(Crowd::Calm);
+            open.sweep(Crowd::default(), 1);
             step(&pulse);
-            open.sweep(Crowd::Calm);
+            open.sweep(Crowd::default(), 1);
             let expected = if name == "idle" { rounds - 2 } else { rounds };
             assert_eq!(rounds_left(&open, &pulse), expected, "{name}");
         }
@@ -304,19 +325,47 @@ mod tests {
 
     #[test]
     fn who_idles_makes_room_where_places_are_scarce() {
-        for (crowd, idle, head) in [(Crowd::Calm, 60, 10), (Crowd::Dense, 10, 5), (Crowd::Full, 2, 3)] {
+        for (crowd, idle, head) in
+            [(Crowd::of(69, 100), 60, 10), (Crowd::of(80, 100), 10, 5), (Crowd::of(95, 100), 2, 3)]
+        {
             for (step, rounds) in [((|_| {}) as fn(&Pulse), idle), (Pulse::heard, head + 2), (Pulse::begin, u32::MAX)] {
                 let (open, pulse) = (Open::default(), Arc::new(Pulse::default()));
                 open.watch(&pulse);
-                open.sweep(crowd);
+                open.sweep(crowd, 1);
                 step(&pulse);
                 let left = (1..=100).find(|_| {
                     let is_told = pulse.order() == Order::Close;
-                    open.sweep(crowd);
+                    open.sweep(crowd, 1);
                     is_told
                 });
                 assert_eq!(left.unwrap_or(u32::MAX), rounds, "{crowd:?}");
             }
+        }
+    }
+
+    #[test]
+    fn no_more_make_room_than_are_needed_and_the_idlest_first() {
+        let (open, mut all) = (Open::default(), Vec::new());
+        // One more a round: the first is the idlest.
+        for _ in 0..20 {
+            let pulse = Arc::new(Pulse::default());
+            open.watch(&pulse);
+            all.push(pulse);
+            open.sweep(Crowd::default(), 1);
+        }
+        let closed = || all.iter().take_while(|pulse| pulse.order() == Order::Close).count();
+        let told = || all.iter().filter(|pulse| pulse.order() == Order::Close).count();
+        for (crowd, workers, expected) in [
+            (Crowd::of(70, 100), 1, 0),
+            (Crowd::of(73, 100), 1, 3),
+            // Half of them are another worker's to find.
+            (Crowd::of(79, 100), 2, 5),
+            // Of the rest only so many have idled for ten rounds; who idles for two goes only where nine in ten are taken.
+            (Crowd::of(90, 100), 1, 15),
+            (Crowd::of(96, 100), 1, 16),
+        ] {
+            open.sweep(crowd, workers);
+            assert_eq!((closed(), told()), (expected, expected), "{crowd:?}");
         }
     }
 
@@ -327,11 +376,11 @@ mod tests {
         pulse.begin();
         pulse.wrote(true);
         (0..BLOCKED_ROUNDS - 1).for_each(|_| {
-            open.sweep(Crowd::Calm);
+            open.sweep(Crowd::default(), 1);
         });
         pulse.wrote(false);
         pulse.wrote(true);
-        open.sweep(Crowd::Calm);
+        open.sweep(Crowd::default(), 1);
         assert_eq!(rounds_left(&open, &pulse), BLOCKED_ROUNDS);
     }
 
@@ -346,7 +395,7 @@ mod tests {
             let last = (1..=100).find(|_| {
                 pulse.brought(octets);
                 pulse.owes();
-                open.sweep(Crowd::Calm);
+                open.sweep(Crowd::default(), 1);
                 pulse.order() == Order::Close
             });
             assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
@@ -360,7 +409,7 @@ mod tests {
         pulse.begin();
         pulse.owes();
         (0..10).for_each(|_| {
-            open.sweep(Crowd::Calm);
+            open.sweep(Crowd::default(), 1);
         });
         // The backend takes no more of it: that is not the client's fault.
         pulse.brought(1);
@@ -377,7 +426,7 @@ mod tests {
             pulse.begin();
             let last = (1..=100).find(|_| {
                 pulse.took(octets, true);
-                open.sweep(Crowd::Calm);
+                open.sweep(Crowd::default(), 1);
                 pulse.order() == Order::Close
             });
             assert_eq!(last.unwrap_or(u32::MAX), rounds, "{octets} octets a second");
@@ -387,7 +436,7 @@ mod tests {
         pulse.begin();
         pulse.took(0, true);
         (0..20).for_each(|_| {
-            open.sweep(Crowd::Calm);
+            open.sweep(Crowd::default(), 1);
         });
         pulse.took(0, false);
         assert_eq!(rounds_left(&open, &pulse), u32::MAX, "there is room, and nothing to send");
@@ -401,8 +450,8 @@ mod tests {
         open.tell(Order::Drain);
         let late = Arc::new(Pulse::default());
         open.watch(&late);
-        assert_eq!((early.order(), late.order(), open.sweep(Crowd::Calm)), (Order::Drain, Order::Drain, 2));
+        assert_eq!((early.order(), late.order(), open.sweep(Crowd::default(), 1)), (Order::Drain, Order::Drain, 2));
         drop(early);
-        assert_eq!(open.sweep(Crowd::Calm), 1);
+        assert_eq!(open.sweep(Crowd::default(), 1), 1);
     }
 }

@@ -577,14 +577,22 @@ impl<'a> Errand<'a> {
         Uri::from_parts(parts).ok()
     }
 
-    /// Asked when patience has run out: until when to go on waiting. Not for the backend; for a body on its way to it.
+    /// Asked when patience has run out: until when to go on waiting. For a body on its way to the backend; and for the backend
+    /// itself, where another try could not be paid for: to be left for nobody does nobody good.
     fn late(&self, patience: Duration) -> impl FnMut() -> Option<tokio::time::Instant> {
         let (source, worker) = (&self.source, self.worker);
+        let may_wait = move |now: Mono| {
+            let can_pay = || {
+                let budgets = &mut worker.wits().budgets;
+                budgets.of(self.sight.snapshot.topology.edition, self.service, worker.workers).can_pay(now)
+            };
+            (now < self.until && !can_pay()).then(|| worker.instant(self.until.min(now + patience)))
+        };
         let mut before = (0, worker.now());
         move || {
             let now = worker.now();
             let (bytes, is_ours) = match source.progress() {
-                Progress::Sent => return None,
+                Progress::Sent => return may_wait(now),
                 Progress::AtClient(bytes) => (bytes, true),
                 Progress::AtBackend(bytes) => (bytes, false),
             };

@@ -405,7 +405,7 @@ impl Worker {
     /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died, the date, and
     /// what was counted.
     pub(super) fn sweep(&self, now: Mono, crowd: Crowd) {
-        self.open.sweep(crowd);
+        self.open.sweep(crowd, self.workers);
         *self.date.lock().unwrap_or_else(PoisonError::into_inner) = date::http(SystemClock.wall());
         let sight = self.sight();
         for pool in &sight.fixture.pools {

@@ -135,7 +135,8 @@ fn sentinel(client: &mut Client, case: &Case, which: &str) -> Result<(), String>
 
 fn check(expect: &Expect, answer: &Result<Answer, Gone>) -> Result<(), String> {
     let is_met = match (expect, answer) {
-        (Expect::Closed, Err(Gone::Closed)) | (Expect::Cut, Err(Gone::Cut)) => true,
+        (Expect::Closed, Err(Gone::Closed)) | (Expect::Cut | Expect::Broken, Err(Gone::Cut)) => true,
+        (Expect::Broken, Ok(answer)) => answer.status == "502",
         (Expect::Status { status, octets, keeps }, Ok(answer)) => {
             is_like(status, &answer.status)
                 && octets.is_none_or(|octets| answer.body.len() == octets)

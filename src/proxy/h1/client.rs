@@ -51,6 +51,8 @@ pub(super) struct Talk {
     turn: u64,
     /// The client waits to be told to send its body.
     is_waiting: bool,
+    /// The response has begun: from then on the two talk as they like, and nothing of the body is owed.
+    is_answered: bool,
     /// Where its pace is noted.
     pulse: Arc<Pulse>,
 }
@@ -84,7 +86,7 @@ struct Asked {
 /// Serves `client` on `line` until one of the two has had enough.
 pub(in crate::proxy) async fn serve(client: &Arc<Client>, line: Line) {
     let (wire, pulse) = (Wire::new(line), Arc::clone(&client.pulse));
-    let talk = Talk { wire, body: Decoder::new(Length::None), turn: 0, is_waiting: false, pulse };
+    let talk = Talk { wire, body: Decoder::new(Length::None), turn: 0, is_waiting: false, is_answered: false, pulse };
     let link = Arc::new(Mutex::new(talk));
     client.pulse.listen(&poll_fn(|cx| Poll::Ready(cx.waker().clone())).await);
     // Boxed, so that an idle connection keeps no room for a request.
@@ -188,6 +190,7 @@ fn parts(head: head::Request) -> Parts {
 fn begin(link: &Link, head: &head::Request) -> upload::Inbound {
     let mut talk = lock(link);
     talk.turn += 1;
+    talk.is_answered = false;
     talk.body = Decoder::new(head.length);
     if talk.body.has_ended() {
         return upload::Inbound::Empty;
@@ -218,6 +221,7 @@ impl Talk {
         let _ = self.wire.poll_flush(cx);
         let polled = self.wire.poll_part(&mut self.body, cx);
         match &polled {
+            Poll::Pending if self.is_answered => {}
             Poll::Pending => self.pulse.owes(),
             Poll::Ready(Ok(Part::Data(data))) => self.pulse.brought(data.len()),
             Poll::Ready(_) => self.pulse.brought(0),
@@ -298,6 +302,8 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
         let mut talk = lock(link);
         // Nothing comes between a response and its body, also where the request's body is read only now.
         talk.is_waiting = false;
+        talk.is_answered = true;
+        talk.pulse.brought(0);
         // A body that will not be read any more stands in the way of the next request.
         let is_stuck = matches!(body, Out::Whole(_)) && !talk.body.has_ended();
         let may_keep = !is_stuck && talk.turn < REQUESTS && client.pulse.order() == Order::None;
@@ -314,7 +320,13 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
         plan
     };
     drop(head);
-    let mut pour = Pour { has_ended: !plan.has_body, left: None, plan: &plan, takes_trailers: asked.takes_trailers };
+    let mut pour = Pour {
+        has_ended: !plan.has_body,
+        has_broken_off: false,
+        left: None,
+        plan: &plan,
+        takes_trailers: asked.takes_trailers,
+    };
     if let Length::Exact(octets) = plan.length {
         pour.left = Some(octets);
     }
@@ -342,13 +354,16 @@ async fn respond(client: &Client, link: &Link, asked: &Asked, response: Response
 struct Pour<'p> {
     plan: &'p Plan,
     has_ended: bool,
+    has_broken_off: bool,
     /// Octets that are still promised, where the head has promised some.
     left: Option<u64>,
     takes_trailers: bool,
 }
 
 impl Pour<'_> {
-    /// Sends all of `body`. `Err`: one of the two sides broke off.
+    /// Sends all of `body`. `Err`: one of the two sides broke off. What a backend said before it did is sent all the same: a
+    /// client that gets nothing on a connection that was kept may well ask again, whatever it had asked for (RFC 9112
+    /// section 9.3.1); one that gets a part knows what has happened.
     fn poll(&mut self, client: &Client, link: &Link, body: &mut Out, cx: &mut Context<'_>) -> Poll<Result<(), ()>> {
         if client.pulse.order() == Order::Close {
             return Poll::Ready(Err(()));
@@ -356,7 +371,7 @@ impl Pour<'_> {
         let mut is_dry = false;
         loop {
             let mut talk = lock(link);
-            if self.has_ended || is_dry || talk.wire.is_full() {
+            if self.has_ended || self.has_broken_off || is_dry || talk.wire.is_full() {
                 let before = talk.wire.unsent();
                 let flushed = talk.wire.poll_flush(cx);
                 if talk.wire.unsent() < before {
@@ -364,8 +379,8 @@ impl Pour<'_> {
                 }
                 client.pulse.wrote(flushed.is_pending());
                 ready!(flushed).map_err(|_| ())?;
-                if self.has_ended {
-                    return Poll::Ready(Ok(()));
+                if self.has_ended || self.has_broken_off {
+                    return Poll::Ready(if self.has_broken_off { Err(()) } else { Ok(()) });
                 }
             }
             if is_dry {
@@ -373,16 +388,17 @@ impl Pour<'_> {
             }
             // The body may itself read from the client.
             drop(talk);
-            if body.is_end_stream() {
-                self.end(link, None)?;
-                continue;
-            }
-            match Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => self.add(link, frame)?,
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(())),
-                Poll::Ready(None) => self.end(link, None)?,
-                Poll::Pending => is_dry = true,
-            }
+            let polled = if body.is_end_stream() { Poll::Ready(None) } else { Pin::new(&mut *body).poll_frame(cx) };
+            let went = match polled {
+                Poll::Ready(Some(Ok(frame))) => self.add(link, frame),
+                Poll::Ready(Some(Err(_))) => Err(()),
+                Poll::Ready(None) => self.end(link, None),
+                Poll::Pending => {
+                    is_dry = true;
+                    Ok(())
+                }
+            };
+            self.has_broken_off = went.is_err();
         }
     }
 

@@ -190,11 +190,20 @@ async fn who_listens_may_be_silent_in_the_middle_of_a_call() {
     let mut body = answer.into_body();
     let mut said = async || tokio::time::timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap();
     assert_eq!(said().await, "one");
-    // Longer than a body may be behind before it is answered.
-    tokio::time::sleep(Duration::from_millis(15_500)).await;
+    let mut old = edge.connect().await;
+    old.write_all(b"POST /call HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").await.unwrap();
+    assert!(read_head(&mut old).await.starts_with("HTTP/1.1 200"));
+    let mut heard = [0; 8];
+    old.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"3\r\none\r\n");
+    // Longer than a body may be behind before it is answered: over HTTP/1 the sweep looks once a second.
+    tokio::time::sleep(Duration::from_millis(16_500)).await;
     send.send_data("two".into(), false).unwrap();
     assert_eq!(said().await, "two");
     send.send_data(Bytes::new(), true).unwrap();
+    old.write_all(b"3\r\ntwo\r\n0\r\n\r\n").await.unwrap();
+    tokio::time::timeout(PATIENCE, old.read_exact(&mut heard)).await.unwrap().expect("nothing is owed");
+    assert_eq!(&heard, b"3\r\ntwo\r\n");
 }
 
 #[tokio::test]

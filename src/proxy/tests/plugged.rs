@@ -1,7 +1,12 @@
 //! What an embedder plugs in: filters and upstreams in this process.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http_body::Frame;
+
 use super::*;
-use crate::net::stage::{Next, Reply, Stage};
+use crate::net::stage::{BodyError, Next, Reply, Stage};
 
 /// Marks requests on their way in and responses on their way out; refuses what it is told to.
 struct Mark(&'static str);
@@ -82,4 +87,45 @@ async fn a_service_may_live_in_this_process() {
     let answer = caller.call(post("/", "hello")).await;
     assert_eq!((&answer.body[..], &answer.headers["x-from"]), (b"HELLO".as_slice(), &"127.0.0.1".parse().unwrap()));
     assert_eq!(caller.call(post("/", "hello hello")).await.refusal(), (413, "body_too_large".into()));
+}
+
+/// Begins a response, and breaks off when it is asked for more; a moment later, so that nothing of it has gone out by then.
+struct Stutter(u32);
+
+impl http_body::Body for Stutter {
+    type Data = Bytes;
+    type Error = BodyError;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0 += 1;
+        match self.0 {
+            1 => Poll::Ready(Some(Ok(Frame::data("hello".into())))),
+            2 => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            _ => Poll::Ready(Some(Err("that is all".into()))),
+        }
+    }
+}
+
+impl Stage for Stutter {
+    fn name(&self) -> &'static str {
+        "stutter"
+    }
+
+    fn handle<'a>(&'a self, _: Request<Body>, _: Next<'a>) -> Reply<'a> {
+        Box::pin(async { Response::new(Self(0).boxed_unsync()) })
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_before_it_broke_off_arrives() {
+    let stages = Stages { upstreams: [("main".into(), Arc::new(Stutter(0)) as _)].into(), ..Stages::default() };
+    let edge = Edge::with(config(&[]), Assets::default(), stages);
+    let mut tcp = edge.connect().await;
+    tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut all = Vec::new();
+    tokio::time::timeout(PATIENCE, tcp.read_to_end(&mut all)).await.unwrap().unwrap();
+    let all = String::from_utf8(all).unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.ends_with("\r\n\r\n5\r\nhello\r\n"), "{all:?}: a part, and no end");
 }

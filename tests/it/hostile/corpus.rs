@@ -46,6 +46,8 @@ pub enum Expect {
     Closed,
     /// A response that can be seen to break off.
     Cut,
+    /// That, or a 502: whether the end came together with the beginning is the kernel's affair.
+    Broken,
 }
 
 /// A message at a backend.
@@ -125,6 +127,7 @@ fn expect(said: &str) -> Expect {
     match words.next() {
         Some("closed") => Expect::Closed,
         Some("cut") => Expect::Cut,
+        Some("broken") => Expect::Broken,
         Some(status) => {
             let (mut octets, mut keeps) = (None, None);
             for word in words {
