@@ -161,6 +161,8 @@ impl Account {
                 self.streams.reopen(window);
                 return None;
             }
+            // A client's means nothing (RFC 8441 section 3).
+            Seen::ConnectProtocol(_) => return None,
         };
         let glitch = self.weigh(&frame)?;
         self.forgive(now);

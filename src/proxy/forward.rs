@@ -14,14 +14,16 @@ use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
 
 use super::Caller;
 use super::counted::Counted;
 use super::download::{self, Line, Out};
-use super::h1::tunnel;
+use super::h1::tunnel::{self, Theirs};
 use super::h2::connect;
 use super::limit::Retrying;
 use super::pool::h1::{Ask, Failure as LineFailure};
+use super::pool::h2::Purpose;
 use super::pool::{NoLine, Pool};
 use super::reply::Reason;
 use super::session;
@@ -69,11 +71,11 @@ pub(super) async fn forward(
     let user = is_by_user.then(|| user::identify(&route.user, &head.headers, entry.from)).flatten();
     let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
-    let is_upgrading = asks_to_upgrade(entry, head, spec)?;
+    let is_upgrading = asks_to_upgrade(entry, head)?;
     let upstream = sight.kit(service).upstream.as_ref();
     let way = entry.route.and_then(|route| sight.view.way(route)).filter(|way| way.needs_fields());
     let may_write = upstream.is_none() && way.is_none() && !entry.client.peer.trusted;
-    let may_write = may_write && (spec.protocol == Protocol::Http1 || is_upgrading);
+    let may_write = may_write && spec.protocol == Protocol::Http1;
     let hop = if may_write { Hop::Written(head.version) } else { Hop::InFields };
     let mut is_nameless = rewrite(head, entry, is_upgrading, hop)?;
     if let Some(change) = way.and_then(|way| way.change.as_ref()) {
@@ -120,17 +122,13 @@ pub(super) async fn forward(
 /// everything else.
 ///
 /// # Errors
-/// The service speaks HTTP/2, where there is no upgrade; or CONNECT has asked, which is not to be answered like a GET.
-fn asks_to_upgrade(entry: &Entry, head: &Parts, service: &Service) -> Result<bool, Reason> {
+/// CONNECT has asked for it in a way that is none, and is not to be answered like a GET.
+fn asks_to_upgrade(entry: &Entry, head: &Parts) -> Result<bool, Reason> {
     let was_connect = connect::was_connect(&head.extensions);
     let version = if was_connect { Version::HTTP_11 } else { head.version };
     let asks = entry.marks.has(Marks::UPGRADE)
         && head::upgrade(&head.method, version, &head.headers) == Some(Upgrade::WebSocket);
-    match (asks, service.protocol) {
-        (true, Protocol::Http2) => Err(Reason::NoUpgrade),
-        (false, _) if was_connect => Err(Reason::Upgrade),
-        (asks, _) => Ok(asks),
-    }
+    if was_connect && !asks { Err(Reason::Upgrade) } else { Ok(asks) }
 }
 
 /// How long the request may take. Its fields are looked at only where one of them says so.
@@ -481,7 +479,7 @@ impl<'a> Errand<'a> {
     async fn attempt(&self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
         let left = self.until.since(now);
         // Boxed is what hardly any request needs, so that none keeps room for it.
-        if leg.pool.is_h2() && !self.is_upgrading {
+        if leg.pool.is_h2() {
             return Box::pin(self.over_stream(leg, entry, now)).await;
         }
         // What becomes a tunnel has a connection of its own.
@@ -538,10 +536,17 @@ impl<'a> Errand<'a> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// One try over HTTP/2.
+    /// One try over HTTP/2. Where WebSocket is asked for, by extended CONNECT, to a backend that has said that it takes that.
     async fn over_stream(&self, leg: &Leg<'_>, entry: &Entry, now: Mono) -> Result<(Response<()>, Line), Fault> {
-        let stream = leg.pool.stream(leg.connect, now).await?;
+        let purpose = if self.is_upgrading { Purpose::Tunnels } else { Purpose::Requests };
+        let stream = leg.pool.stream(purpose, leg.connect, now).await?;
         let mut request = self.request()?;
+        if self.is_upgrading {
+            if !stream.takes_connect(leg.connect).await {
+                return Err(Fault::of_others(Reason::NoUpgrade));
+            }
+            connect::ask(&mut request);
+        }
         if let Some((name, value)) =
             entry.trace.as_ref().filter(|_| leg.span > 0).and_then(|trace| trace.field(leg.span))
         {
@@ -549,7 +554,10 @@ impl<'a> Errand<'a> {
         }
         let until = self.worker.instant(now + leg.patience);
         let sent = stream.send(request, until, self.late(leg.patience)).await;
-        let (response, timer) = sent.map_err(|f| self.fault(f, leg))?;
+        let (mut response, timer) = sent.map_err(|f| self.fault(f, leg))?;
+        if self.is_upgrading && !connect::agree(&mut response, &self.head.headers) {
+            return Err(BROKEN);
+        }
         let (head, body) = response.into_parts();
         Ok((Response::from_parts(head, ()), Line::H2 { body, stream, timer }))
     }
@@ -627,8 +635,14 @@ impl<'a> Errand<'a> {
     }
 
     /// The backend has agreed to change protocols.
-    fn switch(&self, response: Response<()>, line: Line, attempt: Try) -> Result<Response<Out>, Reason> {
-        let Line::H1(theirs) = line else { return Err(Self::unasked(attempt, self.worker.now())) };
+    fn switch(&self, mut response: Response<()>, line: Line, attempt: Try) -> Result<Response<Out>, Reason> {
+        let theirs = match line {
+            Line::H1(line) => Some(Theirs::Line(line)),
+            Line::H2 { stream, .. } => {
+                response.extensions_mut().remove::<OnUpgrade>().map(|upgrade| Theirs::Stream(upgrade, stream))
+            }
+        };
+        let Some(theirs) = theirs else { return Err(Self::unasked(attempt, self.worker.now())) };
         // To something else than what was asked for, it is not agreed.
         let said = response.headers().get(UPGRADE).map(HeaderValue::as_bytes);
         let is_asked = said.is_some_and(|said| said.eq_ignore_ascii_case(b"websocket"));

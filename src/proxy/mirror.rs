@@ -17,6 +17,7 @@ use super::download::Line;
 use super::forward;
 use super::pool::NoLine;
 use super::pool::h1::{Ask, Failure as LineFailure};
+use super::pool::h2::Purpose;
 use super::upload::{Source, Upload};
 use super::worker::{Sight, Worker};
 use crate::base::clock::Mono;
@@ -216,7 +217,7 @@ impl Copy {
         };
         let until = self.worker.instant(until);
         if pool.is_h2() {
-            let stream = pool.stream(CONNECT, now).await.map_err(refused)?;
+            let stream = pool.stream(Purpose::Requests, CONNECT, now).await.map_err(refused)?;
             let request = self.request().ok_or(Outcome::Cancelled)?;
             let (response, timer) = stream.send(request, until, || None).await.map_err(broken)?;
             let (head, body) = response.into_parts();

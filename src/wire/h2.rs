@@ -1,5 +1,5 @@
 //! Frames of HTTP/2 as they pass (RFC 9113 section 4.1): of what kind, how long, of which stream. What is in them is looked at
-//! in three places only: the error of RST_STREAM, the increment of WINDOW_UPDATE, and one value of SETTINGS.
+//! in three places only: the error of RST_STREAM, the increment of WINDOW_UPDATE, and two values of SETTINGS.
 //!
 //! For who stands beside a connection and counts; whoever speaks HTTP/2 has read all of it already. Memory is constant,
 //! nothing is copied but a head that comes in pieces.
@@ -43,11 +43,13 @@ pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The window of a stream before anybody has said anything (RFC 9113 section 6.9.2).
 pub const WINDOW: u32 = 65_535;
 /// Octets before a frame's payload.
-const HEAD: usize = 9;
+pub const HEAD: usize = 9;
 /// One entry of SETTINGS (RFC 9113 section 6.5.1).
 const SETTING: usize = 6;
 /// SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.5.2).
 const INITIAL_WINDOW: u16 = 0x4;
+/// SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 section 3).
+const CONNECT_PROTOCOL: u16 = 0x8;
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub enum Seen {
     Frame(Frame),
     /// An entry of a SETTINGS frame: how far new streams may go unasked.
     InitialWindow(u32),
+    /// Another: whether extended CONNECT is taken.
+    ConnectProtocol(bool),
 }
 
 /// One direction of a connection.
@@ -150,8 +154,11 @@ impl Reader {
                 Step::Settings(left) if left < SETTING as u32 => Step::Skip(left),
                 Step::Settings(left) => {
                     let Some([a, b, value @ ..]) = self.gather::<SETTING>(&mut octets) else { return };
-                    if u16::from_be_bytes([a, b]) == INITIAL_WINDOW {
-                        each(Seen::InitialWindow(u32::from_be_bytes(value)));
+                    let value = u32::from_be_bytes(value);
+                    match u16::from_be_bytes([a, b]) {
+                        INITIAL_WINDOW => each(Seen::InitialWindow(value)),
+                        CONNECT_PROTOCOL => each(Seen::ConnectProtocol(value == 1)),
+                        _ => {}
                     }
                     Step::Settings(left - SETTING as u32)
                 }
@@ -220,7 +227,7 @@ mod tests {
     #[test]
     fn frames_are_seen_with_what_counts_of_them() {
         let mut octets = PREFACE.to_vec();
-        octets.extend(written(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100, 0, 4, 0, 0, 0, 7]));
+        octets.extend(written(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100, 0, 4, 0, 0, 0, 7, 0, 8, 0, 0, 0, 1]));
         octets.extend(written(kind::SETTINGS, flag::ACK, 0, b""));
         octets.extend(written(kind::WINDOW_UPDATE, 0, 0x8000_0001, &9u32.to_be_bytes()));
         octets.extend(written(kind::RST_STREAM, 0, 3, &error::STREAM_CLOSED.to_be_bytes()));
@@ -231,8 +238,9 @@ mod tests {
         assert_eq!(
             seen,
             [
-                frame(kind::SETTINGS, 0, 0, 12, 0),
+                frame(kind::SETTINGS, 0, 0, 18, 0),
                 Seen::InitialWindow(7),
+                Seen::ConnectProtocol(true),
                 frame(kind::SETTINGS, 1, 0, 0, 0),
                 frame(kind::WINDOW_UPDATE, 0, 1, 4, 9),
                 frame(kind::RST_STREAM, 0, 3, 4, 5),

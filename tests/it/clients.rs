@@ -15,7 +15,7 @@ use crate::support::{Node, Origin, attempt, client, eventually, root, said};
 /// Debian's own, for its packages: another one may stand before it in the path.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// A program in Python, which ends with the test.
+/// A program, in Python mostly, which ends with the test.
 struct Program {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -23,14 +23,17 @@ struct Program {
 
 impl Program {
     fn start(name: &str, args: &[&str]) -> Self {
-        let started = Command::new(PYTHON)
-            .arg(folder().join(name))
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut child = started
-            .unwrap_or_else(|e| panic!("{PYTHON} is not here ({e}); `bash tests/run.sh` installs what the tests need"));
+        Self::of(Command::new(PYTHON).arg(folder().join(name)).args(args))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.unwrap_or_else(|e| {
+            panic!(
+                "{} is not here ({e}); `bash tests/run.sh` installs what the tests need",
+                command.get_program().display()
+            )
+        });
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }
     }
@@ -185,6 +188,41 @@ fn websockets_live_through_a_reload() {
         client.child.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
         client.ends_well();
     }
+}
+
+/// HAProxy, which speaks HTTP/2 only, in front of `origin`; ends with the test.
+fn haproxy(dir: &Path, origin: &str) -> (Program, SocketAddr) {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = format!(
+        "global\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n  \
+         timeout tunnel 30s\nfrontend f\n  bind {address} proto h2\n  default_backend b\nbackend b\n  server o {origin}\n"
+    );
+    let path = dir.join("haproxy.cfg");
+    fs::write(&path, text).unwrap();
+    let mut command = Command::new("haproxy");
+    let program = Program::of(command.args(["-db", "-f"]).arg(&path));
+    eventually("HAProxy", Duration::from_secs(20), || std::net::TcpStream::connect(address).ok());
+    (program, address)
+}
+
+#[test]
+fn websockets_reach_a_backend_that_speaks_http2() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut origin = Program::start("websocket_server.py", &[]);
+    let (_haproxy, backend) = haproxy(dir.path(), &origin.address().to_string());
+    let text = format!(
+        "[node]\nname = \"edge\"\nworkers = 1\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n[[datacenter]]\nname = \"here\"\n\n\
+         [[service]]\nname = \"socket\"\nprotocol = \"http2\"\nbackends.here = [\"{backend}\"]\n\n\
+         [[listener]]\nname = \"public\"\nlisten = [\"127.0.0.1:0\"]\n\n\
+         [[route]]\nmatch = {{ path_prefix = \"/\" }}\nservice = \"socket\"\n"
+    );
+    let path = dir.path().join("edge.toml");
+    fs::write(&path, text).unwrap();
+    let node = Node::start(&path);
+    let mut client = Program::start("websocket_client.py", &[&node.http("public").to_string()]);
+    assert_eq!(client.line(), "open", "{}", node.log());
+    client.child.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
+    client.ends_well();
 }
 
 /// What curl says of a transfer: version, status and how much came.

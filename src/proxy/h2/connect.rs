@@ -1,11 +1,12 @@
-//! WebSocket over HTTP/2: extended CONNECT (RFC 8441) of a client becomes an Upgrade towards backends.
+//! WebSocket over HTTP/2: extended CONNECT (RFC 8441), of a client and towards backends. In between it is what HTTP/1 has for it,
+//! and passes the stages like any request.
 //!
 //! ```text
-//!   CONNECT, :protocol = websocket  -->  GET, Upgrade: websocket, a key of ours
-//!   200, a tunnel                   <--  101, and the proof that the key was read
+//!   CONNECT, :protocol = websocket  -->  GET, Upgrade: websocket, a key of ours  -->  CONNECT, :protocol = websocket
+//!   200, a tunnel                   <--  101, and the proof that the key was read  <--  200
 //! ```
 //!
-//! In between it passes the stages like any request. CONNECT for anything else stays what it is, and is refused.
+//! CONNECT for anything else stays what it is, and is refused.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -66,6 +67,30 @@ pub(in crate::proxy) fn translate(head: &mut Parts, client: &Client) -> Option<O
     // A client has to say it (RFC 8441 section 5.1), and there is only one.
     head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     Some(upgrade)
+}
+
+/// Makes an extended CONNECT of what asks for WebSocket as HTTP/1 does: there is no key.
+pub(in crate::proxy) fn ask<B>(request: &mut Request<B>) {
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, CONTENT_LENGTH] {
+        request.headers_mut().remove(name);
+    }
+}
+
+/// Has `response` agree to an extended CONNECT as HTTP/1 does, to who has `asked`; the proof is ours to give then. False: it
+/// says yes and opens no tunnel (RFC 9110 section 9.3.6).
+pub(in crate::proxy) fn agree<B>(response: &mut Response<B>, asked: &HeaderMap) -> bool {
+    if !response.status().is_success() {
+        return true;
+    }
+    let proof = asked.get(SEC_WEBSOCKET_KEY).map(|key| HeaderValue::try_from(websocket::accept(key.as_bytes())));
+    let Some(Ok(proof)) = proof.filter(|_| response.extensions().get::<OnUpgrade>().is_some()) else { return false };
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, proof);
+    true
 }
 
 /// What the client of an extended CONNECT may be told of `response`.

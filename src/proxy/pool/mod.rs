@@ -29,7 +29,7 @@ pub(super) mod h2;
 pub(super) use gate::Gate;
 use gate::Slot;
 use h1::H1;
-use h2::H2;
+use h2::{H2, Purpose};
 
 /// Idle connections kept for one backend (ours: half of what BASELINE g keeps busy on two backends).
 const IDLE: usize = 1_024;
@@ -61,6 +61,7 @@ pub(super) struct Pool {
     #[expect(clippy::vec_box, reason = "connections move between here and requests; as boxes they need not")]
     idle: Mutex<Vec<Box<H1>>>,
     shared: Mutex<Vec<Arc<H2>>>,
+    tunnels: Mutex<Vec<Arc<H2>>>,
     dialing: tokio::sync::Mutex<()>,
     gate: Gate,
     is_closed: AtomicBool,
@@ -103,6 +104,7 @@ impl Pool {
             transport: Mutex::new(transport),
             idle: Mutex::default(),
             shared: Mutex::default(),
+            tunnels: Mutex::default(),
             dialing: tokio::sync::Mutex::default(),
             gate,
             is_closed: AtomicBool::new(false),
@@ -165,9 +167,13 @@ impl Pool {
         .await
     }
 
-    /// A stream of a shared connection, over a new one if need be.
-    pub(super) async fn stream(&self, timeout: Duration, now: Mono) -> Result<h2::Stream, NoLine> {
-        let borrow = || H2::borrow(&mut lock(&self.shared), now - AGE);
+    /// A stream of a shared connection for `purpose`, over a new one if need be.
+    pub(super) async fn stream(&self, purpose: Purpose, timeout: Duration, now: Mono) -> Result<h2::Stream, NoLine> {
+        let shared = match purpose {
+            Purpose::Requests => &self.shared,
+            Purpose::Tunnels => &self.tunnels,
+        };
+        let borrow = || H2::borrow(&mut lock(shared), now - AGE);
         if let Some(stream) = borrow() {
             self.counts.hits.one();
             return Ok(stream);
@@ -180,8 +186,9 @@ impl Pool {
                 return Ok(stream);
             }
             let slot = self.gate.slot()?;
-            let line = H2::over(self.line(None, timeout).await?, slot, now).await.map_err(|_| BROKEN)?;
-            lock(&self.shared).push(Arc::new(line));
+            let line = self.line(None, timeout).await?;
+            let line = H2::over(line, purpose, slot, now).await.map_err(|_| BROKEN)?;
+            lock(shared).push(Arc::new(line));
             let mut stream = borrow().ok_or(BROKEN)?;
             stream.connect = Some(self.connected(now));
             Ok(stream)
@@ -205,7 +212,7 @@ impl Pool {
     pub(super) fn close(&self) {
         self.is_closed.store(true, Relaxed);
         let idle = std::mem::take(&mut *lock(&self.idle));
-        let shared = std::mem::take(&mut *lock(&self.shared));
+        let shared = [&self.shared, &self.tunnels].map(|shared| std::mem::take(&mut *lock(shared)));
         drop((idle, shared));
     }
 
@@ -218,7 +225,9 @@ impl Pool {
     pub(super) fn sweep(&self, now: Mono) {
         lock(&self.idle)
             .retain_mut(|line| line.idle_since + IDLE_FOR >= now && line.born + AGE >= now && line.is_alive_idle());
-        lock(&self.shared).retain(|line| line.is_usable(now - AGE));
+        for shared in [&self.shared, &self.tunnels] {
+            lock(shared).retain(|line| line.is_usable(now - AGE));
+        }
         self.counts.hits.flush();
         self.counts.dials.flush();
         self.toll.flush();
