@@ -362,7 +362,8 @@ async fn a_backend_over_http2_is_asked_by_connect_whatever_the_client_speaks() {
         let mut heard = vec![0; much.len()];
         let both = async { tokio::join!(write.write_all(&much), read.read_exact(&mut heard)) };
         let (wrote, read) = tokio::time::timeout(PATIENCE, both).await.unwrap();
-        (wrote.unwrap(), read.unwrap());
+        wrote.unwrap();
+        read.unwrap();
         assert_eq!(heard, much);
         socket.shutdown().await.unwrap();
         assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0, "the backend has ended as well");
