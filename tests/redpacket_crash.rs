@@ -22,6 +22,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+#[path = "redpacket_crash/cash.rs"]
+mod cash;
+
 const SOON: Duration = Duration::from_secs(20);
 
 /// A process of ours, killed with its test.
@@ -240,7 +243,7 @@ async fn a_worker_of_its_own_delivers_what_several_claim_processes_hold() {
     }
     let metrics = worker.peer.get("/metrics", SOON).await.unwrap();
     let text = String::from_utf8_lossy(&metrics.body).into_owned();
-    assert!(text.contains("springtide_redpacket_deliveries_total{result=\"delivered\"} 20"), "{text}");
+    assert!(text.contains("springtide_redpacket_deliveries_total{game=\"others\",result=\"delivered\"} 20"), "{text}");
     assert!(worker.stop().await.success());
 }
 

@@ -104,7 +104,7 @@ impl Sides {
         let value = match &choice.by {
             UserKey::Header(name) => headers.get(name.as_str()).map(http::HeaderValue::as_bytes)?,
             UserKey::Cookie(name) => cookie::find(headers, name)?,
-            UserKey::Client => return None,
+            UserKey::Client | UserKey::Path(..) => return None,
         };
         let (_, side) = choice.values.iter().find(|(known, _)| known.as_bytes() == value)?;
         let client = client.to_canonical();

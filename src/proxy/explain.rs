@@ -216,7 +216,7 @@ fn share(
 fn whose(route: &Route, question: &Question, asked: &Asked) -> Option<u64> {
     match &question.user {
         Some(name) => Some(user::hash_of(name.as_bytes())),
-        None => user::identify(&route.user, &asked.headers, question.client),
+        None => user::identify(&route.user, &asked.path, &asked.headers, question.client),
     }
 }
 
@@ -297,6 +297,7 @@ fn forward(
         UserKey::Client => "client".to_owned(),
         UserKey::Header(name) => format!("header:{name}"),
         UserKey::Cookie(name) => format!("cookie:{name}"),
+        UserKey::Path(name, _) => format!("path:{name}"),
     };
     answer["user"] = json!({ "key": key, "hash": user.map(|hash| format!("{hash:016x}")) });
     answer["service"] = json!({ "name": policy.name, "class": policy.class, "balance": policy.balance });

@@ -192,7 +192,7 @@ fn route(entry: &mut Entry, head: &mut Parts) -> Result<Option<Box<Response<Out>
     entry.sight.route(found.route).iter().for_each(|kit| kit.in_flight.up());
     if let Some(told) = &mut entry.line {
         let route = entry.sight.snapshot.topology.config.routes.get(found.route.index());
-        told.user = route.and_then(|route| user::identify(&route.user, &head.headers, entry.from));
+        told.user = route.and_then(|route| user::identify(&route.user, head.uri.path(), &head.headers, entry.from));
     }
     // Asked of the connection and never of a field: whatever host a request names, this is who sends it.
     if let Some(requires) = entry.sight.view.way(found.route).and_then(|way| way.requires.as_ref()) {
@@ -282,7 +282,7 @@ fn act<'s>(entry: &Entry, sight: &'s Sight, head: &Parts) -> Result<Act<'s>, Rea
 fn side(entry: &Entry, sight: &Sight, head: &Parts, route: &Route) -> Result<ServiceId, Reason> {
     let id = entry.route.ok_or(Reason::NoRoute)?;
     let sides = sight.view.way(id).and_then(|way| way.sides.as_ref()).ok_or(Reason::Internal)?;
-    let user = user::identify(&route.user, &head.headers, entry.from);
+    let user = user::identify(&route.user, head.uri.path(), &head.headers, entry.from);
     let choice = sides.choose(&head.headers, entry.from, user, &mut entry.client.worker.wits().rng);
     let choice = choice.ok_or(Reason::NoBackend)?;
     if let Some(kit) = sight.route(id) {

@@ -1,9 +1,10 @@
 //! Floor 6: the red-packet upstreams that ship with the router: domain, ledger, stores, services.
 //!
 //! Every service is a [`Stage`](crate::net::stage::Stage): it runs in a process of its own (`springtide upstream NAME`),
-//! or inside an embedder's, through [`serve()`] or as an in-process upstream of the proxy. What may be replaced are two
-//! traits: `Stage` (an upstream of your own) and [`ledger::Store`] (a store of your own). Cash packets and intents of
-//! foreign datacenters have their places (the scene of an order number, the codes) and are not built.
+//! or inside an embedder's, through [`serve()`] or as an in-process upstream of the proxy. What may be replaced are
+//! traits: `Stage` (an upstream of your own) and the stores, [`ledger::Store`] for gifts and
+//! [`ledger::cash::PacketStore`] for cash packets. Intents of foreign datacenters have their place (the codes) and are not
+//! built.
 
 pub mod catalogue;
 pub mod contract;

@@ -16,7 +16,7 @@ pub(super) const DATACENTERS: [(&str, Ipv4Addr, u32, &str); 3] = [
 ];
 
 /// Upstreams in the order in which they are started, two processes of each in every datacenter.
-const UPSTREAMS: [&str; 6] = ["game", "recommend", "gift-list", "zones", "claim", "delivery"];
+const UPSTREAMS: [&str; 7] = ["game", "recommend", "gift-list", "zones", "claim", "delivery", "packet"];
 
 /// Which kind of process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,11 @@ impl Plan {
                 args.extend(["--data".into(), data, "--bucket".into(), format!("{at}/6")]);
             }
             "game" => args.extend(["--data".into(), data]),
+            "packet" => {
+                // The game of its number is its wallet; everybody who packs has a thousand yuan to play with.
+                let wallet = format!("http://{}", self.address(dc, "game", n));
+                args.extend(["--data".into(), data, "--wallet".into(), wallet, "--grant".into(), "100000".into()]);
+            }
             "delivery" => {
                 // Each worker serves one claim process, and sends to the game of its number: an order goes one way only.
                 let claim = format!("http://{}", self.address(dc, "claim", n));
@@ -183,6 +188,7 @@ impl Plan {
             ("gift-list", "deadline = \"1s\"\n"),
             ("zones", "deadline = \"1s\"\n"),
             ("claim", "balance = \"user-home\"\ndeadline = \"2s\"\n"),
+            ("packet", "balance = \"user-home\"\ndeadline = \"2s\"\n"),
         ] {
             let _ = write!(out, "\n[[service]]\nname = \"{service}\"\nprobe = {{ http = \"/healthz\" }}\n{rest}");
             for (dc, ..) in DATACENTERS {
@@ -206,13 +212,7 @@ impl Plan {
                 pem("edge.pem"),
                 pem("edge.key"),
             );
-            for (path, service) in [("/v1/gifts", "gift-list"), ("/v1/zones", "zones"), ("/v1/claims", "claim")] {
-                let _ = write!(
-                    out,
-                    "\n[[route]]\nmatch = {{ path_prefix = \"{path}\" }}\nservice = \"{service}\"\n\
-                     user = \"header:x-user-id\"\n"
-                );
-            }
+            routes(&mut out);
             let _ = write!(
                 out,
                 "\n[[route]]\nmatch = {{ path = \"/healthz\" }}\nrespond = {{ status = 200, body = \"ok\" }}\n"
@@ -267,6 +267,15 @@ Ready. In another terminal:
   curl -s http://127.0.3.1:{http}/v1/claims -H 'x-user-id: alice' -H 'content-type: application/json' \\
        -d '{{\"packet_id\":\"p1\",\"gift_id\":\"firecracker\",\"zone_id\":\"an-1\",\"role_id\":\"r1\"}}'
 
+  # a packet of money: alice makes one for three, bob grabs and opens, everybody may look (see the guide)
+  curl -s http://127.0.1.1:{http}/v1/packets -H 'x-user-id: alice' -H 'idempotency-key: new-year-packet-0001' \\
+       -H 'content-type: application/json' -d '{{\"total_fen\":8800,\"count\":3}}'
+  token=$(curl -s -X POST http://127.0.2.1:{http}/v1/packets/new-year-packet-0001/grab -H 'x-user-id: bob' |
+       sed 's/.*\"grab_token\":\"\\([^\"]*\\)\".*/\\1/')
+  curl -s http://127.0.3.1:{http}/v1/packets/new-year-packet-0001/open -H 'x-user-id: bob' \\
+       -H 'content-type: application/json' -d \"{{\\\"grab_token\\\":\\\"$token\\\"}}\"
+  curl -s http://127.0.1.1:{http}/v1/packets/new-year-packet-0001 -H 'x-user-id: bob'
+
   # what the health core thinks, and why
   {exe} status{on}
   {exe} explain dns www.{DOMAIN} --client 10.2.3.4{on}
@@ -291,6 +300,24 @@ Ctrl-C stops everything.
             folder = folder.display(),
         );
         out
+    }
+}
+
+/// The routes to the upstreams.
+fn routes(out: &mut String) {
+    for (path, service) in [("/v1/gifts", "gift-list"), ("/v1/zones", "zones"), ("/v1/claims", "claim")] {
+        let _ = write!(
+            out,
+            "\n[[route]]\nmatch = {{ path_prefix = \"{path}\" }}\nservice = \"{service}\"\n\
+             user = \"header:x-user-id\"\n"
+        );
+    }
+    // A packet's home is found by its name, which is the key that it was made with.
+    for (path, user) in [
+        ("path_prefix = \"/v1/packets/{id}\"", "path:id"),
+        ("path = \"/v1/packets\", method = \"POST\"", "header:idempotency-key"),
+    ] {
+        let _ = write!(out, "\n[[route]]\nmatch = {{ {path} }}\nservice = \"packet\"\nuser = \"{user}\"\n");
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Checker, files, matching, securing, sharing};
 use crate::base::ids::ServiceId;
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
-use crate::config::model::{Action, Balance, Listener, Route, RouteMatch, Service, UserKey};
+use crate::config::model::{Action, Balance, Listener, Route, RouteMatch, Segment, Service, UserKey};
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
 
@@ -61,6 +61,7 @@ fn route(
         Action::Forward(_) | Action::Respond { .. } => said.service.as_ref().map_or("respond", |s| s.0.as_str()),
     };
     let name = said.name.as_ref().map_or_else(|| derived(stem, used), |n| n.0.clone());
+    let user = user(said, &matches, checker);
     Route {
         name,
         rewrite: said.rewrite.as_ref().map(|r| change::rewrite(r, &matches, checker)).unwrap_or_default(),
@@ -70,12 +71,24 @@ fn route(
         matches,
         requires: None,
         action,
-        user: said.user.0.clone(),
+        user,
         deadline: said.deadline.as_ref().map(|d| d.0),
         retry_keyed: said.retry_keyed.0,
         hedge: said.hedge.0,
         max_body: said.max_body.0,
     }
+}
+
+/// Who the user is. One that is a part of the path must be a part of this route's.
+fn user(said: &Said<raw::Route>, matches: &RouteMatch, checker: &mut Checker<'_>) -> UserKey {
+    let UserKey::Path(name, _) = &said.user.0 else { return said.user.0.clone() };
+    let place = matches.path.segments().position(|s| matches!(s, Segment::Variable(variable) if variable == name));
+    if place.is_none() && said.user.clean {
+        let message = format!("the path of this route has no part `{{{name}}}`");
+        let hint = format!("for example `match = {{ path_prefix = \"/v1/packets/{{{name}}}\" }}`");
+        checker.error(Code::UnknownName, said.user.span, message, hint);
+    }
+    UserKey::Path(name.clone(), place.unwrap_or_default())
 }
 
 /// A name for a route that has none: that of its service, with a number from the second on.

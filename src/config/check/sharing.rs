@@ -33,9 +33,9 @@ fn choose(
     checker: &mut Checker<'_>,
 ) -> Option<Override> {
     let (by, list) = (said.by.as_ref()?, said.values.as_ref()?);
-    if by.0 == UserKey::Client {
+    if matches!(by.0, UserKey::Client | UserKey::Path(..)) {
         let hint = "`header:NAME` or `cookie:NAME`; whose addresses may choose says `from`";
-        checker.error(Code::BadValue, by.span, "an address chooses nothing", hint);
+        checker.error(Code::BadValue, by.span, "neither an address nor a path chooses a side", hint);
     }
     let mut values = Vec::new();
     for (value, name) in &list.entries {

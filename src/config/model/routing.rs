@@ -228,4 +228,6 @@ pub enum UserKey {
     Header(String),
     /// A cookie's value.
     Cookie(String),
+    /// A part of the path, which has this name in the route's own and stands there at this place, from 0.
+    Path(String, usize),
 }

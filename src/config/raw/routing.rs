@@ -57,7 +57,8 @@ section! {
         headers: Headers = {},
         /// A service that gets copies of requests.
         mirror: Mirror = optional,
-        /// Who the user is, the key of stickiness: `header:NAME`, `cookie:NAME`, or `client`, its address.
+        /// Who the user is, the key of stickiness: `header:NAME`, `cookie:NAME`, `path:NAME` for the part `{NAME}` of the
+        /// route's path, or `client`, its address.
         user: User = "client",
         /// How long a request may take in all. By default as the service says.
         deadline: Time<1, HOUR> = optional,

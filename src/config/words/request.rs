@@ -168,7 +168,7 @@ pub(in crate::config) struct User(pub(in crate::config) model::UserKey);
 
 impl Word for User {
     fn words() -> String {
-        "who the user is: \"header:NAME\", \"cookie:NAME\" or \"client\"".into()
+        "who the user is: \"header:NAME\", \"cookie:NAME\", \"path:NAME\" or \"client\"".into()
     }
 
     fn parse(text: &str) -> Result<Self, Wrong> {
@@ -186,8 +186,10 @@ impl Word for User {
                 let fits = token.then(|| Self(model::UserKey::Cookie(name.to_owned())));
                 fits.ok_or_else(|| wrong().hint(format!("`{}` is not the name of a cookie", short(name))))
             }
+            // Which part of the path that is, the route says: `check` looks it up.
+            Some(("path", name)) if !name.is_empty() => Ok(Self(model::UserKey::Path(name.to_owned(), 0))),
             Some((kind @ ("jwt" | "query"), _)) => Err(Wrong::later(&format!("{kind}:"), "use a header or a cookie")),
-            Some((kind, name)) => Err(match nearest(kind, ["header", "cookie"]) {
+            Some((kind, name)) => Err(match nearest(kind, ["header", "cookie", "path"]) {
                 Some(kind) => wrong().hint(format!("did you mean \"{kind}:{name}\"?")),
                 None => wrong(),
             }),

@@ -436,14 +436,16 @@ fn who_the_user_is_depends_on_nothing_but_the_name() {
     headers.insert("x-user-id", "42".parse().unwrap());
     headers.insert("cookie", "sid=42; empty=".parse().unwrap());
     let client: std::net::IpAddr = "192.0.2.1".parse().unwrap();
-    let who = |key| user::identify(&key, &headers, client);
+    let who = |key| user::identify(&key, "/v1/packets/42/grab", &headers, client);
     let named = Some(user::hash_of(b"42"));
     assert_eq!(who(UserKey::Header("x-user-id".into())), named);
     assert_eq!(who(UserKey::Cookie("sid".into())), named);
+    assert_eq!(who(UserKey::Path("id".into(), 2)), named);
+    assert_eq!(who(UserKey::Path("id".into(), 9)), None);
     assert_eq!(who(UserKey::Header("x-other".into())), None);
     assert_eq!(who(UserKey::Cookie("empty".into())), None);
     let mapped = "::ffff:192.0.2.1".parse().unwrap();
-    assert_eq!(user::identify(&UserKey::Client, &headers, mapped), who(UserKey::Client));
+    assert_eq!(user::identify(&UserKey::Client, "/", &headers, mapped), who(UserKey::Client));
     assert_eq!(user::hash_of(b"42"), 9_734_850_259_436_003_884, "pinned: users' homes must not move with a release");
 }
 

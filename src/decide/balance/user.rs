@@ -25,8 +25,9 @@ pub const fn hash_of(user: &[u8]) -> u64 {
     hash::bytes(SEED, user)
 }
 
-/// The hash of the user that a request names, by the route's `key`. `None`: it names none.
-pub fn identify(key: &UserKey, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
+/// The hash of the user that a request names, by the route's `key`. `None`: it names none. `path` is that which the route
+/// was found by.
+pub fn identify(key: &UserKey, path: &str, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
     match key {
         UserKey::Client => Some(match client.to_canonical() {
             IpAddr::V4(v4) => hash_of(&v4.octets()),
@@ -36,6 +37,8 @@ pub fn identify(key: &UserKey, headers: &HeaderMap, client: IpAddr) -> Option<u6
             headers.get(name.as_str()).map(http::HeaderValue::as_bytes).filter(|v| !v.is_empty()).map(hash_of)
         }
         UserKey::Cookie(name) => cookie::find(headers, name).filter(|v| !v.is_empty()).map(hash_of),
+        // What stands before the first slash is no segment.
+        UserKey::Path(_, at) => path.split('/').nth(at + 1).filter(|v| !v.is_empty()).map(|v| hash_of(v.as_bytes())),
     }
 }
 

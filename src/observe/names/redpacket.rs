@@ -26,6 +26,20 @@ table! {
         "Age of the oldest order that is still to be delivered; the promise is 48 h.";
     STOCK_LEFT: Kind::Gauge, "springtide_redpacket_stock_left", ["gift"],
         "What this process may still give of a gift.";
+    PACKET_ANSWERS_TOTAL: Kind::Counter, "springtide_redpacket_packet_answers_total", ["call", "code"],
+        "Calls on cash packets (create, grab, open) answered, by reply code.";
+    OPEN_DURATION_SECONDS: Kind::Histogram(SECONDS), "springtide_redpacket_open_duration_seconds", [],
+        "From the arrival of an open to its answer, the wait in the packet's line and the commit included.";
+    OPEN_BATCH_SIZE: Kind::Histogram(BATCHES), "springtide_redpacket_open_batch_size", [],
+        "Openers of one packet that went to the store together.";
+    PACKETS: Kind::Gauge, "springtide_redpacket_packets", ["phase"],
+        "Cash packets in the store, by phase.";
+    CASH_FEN: Kind::Gauge, "springtide_redpacket_cash_fen", ["place"],
+        "Money in fen: deposited (ever), and where it is: accounts, packets, opened; these three add up to the first. Refunded (ever) is in accounts again.";
+    BOOKINGS: Kind::Gauge, "springtide_redpacket_bookings", ["state"],
+        "Shares of cash packets, by the state of their booking to the wallet.";
+    BOOKING_AGE_SECONDS: Kind::Gauge, "springtide_redpacket_booking_age_seconds", [],
+        "Age of the oldest share that is still to be booked.";
     DEGRADED_TOTAL: Kind::Counter, "springtide_redpacket_degraded_total", ["service", "reason"],
         "Answers that made do without a dependency, by why it was not used.";
     OVERLOADED_TOTAL: Kind::Counter, "springtide_redpacket_overloaded_total", ["service"],

@@ -13,6 +13,7 @@ use super::model::{Claim, Code, GiftId, Order, OrderNo, Resolution, Settled, Set
 use crate::base::clock::Wall;
 
 mod book;
+pub mod cash;
 pub mod conformance;
 
 pub use book::Book;

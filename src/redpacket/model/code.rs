@@ -43,6 +43,8 @@ pub enum Code {
     NotFound,
     /// The store cannot be written or read now; nothing was done.
     Unavailable,
+    /// The account has less than this packet needs.
+    Unfunded,
 }
 
 /// status, retryable, least wait in ms where a wait makes sense, key for translations, words for a person.
@@ -50,7 +52,7 @@ type Row = (StatusCode, bool, Option<u64>, &'static str, &'static str);
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ok,
         Self::Accepted,
         Self::AlreadyClaimed,
@@ -67,6 +69,7 @@ impl Code {
         Self::BadRequest,
         Self::NotFound,
         Self::Unavailable,
+        Self::Unfunded,
     ];
 
     const fn row(self) -> Row {
@@ -123,6 +126,13 @@ impl Code {
                 "unavailable",
                 "This cannot be done right now. Nothing was lost; please try again in a moment.",
             ),
+            Self::Unfunded => (
+                StatusCode::PAYMENT_REQUIRED,
+                false,
+                None,
+                "unfunded",
+                "There is not enough in the account for this packet.",
+            ),
         }
     }
 
@@ -145,6 +155,7 @@ impl Code {
             Self::BadRequest => "BAD_REQUEST",
             Self::NotFound => "NOT_FOUND",
             Self::Unavailable => "UNAVAILABLE",
+            Self::Unfunded => "UNFUNDED",
         }
     }
 

@@ -3,6 +3,7 @@
 //! Pure values and pure transitions. Text from outside becomes one of these types or is refused with the field's name;
 //! past this door nobody checks again.
 
+pub mod cash;
 mod code;
 mod ids;
 mod moment;

@@ -1,9 +1,10 @@
-//! The delivery worker: takes orders that are due, tells the game, writes down what came of it.
+//! The delivery worker: takes what is due, tells the other side, writes down what came of it: gifts to their games, shares of
+//! cash packets to the wallet.
 //!
 //! At least once, with the order number as the key by which the game tells repeats: once in effect. Never faster than a
 //! game's rate, catching up included, and slower where it fails or slows down ([`Games`]); retries wait with full jitter, 1 s
-//! to 1 h, for 48 h; what fails longer, or is refused for good, is DEAD and left to a person. It runs inside the claim process on the store itself, or in a process of its own on the
-//! claim processes' `/internal` calls. A worker that dies loses nothing: its leases end, and others take them.
+//! to 1 h, for 48 h; what fails longer, or is refused for good, is DEAD and left to a person. It runs
+//! inside the claim or packet process on the store itself, or in a process of its own on the claim processes' `/internal` calls. A worker that dies loses nothing: its leases end, and others take them.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -23,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::{Clock, Mono, SystemClock, Wall};
 use crate::base::entropy::Rng;
 use crate::redpacket::ledger::Store;
-use crate::redpacket::model::{Failure, Order, OrderNo, Settlement, Verdict};
+use crate::redpacket::ledger::cash::PacketStore;
+use crate::redpacket::model::cash::{Booking, Share};
+use crate::redpacket::model::{Failure, GiftId, Order, OrderNo, Settlement, Verdict};
 use crate::redpacket::pace::Backoff;
 use crate::redpacket::peer::{CallError, Peer};
 
@@ -87,21 +90,75 @@ impl Default for Pace {
     }
 }
 
+/// Something to deliver, and under which number and attempt.
+#[derive(Clone, Debug)]
+struct Errand {
+    order_no: OrderNo,
+    /// What is given, where that says whom to tell.
+    gift: Option<GiftId>,
+    attempts: u32,
+    /// Those that a limit of attempts counts.
+    tries: u32,
+    /// Until when it is ours.
+    due: Wall,
+    created: Wall,
+    /// What the other side is told.
+    body: Bytes,
+}
+
+impl From<&Order> for Errand {
+    fn from(order: &Order) -> Self {
+        let claim = &order.claim;
+        let body = json!({
+            "order_no": order.order_no,
+            "activity_id": claim.activity_id,
+            "user_id": claim.user_id,
+            "gift_id": claim.gift_id,
+            "zone_id": claim.zone_id,
+            "role_id": claim.role_id,
+        });
+        let (gift, body) = (Some(claim.gift_id.clone()), body.to_string().into());
+        let Order { order_no, attempts, due, created, .. } = *order;
+        Self { order_no, gift, attempts, tries: order.tries(), due, created, body }
+    }
+}
+
+impl From<&Share> for Errand {
+    fn from(share: &Share) -> Self {
+        let body = json!({
+            "order_no": share.order_no,
+            "packet_id": share.packet_id,
+            "user_id": share.user_id,
+            "amount_fen": share.amount_fen,
+        });
+        let (order_no, created, body) = (share.order_no, share.opened, body.to_string().into());
+        let Booking { attempts, due, .. } = share.booking;
+        Self { order_no, gift: None, attempts, tries: share.booking.tries(), due, created, body }
+    }
+}
+
 /// Where orders come from and words go to.
 pub enum Source {
     /// The store in this process.
     Store(Arc<dyn Store>),
+    /// The store of cash packets in this process: what is delivered are shares, to the wallet.
+    Packets(Arc<dyn PacketStore>),
     /// A claim process elsewhere.
     Claims(Peer),
 }
 
 impl Source {
-    fn lease(&self, limit: usize, hold: Duration) -> Later<'_, Vec<Order>> {
+    fn lease(&self, limit: usize, hold: Duration) -> Later<'_, Vec<Errand>> {
         Box::pin(async move {
+            let now = SystemClock.wall();
             match self {
                 Self::Store(store) => {
-                    let now = SystemClock.wall();
-                    store.lease(limit, now + hold, now).await.map_err(|e| refused(&e))
+                    let orders = store.lease(limit, now + hold, now).await.map_err(|e| refused(&e))?;
+                    Ok(orders.iter().map(Errand::from).collect())
+                }
+                Self::Packets(store) => {
+                    let shares = store.lease(limit, now + hold, now).await.map_err(|e| refused(&e))?;
+                    Ok(shares.iter().map(Errand::from).collect())
                 }
                 Self::Claims(peer) => {
                     #[derive(Deserialize)]
@@ -109,9 +166,8 @@ impl Source {
                         orders: Vec<Order>,
                     }
                     let ask = json!({ "limit": limit, "lease_ms": hold.as_millis() as u64 });
-                    let Leased { mut orders } = call(peer, "/internal/lease", &ask).await?;
-                    orders.truncate(limit);
-                    Ok(orders)
+                    let Leased { orders } = call(peer, "/internal/lease", &ask).await?;
+                    Ok(orders.iter().take(limit).map(Errand::from).collect())
                 }
             }
         })
@@ -121,6 +177,9 @@ impl Source {
         Box::pin(async move {
             match self {
                 Self::Store(store) => {
+                    store.settle(words.to_vec(), SystemClock.wall()).await.map(drop).map_err(|e| refused(&e))
+                }
+                Self::Packets(store) => {
                     store.settle(words.to_vec(), SystemClock.wall()).await.map(drop).map_err(|e| refused(&e))
                 }
                 Self::Claims(peer) => {
@@ -269,12 +328,12 @@ impl Worker {
     }
 
     /// Puts each order into its game's lane. What finds no room there is put off to when its turn may be.
-    fn sort(&self, hands: &mut Hands, orders: Vec<Order>, rooms: &[usize]) {
+    fn sort(&self, hands: &mut Hands, orders: Vec<Errand>, rooms: &[usize]) {
         let now = self.clock.wall();
         for order in orders {
-            let number = self.games.lane_of(&order.claim.gift_id);
+            let number = self.games.lane_of(order.gift.as_ref());
             let Some((number, lane)) = number.and_then(|number| Some((number, self.games.lane(number)?))) else {
-                tracing::error!(order_no = %order.order_no, gift = %order.claim.gift_id, "nobody to tell of this gift");
+                tracing::error!(order_no = %order.order_no, gift = ?order.gift, "nobody to tell of this gift");
                 let verdict = Verdict::Retry { at: now + FARTHEST, why: Failure::Unreachable };
                 hands.words.push(Settlement { order_no: order.order_no, attempt: order.attempts, verdict });
                 continue;
@@ -331,12 +390,12 @@ impl Worker {
         true
     }
 
-    fn judge(&mut self, number: usize, order: &Order, outcome: Result<(), Failure>) -> Settlement {
+    fn judge(&mut self, number: usize, order: &Errand, outcome: Result<(), Failure>) -> Settlement {
         let now = self.clock.wall();
         let verdict = match outcome {
             Ok(()) => Verdict::Delivered,
             Err(why) => {
-                let wait = self.pace.backoff.wait(order.tries(), now.since(order.created), self.rng.next_u64());
+                let wait = self.pace.backoff.wait(order.tries, now.since(order.created), self.rng.next_u64());
                 if let Some(wait) = wait.filter(|_| why != Failure::Refused) {
                     Verdict::Retry { at: now + wait, why }
                 } else {
@@ -357,7 +416,7 @@ impl Worker {
 struct Hands {
     lanes: Vec<Queue>,
     /// Under way.
-    running: JoinSet<(usize, Order, Result<(), Failure>)>,
+    running: JoinSet<(usize, Errand, Result<(), Failure>)>,
     /// Done, not written down.
     words: Vec<Settlement>,
     gathering_since: Mono,
@@ -369,7 +428,7 @@ struct Hands {
 #[derive(Default)]
 struct Queue {
     /// Leased, not begun.
-    waiting: VecDeque<Order>,
+    waiting: VecDeque<Errand>,
     running: usize,
     /// The turn of the last order that was put off.
     turn: Wall,
@@ -389,7 +448,7 @@ impl Hands {
 }
 
 /// Tells the game of lane `number`, and its lane what came of it.
-async fn tell(games: &Games, number: usize, order: &Order, limit: Duration) -> Result<(), Failure> {
+async fn tell(games: &Games, number: usize, order: &Errand, limit: Duration) -> Result<(), Failure> {
     let lane = games.lane(number).ok_or(Failure::Unreachable)?;
     let began = SystemClock.mono();
     let outcome = deliver(&lane.peer, order, limit).await;
@@ -399,21 +458,13 @@ async fn tell(games: &Games, number: usize, order: &Order, limit: Duration) -> R
 }
 
 /// Tells the game. Every failure is one of the closed list; what the game's answer means is decided here alone.
-async fn deliver(game: &Peer, order: &Order, limit: Duration) -> Result<(), Failure> {
+async fn deliver(game: &Peer, order: &Errand, limit: Duration) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Receipt {
         order_no: OrderNo,
     }
-    let claim = &order.claim;
-    let body = json!({
-        "order_no": order.order_no,
-        "activity_id": claim.activity_id,
-        "user_id": claim.user_id,
-        "gift_id": claim.gift_id,
-        "zone_id": claim.zone_id,
-        "role_id": claim.role_id,
-    });
-    let reply = game.post("/deliver", Bytes::from(body.to_string()), limit).await.map_err(|e| match e {
+    let body = order.body.clone();
+    let reply = game.post("/deliver", body, limit).await.map_err(|e| match e {
         CallError::Timeout => Failure::Timeout,
         CallError::Reply | CallError::Request(_) => Failure::Garbage,
         _ => Failure::Unreachable,

@@ -9,6 +9,7 @@ mod fault;
 mod front;
 mod game;
 mod gift_list;
+mod packet;
 mod recommend;
 mod zones;
 
@@ -18,5 +19,6 @@ pub use fault::Dial;
 pub use front::{Front, Idle};
 pub use game::GameService;
 pub use gift_list::GiftListService;
+pub use packet::{PacketService, Tokens};
 pub use recommend::RecommendService;
 pub use zones::ZonesService;

@@ -2,6 +2,7 @@
 //!
 //! redb's types stay in here, and so do those of the PostgreSQL client (feature `postgres`).
 
+pub mod cash;
 mod commit;
 pub mod deliveries;
 pub mod memory;

@@ -98,9 +98,9 @@ impl Games {
         self.lanes.get(number)
     }
 
-    /// The lane that `gift` goes by; nothing where it has left the catalogue and there is no address for the rest.
-    pub(super) fn lane_of(&self, gift: &GiftId) -> Option<usize> {
-        self.by_gift.get(gift).copied().or(self.otherwise)
+    /// The lane that `gift` goes by, or what is no gift; nothing where it has left the catalogue and there is no address for the rest.
+    pub(super) fn lane_of(&self, gift: Option<&GiftId>) -> Option<usize> {
+        gift.and_then(|gift| self.by_gift.get(gift)).copied().or(self.otherwise)
     }
 }
 
@@ -177,7 +177,7 @@ mod tests {
         let alone = Games::of(&catalogue, vec![(arena.clone(), peer(), 10.0)], None, &pace);
         assert_eq!(alone.err().map(|e| e.game.to_string()), Some("sky-riders".to_owned()));
         let games = Games::of(&catalogue, vec![(arena, peer(), 10.0)], Some(peer()), &pace).unwrap();
-        let lane = |gift: &str| games.lane_of(&GiftId::parse(gift).unwrap());
+        let lane = |gift: &str| games.lane_of(Some(&GiftId::parse(gift).unwrap()));
         assert_eq!((lane("firecracker"), lane("gold-ingots"), lane("long-gone")), (Some(0), Some(1), Some(1)));
         assert!(games.lane(0).is_some_and(|lane| (lane.rate() - 10.0).abs() < 1e-9));
     }

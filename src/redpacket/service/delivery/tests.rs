@@ -163,7 +163,7 @@ async fn an_order_whose_lease_is_nearly_over_is_left_alone() {
     let orders = scene.store.lease(1, now + pace.lease, now).await.unwrap();
     assert_eq!(orders[0].state, State::Delivering);
     let mut hands = Hands::of(1);
-    hands.lanes[0].waiting = orders.into();
+    hands.lanes[0].waiting = orders.iter().map(Errand::from).collect();
     worker.start(&mut hands);
     assert!(hands.lanes[0].waiting.is_empty() && hands.running.is_empty());
 }

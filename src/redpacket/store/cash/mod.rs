@@ -1,0 +1,7 @@
+//! The stores of cash that ship: memory for tests and play, redb for one node that must not forget a fen.
+
+mod memory;
+mod redb;
+
+pub use memory::MemoryPackets;
+pub use redb::RedbPackets;
