@@ -126,9 +126,7 @@ fn show(report: &Report, as_json: bool) -> Result<(), Failure> {
         table.row([kind, difference.of.as_str().into(), difference.found.as_str().into()]);
     }
     println!();
-    for line in table.lines(paint) {
-        println!("{line}");
-    }
+    table.lines(paint).iter().for_each(|line| println!("{line}"));
     let all: u64 = report.counts.values().sum();
     println!("\n{}", paint.paint(Tone::Bad, &format!("{all} differences")));
     Ok(())
