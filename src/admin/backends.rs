@@ -317,7 +317,8 @@ async fn choose(
     key: Option<&str>,
     now: Mono,
 ) -> Result<balance::Choice, NoChoice> {
-    let user = key.filter(|key| !key.is_empty()).map(|key| user::hash_of(key.as_bytes()));
+    let policy = snapshot.topology.service(service);
+    let user = key.filter(|key| !key.is_empty()).map(|key| user::hash_for(policy, key.as_bytes()));
     let local = snapshot.topology.config.node.datacenter;
     let wanted = Wanted { service, local, user, seat: None };
     let mut draw = shared.draw.0.lock().await;

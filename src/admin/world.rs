@@ -55,6 +55,7 @@ fn service(name: &str, balance: Balance, port: u16) -> Service {
         retry: Retry::default(),
         slow_start: Duration::from_secs(10),
         panic_below: 0.5,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

@@ -18,6 +18,7 @@ mod balancing;
 mod change;
 mod discovery;
 mod files;
+mod homing;
 mod http2;
 mod http3;
 mod leaving;
@@ -30,6 +31,7 @@ pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use discovery::{Discovery, MOST_FOUND, Origin, Source};
 pub use files::{Coding, Files};
+pub use homing::{HomeDown, Homing};
 pub use http2::Http2;
 pub use http3::Http3;
 pub use leaving::Leaving;
@@ -234,7 +236,7 @@ pub enum Balance {
     /// Rendezvous by the route's user key among what is healthy: sticky, moves when the backend fails.
     UserHash,
     /// Rendezvous by the route's user key over ALL backends of ALL datacenters, whatever their health: the user's home owns
-    /// the user's data, and while the home is down the request is refused kindly instead of going elsewhere.
+    /// the user's data, and while the home is down the request is refused kindly, or goes elsewhere where the service says so.
     UserHome,
 }
 
@@ -269,6 +271,8 @@ pub struct Service {
     pub tls: Option<UpstreamTls>,
     /// How the backends are told for whom a connection is, if they are.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Where its users' homes are, where it balances by them.
+    pub homing: Homing,
     /// Its backends in the order of the file, as far as they are written there.
     pub backends: Vec<BackendSpec>,
 }

@@ -5,7 +5,7 @@
 use toml::de::DeValue;
 
 use super::kinds::{By, Count, Flag, Keyed, List, Many, Number, Or, Yes};
-use super::model::{Balance, Class, KeyAlgorithm, Locality, OnEmpty, Policy, Protocol, ProxyProtocol};
+use super::model::{Balance, Class, HomeDown, KeyAlgorithm, Locality, OnEmpty, Policy, Protocol, ProxyProtocol};
 use super::moment::Moment;
 use super::reader::section;
 use super::schema::Shape;
@@ -220,6 +220,13 @@ section! {
         /// route's user, by a table and up to 125 % of its share of the load; `user-hash`: sticky by the route's user,
         /// whatever the load; `user-home`: always the user's own backend over all datacenters, or a kind refusal.
         balance: Balance = "p2c",
+        /// The file that says which backend is whose home, with `balance = "user-home"`; the claim processes read the same
+        /// file. Without it, homes follow from the backends' weights.
+        homes: File = optional,
+        /// What happens to a user's request while the user's home is down: it is refused kindly (`refuse`), or goes to the
+        /// nearest healthy backend of this service (`elsewhere`), which must be able to take a note for home, as `springtide
+        /// upstream claim --homes` is.
+        home_down: HomeDown = "refuse",
         /// How its backends are probed. Without it live traffic alone judges them.
         probe: Probe = optional,
         /// When live traffic ejects a backend.

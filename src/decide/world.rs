@@ -41,6 +41,7 @@ pub(crate) fn routed(balance: Balance, datacenters: &[(u32, &[u32])], routes: Ve
         retry: Retry::default(),
         slow_start: Duration::from_secs(10),
         panic_below: 0.5,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

@@ -15,7 +15,7 @@ use crate::base::entropy::Rng;
 use crate::base::hash;
 use crate::base::ids::{BackendId, ListenerId, RouteId, ServiceId};
 use crate::base::units::show_duration;
-use crate::config::{Action, Files, Requirement, Route, Scheme, UserKey};
+use crate::config::{Action, Balance, Files, HomeDown, Requirement, Route, Scheme, UserKey};
 use crate::decide::balance::{self, NoChoice, Turn, Wanted, user};
 use crate::decide::deadline::deadline;
 use crate::decide::retry;
@@ -292,7 +292,10 @@ fn forward(
     answer: &mut Value,
 ) {
     let policy = snapshot.topology.service(service);
-    let user = whose(route, question, asked);
+    let user = match &question.user {
+        Some(name) => Some(user::hash_for(policy, name.as_bytes())),
+        None => user::identify_for(policy, &route.user, &asked.path, &asked.headers, question.client),
+    };
     let key = match &route.user {
         UserKey::Client => "client".to_owned(),
         UserKey::Header(name) => format!("header:{name}"),
@@ -301,6 +304,11 @@ fn forward(
     };
     answer["user"] = json!({ "key": key, "hash": user.map(|hash| format!("{hash:016x}")) });
     answer["service"] = json!({ "name": policy.name, "class": policy.class, "balance": policy.balance });
+    if policy.balance == Balance::UserHome {
+        let epoch = policy.homing.homes.as_ref().map(|homes| homes.epoch());
+        let down = if policy.homing.down == HomeDown::Elsewhere { "elsewhere" } else { "refuse" };
+        answer["service"]["homes"] = json!({ "epoch": epoch, "home_down": down });
+    }
     let local = snapshot.topology.config.node.datacenter;
     let seat = policy.session.as_ref().and_then(|session| session::read(session, &asked.headers));
     let wanted = Wanted { service, local, user, seat };

@@ -68,7 +68,8 @@ pub(super) async fn forward(
     let spec = sight.snapshot.topology.service(service);
     let deadline = time_for(route, spec, entry, head);
     let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
-    let user = is_by_user.then(|| user::identify(&route.user, head.uri.path(), &head.headers, entry.from)).flatten();
+    let user =
+        is_by_user.then(|| user::identify_for(spec, &route.user, head.uri.path(), &head.headers, entry.from)).flatten();
     let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     let is_upgrading = asks_to_upgrade(entry, head)?;

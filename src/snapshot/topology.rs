@@ -321,6 +321,7 @@ mod tests {
             session: None,
             slow_start: std::time::Duration::ZERO,
             panic_below: 0.5,
+            homing: crate::config::Homing::default(),
             protocol: Protocol::Http1,
             tls: None,
             proxy_protocol: None,

@@ -89,6 +89,7 @@ fn service(s: usize, dcs: usize, rng: &mut Rng) -> Service {
         retry: Retry::default(),
         slow_start: S * rng.below(11) as u32,
         panic_below: if rng.chance(0.8) { 0.5 } else { 0.0 },
+        homing: springtide::config::Homing::default(),
         limits: springtide::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

@@ -1,11 +1,15 @@
 //! Services: their backends, how these are probed, ejected and tried again; and the health core's own rules.
 
+use std::sync::Arc;
+
 use super::names::Names;
-use super::{Checker, backends, securing};
+use super::{Checker, Look, backends, securing};
 use crate::base::units::show_duration;
 use crate::config::diag::{Code, Finding, Span};
+use crate::config::homes::Homes;
 use crate::config::model::{
-    Balance, Class, Health, Limits, Passive, Probe, ProbeKind, Retry, Service, Session, UpstreamTls,
+    BackendSpec, Balance, Class, Health, Homing, Limits, Passive, Probe, ProbeKind, Retry, Service, Session,
+    UpstreamTls,
 };
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
@@ -73,8 +77,46 @@ fn service(said: &Said<raw::Service>, root: &Root, places: &Names, checker: &mut
         protocol: said.protocol.value,
         tls,
         proxy_protocol,
+        homing: homing(said, &backends, checker),
         backends,
     }
+}
+
+/// Where users' homes are, and what happens while one is down.
+fn homing(said: &raw::Service, backends: &[BackendSpec], checker: &mut Checker<'_>) -> Homing {
+    let down = said.home_down.value;
+    if said.balance.value != Balance::UserHome {
+        let hint = "leave it out, or write `balance = \"user-home\"`";
+        let spans = [said.homes.as_ref().map(|f| f.span), said.home_down.written.then_some(said.home_down.span)];
+        for span in spans.into_iter().flatten() {
+            checker.error(Code::Conflict, span, "only a service with `balance = \"user-home\"` has homes", hint);
+        }
+        return Homing::default();
+    }
+    let Some(file) = &said.homes else { return Homing { homes: None, down } };
+    let path = checker.file(file);
+    if checker.look != Look::AtFiles || !path.is_file() {
+        return Homing { homes: None, down };
+    }
+    let homes = match Homes::load(&path) {
+        Ok(homes) => homes,
+        Err(error) => {
+            checker.error(
+                Code::BadValue,
+                file.span,
+                error.to_string(),
+                "docs/GUIDE.md, `Homes`, says what it looks like",
+            );
+            return Homing { homes: None, down };
+        }
+    };
+    for home in homes.all() {
+        if !backends.iter().any(|backend| Some(backend.address) == home.address) {
+            let message = format!("home `{}` at {} is no backend of this service", home.name, home.url);
+            checker.error(Code::UnknownName, file.span, message, "every home's URL is the address of a backend");
+        }
+    }
+    Homing { homes: Some(Arc::new(homes)), down }
 }
 
 fn limits(said: &raw::Limits) -> Limits {

@@ -230,6 +230,10 @@ choices! {
         "hash": "did you mean `user-hash`?",
         "sticky": "did you mean `user-hash`?",
     }
+    "a way out" model::HomeDown {
+        "refuse" => Self::Refuse,
+        "elsewhere" => Self::Elsewhere,
+    }
     "a format" model::AccessFormat {
         "json" => Self::Json,
         "combined" => Self::Combined,

@@ -89,6 +89,7 @@ fn config(backends: &[&[SocketAddr]], probe: Probe) -> Config {
         retry: Retry::default(),
         slow_start: 500 * MS,
         panic_below: 0.5,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

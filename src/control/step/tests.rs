@@ -33,6 +33,7 @@ pub(in crate::control) fn config(dcs: usize, each: usize) -> Config {
         retry: Retry::default(),
         slow_start: 10_000 * MS,
         panic_below: 0.5,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

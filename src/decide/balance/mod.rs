@@ -21,7 +21,7 @@ use super::tried::Tried;
 use crate::base::clock::Mono;
 use crate::base::entropy::Rng;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
-use crate::config::Balance;
+use crate::config::{Balance, HomeDown};
 use crate::snapshot::health::{BackendHealth, BackendState, ProbeFailure, ProbeOutcome};
 use crate::snapshot::topology::Backend;
 use crate::snapshot::{DcState, Snapshot};
@@ -52,6 +52,8 @@ pub enum Reason {
     UserJump,
     /// The user's data is there.
     Home,
+    /// The user's home is down, and this one takes a note for it.
+    Elsewhere,
     /// The client stays with it.
     Session,
     /// Half-open: a trial.
@@ -71,6 +73,7 @@ impl Reason {
             Self::UserHash => "user-hash",
             Self::UserJump => "user-jump",
             Self::Home => "home",
+            Self::Elsewhere => "elsewhere",
             Self::Session => "session",
             Self::Trial => "trial",
         }
@@ -155,7 +158,7 @@ pub struct Choice {
 pub enum NoChoice {
     /// The service has no backend that may be used.
     NoBackend,
-    /// An operator took the user's home down.
+    /// The user's home is down, by an operator's word, or by any where others may take a note and none can.
     HomeDown(BackendId),
     /// The service keeps users' data at their homes, and the request names no user.
     NoUser,
@@ -201,11 +204,31 @@ pub fn choose(
     rng: &mut Rng,
 ) -> Result<Choice, NoChoice> {
     if snapshot.topology.service(wanted.service).balance == Balance::UserHome {
-        return go_home(snapshot, wanted, tried, now);
+        let home = match go_home(snapshot, wanted, tried, now)? {
+            Way::There(choice) => return Ok(choice),
+            Way::Elsewhere(home) => home,
+        };
+        if !tried.is_passed(home) {
+            tried.pass(home);
+        }
+        let near = choose_near(snapshot, wanted, tried, turn, now, rng);
+        return near.map(|choice| Choice { reason: Reason::Elsewhere, ..choice }).map_err(|_| NoChoice::HomeDown(home));
     }
     if let Some(kept) = session::keep(snapshot, wanted, tried, now) {
         return Ok(kept);
     }
+    choose_near(snapshot, wanted, tried, turn, now, rng)
+}
+
+/// As [`choose`], where nobody has a place that is theirs.
+fn choose_near(
+    snapshot: &Snapshot,
+    wanted: &Wanted,
+    tried: &mut Tried,
+    turn: &mut Turn,
+    now: Mono,
+    rng: &mut Rng,
+) -> Result<Choice, NoChoice> {
     for _ in 0..=snapshot.topology.config.datacenters.len() {
         let Some((datacenter, placed)) = place(snapshot, wanted.service, wanted.local, rng.unit(), tried, now) else {
             break;
@@ -232,9 +255,21 @@ fn is_closed(snapshot: &Snapshot, id: BackendId, tried: &Tried) -> bool {
     is_full(snapshot, id) || tried.is_passed(id)
 }
 
-fn go_home(snapshot: &Snapshot, wanted: &Wanted, tried: &Tried, now: Mono) -> Result<Choice, NoChoice> {
+/// Where a request goes whose user has a home.
+enum Way {
+    /// Home.
+    There(Choice),
+    /// To somebody who can take a note for this home.
+    Elsewhere(BackendId),
+}
+
+fn go_home(snapshot: &Snapshot, wanted: &Wanted, tried: &Tried, now: Mono) -> Result<Way, NoChoice> {
     let user = wanted.user.ok_or(NoChoice::NoUser)?;
     let backend = user::home(snapshot, wanted.service, user).ok_or(NoChoice::NoBackend)?;
+    let down = snapshot.topology.service(wanted.service).homing.down;
+    if down == HomeDown::Elsewhere && !user::is_reachable(snapshot, backend, tried) {
+        return Ok(Way::Elsewhere(backend));
+    }
     if user::is_home_down(snapshot, backend) {
         return Err(NoChoice::HomeDown(backend));
     }
@@ -244,7 +279,7 @@ fn go_home(snapshot: &Snapshot, wanted: &Wanted, tried: &Tried, now: Mono) -> Re
     let datacenter = snapshot.topology.backend(backend).spec.datacenter;
     let placed = if Some(datacenter) == wanted.local { place::Reason::Local } else { place::Reason::Home };
     let expected_ns = snapshot.topology.backend(backend).load.latency_ns(now);
-    Ok(Choice { backend, datacenter, placed, reason: Reason::Home, tier: Tier::Fresh, expected_ns })
+    Ok(Way::There(Choice { backend, datacenter, placed, reason: Reason::Home, tier: Tier::Fresh, expected_ns }))
 }
 
 /// A backend of `service` in `datacenter`, by the service's policy. `None`: there is nobody whom operators left in.

@@ -552,3 +552,99 @@ fn three_tries_leave_a_datacenter_that_died_a_moment_ago() {
         assert_eq!(last.placed, place::Reason::Retry);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_024))]
+
+    /// Whatever the others' health: with their home up nobody goes elsewhere; with it down nobody goes there, and whoever is
+    /// well takes the note, this node's own datacenter first.
+    #[test]
+    fn nobody_goes_elsewhere_while_home_is_up(
+        states in prop::collection::vec(0usize..7, 6), users in prop::collection::vec(any::<u64>(), 1..20),
+        seed: u64, has_failed: bool,
+    ) {
+        const STATES: [BackendState; 7] = [
+            BackendState::Healthy, BackendState::Down, BackendState::Ejected, BackendState::Suspect,
+            BackendState::Drained, BackendState::AdminDown, BackendState::SlowStart,
+        ];
+        let mut s = world(Balance::UserHome, &[(40, &[1, 1]), (20, &[1, 1]), (40, &[1, 1])]);
+        elsewhere(&mut s);
+        for (id, state) in states.iter().enumerate() {
+            set_backend(&mut s, BackendId::new(id), STATES[*state]);
+        }
+        // As the health core would have it: a datacenter without anybody who is well has failed.
+        for dc in 0..3 {
+            if states[2 * dc..2 * dc + 2].iter().all(|state| !STATES[*state].usable()) {
+                set_datacenter(&mut s, dc, DcState::Failed, 0);
+            }
+        }
+        let mut rng = Rng::seeded(seed);
+        for user in users {
+            let home = user::home(&s, SERVICE, user).unwrap();
+            let wanted = Wanted { service: SERVICE, local: Some(DC), user: Some(user), seat: None };
+            let mut tried = Tried::new();
+            if has_failed {
+                tried.note(home, s.topology.backend(home).spec.datacenter, Outcome::Refused);
+            }
+            let state = s.backend(home).state;
+            let is_up = !has_failed
+                && !matches!(state, BackendState::Down | BackendState::Ejected | BackendState::AdminDown);
+            let choice = choose(&s, &wanted, &mut tried, &mut Turn::new(), NOW, &mut rng);
+            if is_up {
+                let choice = choice.unwrap();
+                prop_assert_eq!((choice.backend, choice.reason), (home, Reason::Home));
+                continue;
+            }
+            let well = |id: BackendId| id != home && s.backend(id).state.usable();
+            let anybody: Vec<BackendId> = s.topology.members_anywhere(SERVICE).filter(|id| well(*id)).collect();
+            match choice {
+                Ok(choice) => {
+                    prop_assert_eq!(choice.reason, Reason::Elsewhere);
+                    prop_assert_ne!(choice.backend, home);
+                    prop_assert!(anybody.is_empty() || well(choice.backend), "{:?}", choice);
+                    let near = anybody.iter().any(|id| s.topology.backend(*id).spec.datacenter == DC);
+                    prop_assert!(!near || choice.datacenter == DC, "{:?}", choice);
+                }
+                Err(none) => {
+                    prop_assert_eq!(none, NoChoice::HomeDown(home));
+                    prop_assert!(anybody.is_empty(), "{:?}", anybody);
+                }
+            }
+        }
+    }
+}
+
+fn elsewhere(s: &mut Snapshot) {
+    use crate::config::{HomeDown, Homing};
+    let mut config = (*s.topology.config).clone();
+    config.services[0].homing = Homing { homes: None, down: HomeDown::Elsewhere };
+    s.topology = Arc::new(Topology::build(Arc::new(config), Assets::default(), None));
+}
+
+#[test]
+fn a_file_says_whose_home_is_where() {
+    use crate::config::homes::{self, Homes};
+    use crate::config::{HomeDown, Homing};
+    let s = world(Balance::UserHome, &[(1, &[1]), (1, &[1])]);
+    let address = |id: usize| s.topology.backends[id].spec.address;
+    let text = format!(
+        "epoch = 1\n[[home]]\nname = \"b\"\nurl = \"http://{}\"\nsets = [\"00-0f\"]\n[[home]]\nname = \"a\"\nurl = \"http://{}\"\n",
+        address(1),
+        address(0)
+    );
+    let mut config = (*s.topology.config).clone();
+    let homes = Some(Arc::new(Homes::parse(&text).unwrap()));
+    config.services[0].homing = Homing { homes, down: HomeDown::Refuse };
+    let service = config.services[0].clone();
+    let named =
+        Snapshot { topology: Arc::new(Topology::build(Arc::new(config), Assets::default(), None)), ..s.clone() };
+    let mut seen = [0, 0];
+    for user in 0..2_000 {
+        let hash = user::hash_for(&service, format!("user-{user}").as_bytes());
+        let home = user::home(&named, SERVICE, hash).unwrap();
+        assert_eq!(home.index(), usize::from(homes::set_of(hash) < 0x10));
+        seen[home.index()] += 1;
+    }
+    assert!(seen[1] > 60 && seen[0] > 1_700, "{seen:?}");
+    assert_eq!(user::hash_for(s.topology.service(SERVICE), b"42"), user::hash_of(b"42"));
+}

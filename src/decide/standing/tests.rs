@@ -19,6 +19,7 @@ fn service() -> Service {
         retry: Retry::default(),
         slow_start: 10 * S,
         panic_below: 0.5,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: Protocol::Http1,

@@ -205,6 +205,7 @@ fn service(name: &str, backends: &[SocketAddr]) -> Service {
         retry: crate::config::Retry::default(),
         slow_start: Duration::ZERO,
         panic_below: 0.0,
+        homing: crate::config::Homing::default(),
         limits: crate::config::Limits::default(),
         session: None,
         protocol: crate::config::Protocol::Http1,
