@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use super::{Claimed, Ruling, Stats, Stock, judge};
+use super::{Claimed, Fenced, Hold, Ruling, Stats, Stock, fence, judge};
 use crate::base::clock::Wall;
 use crate::redpacket::model::{
     Attempt, Claim, GiftId, IdempotencyKey, Order, OrderNo, Resolution, Settled, Settlement, State, Trail, UserId,
@@ -25,12 +25,22 @@ pub struct Book {
     dead: BTreeSet<(Wall, OrderNo)>,
     stock: BTreeMap<GiftId, Stock>,
     states: BTreeMap<State, u64>,
+    hold: Option<Hold>,
 }
 
 impl Book {
     /// See [`Store::provision`](super::Store::provision).
     pub fn provision(&mut self, gift: GiftId, total: u64) {
         self.stock.entry(gift).or_default().total = total;
+    }
+
+    /// See [`Store::fence`](super::Store::fence).
+    pub fn fence(&mut self, hold: Hold, take_over: bool) -> Fenced {
+        let ruling = fence(self.hold, hold, take_over);
+        if ruling == Fenced::Held {
+            self.hold = Some(hold);
+        }
+        ruling
     }
 
     /// See [`Store::claim`](super::Store::claim).

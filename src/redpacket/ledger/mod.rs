@@ -15,8 +15,10 @@ use crate::base::clock::Wall;
 mod book;
 pub mod cash;
 pub mod conformance;
+mod fence;
 
 pub use book::Book;
+pub use fence::{Fenced, Hold, fence};
 
 /// What a store's methods return.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -73,6 +75,15 @@ pub trait Store: Send + Sync {
 
     /// What is in it. Asked about once a second by every process: its cost must not grow with the orders that are done.
     fn stats(&self) -> Answer<'_, Stats>;
+
+    /// Decides from now on as `hold` says, durably, where [`fence`] allows it; `take_over` is a person's word. Where many
+    /// handles share a store, claims through those that held it under an older epoch are refused from then on with
+    /// [`StoreError::Fenced`]. A store that keeps no such record cannot be any users' home beside others.
+    fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
+        let _ = (hold, take_over);
+        let reason = "this kind of store keeps no epoch of homes".to_owned();
+        Box::pin(std::future::ready(Err(StoreError::Unwritable { reason })))
+    }
 
     /// Whether claims can be taken now, as far as it is known. Cheap; for health checks. Heals by itself.
     fn writable(&self) -> bool;
@@ -251,6 +262,12 @@ pub enum StoreError {
         /// Whose.
         order_no: OrderNo,
     },
+    /// Another process holds it under a newer epoch of the homes' file. Nothing was done.
+    #[error("the store is held under epoch {epoch} of the homes, which is newer than this process's")]
+    Fenced {
+        /// Which.
+        epoch: u64,
+    },
     /// It has stopped.
     #[error("the store has stopped")]
     Stopped,
@@ -262,9 +279,11 @@ impl StoreError {
         match self {
             Self::Overloaded => Code::Overloaded,
             Self::Unknown { .. } => Code::Deadline,
-            Self::Unwritable { .. } | Self::Unreadable { .. } | Self::Damaged { .. } | Self::Stopped => {
-                Code::Unavailable
-            }
+            Self::Unwritable { .. }
+            | Self::Unreadable { .. }
+            | Self::Damaged { .. }
+            | Self::Fenced { .. }
+            | Self::Stopped => Code::Unavailable,
         }
     }
 }

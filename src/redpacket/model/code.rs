@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The outcome of a request, as clients match on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Code {
     /// Done.
@@ -37,6 +37,8 @@ pub enum Code {
     KeyConflict,
     /// Accepted, and not delivered yet.
     Pending,
+    /// Written down far from the user's home, which cannot be reached: home will judge it, and nothing is granted yet.
+    Intent,
     /// The request cannot be understood.
     BadRequest,
     /// There is no such thing.
@@ -66,6 +68,7 @@ impl Code {
         Self::BadRole,
         Self::KeyConflict,
         Self::Pending,
+        Self::Intent,
         Self::BadRequest,
         Self::NotFound,
         Self::Unavailable,
@@ -117,6 +120,13 @@ impl Code {
             Self::Pending => {
                 (StatusCode::ACCEPTED, true, Some(2_000), "pending", "Accepted; the delivery is still under way.")
             }
+            Self::Intent => (
+                StatusCode::ACCEPTED,
+                true,
+                Some(2_000),
+                "intent",
+                "We have noted your claim; it is decided as soon as your home can be reached.",
+            ),
             Self::BadRequest => (StatusCode::BAD_REQUEST, false, None, "bad_request", "This cannot be understood."),
             Self::NotFound => (StatusCode::NOT_FOUND, false, None, "not_found", "There is nothing by that name."),
             Self::Unavailable => (
@@ -152,6 +162,7 @@ impl Code {
             Self::BadRole => "BAD_ROLE",
             Self::KeyConflict => "KEY_CONFLICT",
             Self::Pending => "PENDING",
+            Self::Intent => "INTENT",
             Self::BadRequest => "BAD_REQUEST",
             Self::NotFound => "NOT_FOUND",
             Self::Unavailable => "UNAVAILABLE",
@@ -197,6 +208,7 @@ mod tests {
     fn the_wire_name_is_the_serialised_name() {
         for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+            assert_eq!(serde_json::from_value::<Code>(code.as_str().into()).unwrap(), code);
         }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ActivityId, PacketId, UserId};
 use crate::base::hash;
+use crate::config::homes;
 
 /// The number of an order: one byte for the user's set, sixteen that hash (activity, packet, user, scene).
 ///
@@ -39,7 +40,7 @@ impl OrderNo {
 
     /// The set that a user belongs to: 256 sets, by hash.
     pub fn set_of(user: &UserId) -> u8 {
-        (hash::bytes(0x0073_6574, user.as_str().as_bytes()) >> 56) as u8
+        homes::set_of(homes::hash_of(user.as_str().as_bytes()))
     }
 
     /// The set that this order belongs to.

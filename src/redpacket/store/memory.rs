@@ -4,7 +4,7 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
-use crate::redpacket::ledger::{Answer, Book, Claimed, Stats, Store};
+use crate::redpacket::ledger::{Answer, Book, Claimed, Fenced, Hold, Stats, Store};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 /// A [`Book`] behind a lock. Unbounded by design, as stock bounds the orders and nothing else is kept.
@@ -71,6 +71,10 @@ impl Store for MemoryStore {
         done(self.book().stats())
     }
 
+    fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
+        done(self.book().fence(hold, take_over))
+    }
+
     fn writable(&self) -> bool {
         true
     }
@@ -96,7 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_keeps_the_laws() {
-        assert_eq!(run(&Memory).await.unwrap().len(), 9);
+        assert_eq!(run(&Memory).await.unwrap().len(), 10);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 //! ```text
 //!   orders  number -> record            keys   (user, key) -> number      stock   gift -> (total, issued)
 //!   due     (when due, number) open     open   (when accepted, number)    counts  state -> orders
-//!   log     (number, attempt) -> word   dead   (when it died, number)
+//!   log     (number, attempt) -> word   dead   (when it died, number)     fence   -> (epoch, sets)
 //! ```
 
 use std::path::Path;
@@ -16,7 +16,8 @@ use ::redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, Writ
 
 use super::commit::{Applied, Committer, Engine, OpenError, Opener, file};
 use crate::base::clock::Wall;
-use crate::redpacket::ledger::{Answer, Claimed, Ruling, Stats, Stock, Store, StoreError, judge};
+use crate::config::homes::Sets;
+use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Ruling, Stats, Stock, Store, StoreError, fence, judge};
 use crate::redpacket::model::{
     Attempt, Claim, Failure, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State, Trail,
 };
@@ -32,6 +33,8 @@ const COUNTS: TableDefinition<'_, u8, u64> = TableDefinition::new("counts");
 /// (when, failure; 0 = delivered)
 const LOG: TableDefinition<'_, (Number, u32), (u64, u8)> = TableDefinition::new("log");
 const DEAD: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("dead");
+/// (epoch, sets), where a process has held it for homes.
+const FENCE: TableDefinition<'_, (), (u64, u64, u64, u64, u64)> = TableDefinition::new("fence");
 
 /// Orders on disk, in one file, for one process.
 pub struct RedbStore(Committer<Claims>);
@@ -113,6 +116,15 @@ impl Store for RedbStore {
 
     fn stats(&self) -> Answer<'_, Stats> {
         Box::pin(self.0.read(stats))
+    }
+
+    fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
+        Box::pin(async move {
+            match self.0.soon(Op::Fence(hold, take_over)).await? {
+                Out::Fenced(fenced) => Ok(fenced),
+                _ => Err(StoreError::Stopped),
+            }
+        })
     }
 
     fn writable(&self) -> bool {
@@ -211,6 +223,7 @@ enum Op {
     Lease { limit: usize, until: Wall, now: Wall },
     Settle(Vec<Settlement>, Wall),
     Resolve(Vec<OrderNo>, Resolution, Wall),
+    Fence(Hold, bool),
 }
 
 enum Out {
@@ -218,6 +231,7 @@ enum Out {
     Claimed(Box<Claimed>),
     Leased(Vec<Order>),
     Settled(Vec<Settled>),
+    Fenced(Fenced),
 }
 
 impl Engine for Claims {
@@ -244,10 +258,28 @@ impl Engine for Claims {
                 Op::Lease { limit, until, now } => tables.lease(*limit, *until, *now)?,
                 Op::Settle(words, now) => tables.settle(words, *now)?,
                 Op::Resolve(order_nos, resolution, now) => tables.resolve(order_nos, *resolution, *now)?,
+                Op::Fence(hold, take_over) => {
+                    let fenced = hold_under(txn, *hold, *take_over)?;
+                    tables.wrote |= fenced == Fenced::Held;
+                    Ok(Out::Fenced(fenced))
+                }
             });
         }
         Ok((outs, tables.wrote))
     }
+}
+
+/// The file belongs to one process at a time, so a claim need not look at the fence: who opened it last has passed it.
+fn hold_under(txn: &WriteTransaction, hold: Hold, take_over: bool) -> Result<Fenced, Error> {
+    let mut table = txn.open_table(FENCE)?;
+    let stored = table.get(())?.map(|v| v.value());
+    let stored = stored.map(|(epoch, a, b, c, d)| Hold { epoch, sets: Sets::from_words([a, b, c, d]) });
+    let fenced = fence(stored, hold, take_over);
+    if fenced == Fenced::Held {
+        let [a, b, c, d] = hold.sets.words();
+        table.insert((), (hold.epoch, a, b, c, d))?;
+    }
+    Ok(fenced)
 }
 
 struct Tables<'txn> {

@@ -20,6 +20,7 @@ use crate::redpacket::model::{
 mod claims;
 mod crash;
 mod deliveries;
+mod fences;
 mod sharing;
 mod walk;
 
@@ -93,6 +94,8 @@ const SETTLE: &str = "I5: delivered is delivered; late words change nothing but 
 const LETTERS: &str = "I5: the dead are listed, and come back only by a person's word";
 const SUMS: &str = "I7: orders by state add up to what was issued";
 const TRAIL: &str = "I7: every order can be read, page by page, with what was tried";
+const FENCE: &str =
+    "I8: a store is held under one epoch at a time, never an older one, and gains sets by a person's word only";
 const SHARED: &str = "I1, I2, I5 between processes that share the store";
 
 /// Checks every law. Returns those that were checked: a store is not held to what its kind cannot do, such as to outlive
@@ -111,6 +114,7 @@ pub async fn run(subject: &dyn Subject) -> Result<Vec<&'static str>, Breach> {
     deliveries::letters(subject).await?;
     let mut held = vec![STOCK, ONCE, KEYS, LEASE, SETTLE, SUMS, TRAIL, LETTERS];
     for (law, checked) in [
+        (FENCE, fences::fences(subject).await?),
         (SHARED, sharing::shared(subject).await?),
         (DURABLE, claims::durable(subject).await?),
         (CRASH, crash::crash(subject).await?),

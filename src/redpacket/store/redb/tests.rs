@@ -73,7 +73,7 @@ fn claim(user: u32) -> Claim {
 
 #[tokio::test]
 async fn it_keeps_the_laws() {
-    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 9);
+    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 10);
 }
 
 #[test]
