@@ -41,6 +41,7 @@ use crate::redpacket::store::memory::MemoryStore;
 use crate::redpacket::store::postgres::PostgresStore;
 use crate::redpacket::store::redb::RedbStore;
 
+mod homes;
 mod pace;
 
 /// Runs a red-packet service as a process of its own.
@@ -201,9 +202,11 @@ struct ClaimArgs {
     game: Vec<At<Origin>>,
     #[command(flatten)]
     pace: PaceArgs,
-    /// A file with the token that delivery workers on other machines must bear.
+    /// A file with the token that delivery workers and other homes on other machines must bear, and that this one bears.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    homes: homes::HomesArgs,
 }
 
 /// Money that is in an account from the start: `PAYER=FEN`.
@@ -377,13 +380,23 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
     if !args.game.is_empty() {
         service = service.delivering(pace.rate);
     }
-    if let Some(token) = token(args.token_file.as_deref())? {
+    let token = token(args.token_file.as_deref())?;
+    let relay = args.homes.relay(args.store, args.data.as_deref(), &*store, token.as_deref()).await?.map(Arc::new);
+    if let Some(token) = token {
         service = service.guarded(token);
+    }
+    if let Some(relay) = &relay {
+        service = service.among(relay.clone());
     }
     service.provision(args.bucket.part, args.bucket.of).await?;
     let wake = service.wake();
     let service = Arc::new(service);
     let mut tasks = vec![spawn("claim-measure", measure(service.clone(), working.clone()))];
+    if let Some(relay) = relay {
+        for place in relay.others() {
+            tasks.push(spawn("settle", relay.clone().settle_home(place, working.clone())));
+        }
+    }
     if !args.game.is_empty() {
         let games = args.pace.games(&catalogue, &args.game, &pace)?;
         let worker = Worker::new(Source::Store(store), games, pace).woken_by(wake);

@@ -83,6 +83,22 @@ impl Envelope {
         self
     }
 
+    /// An answer that another process of ours gave; nothing where the bytes are none. What it made do without stays
+    /// unsaid: those names are not ours.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(bytes) else { return None };
+        let code: Code = serde_json::from_value(fields.remove("code")?).ok()?;
+        let message = fields.remove("message")?.as_str()?.to_owned();
+        let trace_id = fields.remove("trace_id").and_then(|id| id.as_str().map(str::to_owned));
+        let retry_after_ms = fields.remove("retry_after_ms").and_then(|ms| ms.as_u64());
+        for ours in ["msg_key", "retryable", "degraded"] {
+            fields.remove(ours);
+        }
+        let (msg_key, retryable) = (code.msg_key(), code.retryable());
+        let data = Value::Object(fields);
+        Some(Self { code, msg_key, message, retryable, retry_after_ms, degraded: Vec::new(), trace_id, data })
+    }
+
     /// As JSON.
     pub fn bytes(&self) -> Bytes {
         // Serialising text and numbers into memory cannot fail; an empty object is still JSON.
@@ -119,6 +135,18 @@ mod tests {
         assert_eq!(value["trace_id"], "t1");
         assert_eq!(value["retry_after_ms"], Value::Null);
         assert_eq!(value["degraded"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn an_answer_is_passed_on_as_it_is() {
+        for code in Code::ALL {
+            let answer = Envelope::new(code, "t1").saying("words").with(serde_json::json!({ "order_no": "x" }));
+            let read = Envelope::read(&answer.bytes()).unwrap();
+            assert_eq!(read.bytes(), answer.bytes());
+        }
+        for bad in ["", "[]", "{}", r#"{"code":"MAYBE","message":""}"#, r#"{"code":"OK"}"#] {
+            assert!(Envelope::read(bad.as_bytes()).is_none(), "{bad}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub(super) const DATACENTERS: [(&str, Ipv4Addr, u32, &str); 3] = [
 /// Upstreams in the order in which they are started, two processes of each in every datacenter.
 const UPSTREAMS: [&str; 7] = ["game", "recommend", "gift-list", "zones", "claim", "delivery", "packet"];
 
+/// How the edges treat the service that owns its users' claims.
+const CLAIM: &str = "balance = \"user-home\"\nhomes = \"homes.toml\"\nhome_down = \"elsewhere\"\ndeadline = \"2s\"\n";
+
 /// Which kind of process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
@@ -111,6 +114,7 @@ impl Plan {
             "claim" => {
                 let at = DATACENTERS.iter().position(|d| d.0 == dc).unwrap_or(0) as u16 * 2 + n - 1;
                 args.extend(["--data".into(), data, "--bucket".into(), format!("{at}/6")]);
+                args.extend(["--homes".into(), "{dir}/homes.toml".into(), "--home".into(), format!("{dc}-{n}")]);
             }
             "game" => args.extend(["--data".into(), data]),
             "packet" => {
@@ -157,10 +161,24 @@ impl Plan {
     /// Writes the configurations and the zone into `folder`.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::write(folder.join("hongbao.test.zone"), zone())?;
+        fs::write(folder.join("homes.toml"), self.homes())?;
         for (dc, ip, ..) in DATACENTERS {
             fs::write(folder.join(format!("{dc}.toml")), self.node(dc, ip, folder))?;
         }
         fs::write(folder.join("gslb.toml"), self.node("gslb", Ipv4Addr::LOCALHOST, folder))
+    }
+
+    /// Whose home is where: every claim process owns its share of the users, and notes what it hears for the others while
+    /// their homes are down.
+    fn homes(&self) -> String {
+        let mut out = String::from("epoch = 1\n");
+        for (dc, ..) in DATACENTERS {
+            for n in 1..=2 {
+                let address = self.address(dc, "claim", n);
+                let _ = write!(out, "\n[[home]]\nname = \"{dc}-{n}\"\nurl = \"http://{address}\"\n");
+            }
+        }
+        out
     }
 
     /// The configuration of one node. All nodes know the same datacenters and services; an edge has a listener as well.
@@ -187,7 +205,7 @@ impl Plan {
         for (service, rest) in [
             ("gift-list", "deadline = \"1s\"\n"),
             ("zones", "deadline = \"1s\"\n"),
-            ("claim", "balance = \"user-home\"\ndeadline = \"2s\"\n"),
+            ("claim", CLAIM),
             ("packet", "balance = \"user-home\"\ndeadline = \"2s\"\n"),
         ] {
             let _ = write!(out, "\n[[service]]\nname = \"{service}\"\nprobe = {{ http = \"/healthz\" }}\n{rest}");

@@ -44,6 +44,14 @@ table! {
         "Answers that made do without a dependency, by why it was not used.";
     OVERLOADED_TOTAL: Kind::Counter, "springtide_redpacket_overloaded_total", ["service"],
         "Requests refused because the service had its limit in work.";
+    INTENTS: Kind::Gauge, "springtide_redpacket_intents", [],
+        "Claims of users whose home could not be reached, still to be decided there.";
+    INTENT_AGE_SECONDS: Kind::Gauge, "springtide_redpacket_intent_age_seconds", [],
+        "Age of the oldest of these; alert where it grows although the home is back.";
+    INTENTS_SETTLED_TOTAL: Kind::Counter, "springtide_redpacket_intents_settled_total", ["outcome"],
+        "Claims that their home has decided since, by what it said.";
+    FORWARDS_TOTAL: Kind::Counter, "springtide_redpacket_forwards_total", ["result"],
+        "Claims and questions passed on to a user's home: answered, or why not.";
     REQUESTS_TOTAL: Kind::Counter, "springtide_redpacket_requests_total", ["service", "class"],
         "Requests answered, by class of status: 2xx, 3xx, 4xx, 5xx.";
 }

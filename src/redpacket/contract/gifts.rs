@@ -54,6 +54,40 @@ const ORDER: &[Field] = &[
     may("eta_s", Shape::Whole(0), "How long the delivery may take, in s."),
 ];
 
+/// An order that was made before, from memory or from a process that is not its home: how it stands may be left out.
+const KNOWN: &[Field] = &[
+    has("order_no", Shape::OrderNo, "Its number: the same for the same claim, for ever."),
+    may(
+        "state",
+        Shape::Word(&["ACCEPTED", "DELIVERING", "RETRY_WAIT", "DELIVERED", "DEAD", "COMPENSATED"]),
+        "Where it stands; ask for it by its number where this is left out.",
+    ),
+    has("activity_id", Shape::Id, "The campaign."),
+    has("packet_id", Shape::Id, "The coupon."),
+    has("gift_id", Shape::Id, "The gift."),
+    has("zone_id", Shape::Id, "The server."),
+    has("role_id", Shape::Id, "The character."),
+    may("attempts", Shape::Whole(0), "How often a worker took it."),
+    may("accepted_at", Shape::Moment, "When it was accepted."),
+    may("updated_at", Shape::Moment, "When it moved last."),
+    may("asked_at", Shape::Moment, "When it was asked for, where its home could not be reached then."),
+    may("settled_at", Shape::Moment, "When its home has decided, in that case."),
+    may("eta_s", Shape::Whole(0), "How long the delivery may take, in s."),
+];
+
+/// A claim that was noted far from its home, and what home said to it if that is known.
+const INTENT: &[Field] = &[
+    has("order_no", Shape::OrderNo, "The number of the order that may come of it."),
+    has("state", Shape::Word(&["INTENT", "REFUSED"]), "Whether home has still to decide."),
+    has("activity_id", Shape::Id, "The campaign."),
+    has("packet_id", Shape::Id, "The coupon."),
+    has("gift_id", Shape::Id, "The gift."),
+    has("zone_id", Shape::Id, "The server."),
+    has("role_id", Shape::Id, "The character."),
+    has("asked_at", Shape::Moment, "When it was asked for: home judges as of then."),
+    may("settled_at", Shape::Moment, "When home has decided."),
+];
+
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         method: "get",
@@ -116,7 +150,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "post",
         path: "/v1/claims",
         name: "claim",
-        about: "Claims a gift. ACCEPTED is durable; the same claim again gets the same order.",
+        about: "Claims a gift. ACCEPTED is durable; the same claim again gets the same order. INTENT where the user's home is away.",
         service: "claim",
         user: User::Must,
         asks: &[],
@@ -128,7 +162,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
             has("role_id", Shape::Id, "The character."),
             may("idempotency_key", Shape::Id, "The caller's own key: the same key with another wish is refused."),
         ],
-        gives: &[Gives { codes: &[Code::Accepted, Code::AlreadyClaimed], fields: ORDER }],
+        gives: &[
+            Gives { codes: &[Code::Accepted], fields: ORDER },
+            Gives { codes: &[Code::AlreadyClaimed], fields: KNOWN },
+            Gives { codes: &[Code::Intent], fields: INTENT },
+        ],
         refuses: &[
             Code::BadRequest,
             Code::NotEligible,
@@ -145,12 +183,19 @@ pub(super) const OPERATIONS: &[Operation] = &[
         method: "get",
         path: "/v1/claims/{order_no}",
         name: "followClaim",
-        about: "Where an order stands, for the user whose it is.",
+        about: "Where an order stands, or what became of an intent, for the user whose it is.",
         service: "claim",
         user: User::Must,
         asks: &[has("order_no", Shape::OrderNo, "The order.")],
         body: &[],
-        gives: &[Gives { codes: &[Code::Ok, Code::Pending], fields: ORDER }],
+        gives: &[
+            Gives { codes: &[Code::Ok], fields: ORDER },
+            Gives { codes: &[Code::Pending], fields: KNOWN },
+            Gives {
+                codes: &[Code::Intent, Code::SoldOut, Code::Expired, Code::NotEligible, Code::KeyConflict],
+                fields: INTENT,
+            },
+        ],
         refuses: &[Code::BadRequest, Code::NotFound, Code::Unavailable],
     },
 ];

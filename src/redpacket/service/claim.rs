@@ -3,8 +3,9 @@
 //! `POST /v1/claims`, `GET /v1/claims/{order_no}`; for workers on this machine or with the token: `POST
 //! /internal/lease`, `POST /internal/settle`, `GET /internal/stats`; for operators `GET /internal/dead`, `POST
 //! /internal/resolve` and `GET /internal/orders?after=ORDER_NO&limit=N`. `/healthz` fails while the store cannot write. A
-//! user's claims must all come to one store (the edge sees to that, by rendezvous on the user): it is what keeps anyone
-//! from claiming twice.
+//! user's claims are all decided at one store, the user's home: it is what keeps anyone from claiming twice. With a
+//! [`Relay`], claims of other homes' users are passed on or noted (see `afar`); without one, this process is everybody's
+//! home, and the edge must see to it that it is. `POST /internal/{claims,intents}` are the homes among themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +25,16 @@ use crate::redpacket::catalogue::Catalogue;
 use crate::redpacket::ledger::{Claimed, Stats, Store, StoreError};
 use crate::redpacket::model::{
     ActivityId, Claim, Code, GiftId, IdempotencyKey, Moment, Order, OrderNo, PacketId, Resolution, RoleId, Settlement,
-    State, ZoneId,
+    State, UserId, ZoneId,
 };
 use crate::redpacket::reply::Envelope;
 use crate::redpacket::request::{bears, deadline, is_local, json, nowhere, page, trace_id, user};
+use crate::redpacket::service::known::Known;
+use crate::redpacket::service::relay::Relay;
+
+mod afar;
+
+type Answer = Result<Envelope, Box<Envelope>>;
 
 /// How long a claim may take: the store's queue is bounded at less.
 const LIMIT: Duration = Duration::from_millis(1_500);
@@ -99,6 +106,9 @@ pub struct ClaimService {
     /// How fast orders leave, in orders a second; 0 where somebody else delivers.
     rate: f64,
     backlog: AtomicU64,
+    known: Known,
+    /// The way to other homes, where there are any.
+    relay: Option<Arc<Relay>>,
     meters: Meters,
 }
 
@@ -119,7 +129,15 @@ impl ClaimService {
             pending_age: names::PENDING_AGE_SECONDS.gauge(&[]),
         };
         let (clock, wake) = (Arc::new(SystemClock), Arc::new(Notify::new()));
-        Self { store, catalogue, token: None, clock, wake, rate: 0.0, backlog: AtomicU64::new(0), meters }
+        let (known, backlog) = (Known::default(), AtomicU64::new(0));
+        Self { store, catalogue, token: None, clock, wake, rate: 0.0, backlog, known, relay: None, meters }
+    }
+
+    /// As one of several homes. The store must be held as the relay says ([`Store::fence`]).
+    #[must_use]
+    pub fn among(mut self, relay: Arc<Relay>) -> Self {
+        self.relay = Some(relay);
+        self
     }
 
     /// With the token that workers on other machines must bear.
@@ -156,7 +174,10 @@ impl ClaimService {
     pub async fn provision(&self, part: u32, of: u32) -> Result<(), StoreError> {
         for gift in &self.catalogue.gifts {
             let total = crate::redpacket::ledger::share(gift.stock, part, of);
-            self.store.provision(gift.gift_id.clone(), total).await?;
+            let gift = gift.gift_id.clone();
+            let done = self.store.provision(gift.clone(), total).await;
+            self.known.restocked(&gift);
+            done?;
         }
         Ok(())
     }
@@ -175,6 +196,13 @@ impl ClaimService {
         self.meters.pending_age.set(age.as_secs_f64());
         for (gift, stock) in &stats.stock {
             names::STOCK_LEFT.gauge(&[gift.as_str()]).set(stock.left() as f64);
+            // Another process that shares the store may have added some.
+            if stock.left() > 0 && self.known.is_sold_out(gift) {
+                self.known.restocked(gift);
+            }
+        }
+        if let Some(relay) = &self.relay {
+            relay.measure().await?;
         }
         Ok(stats)
     }
@@ -209,7 +237,7 @@ impl ClaimService {
         answer.unwrap_or_else(|refused| *refused).respond()
     }
 
-    async fn claim(&self, headers: &HeaderMap, body: Body, trace: &str) -> Result<Envelope, Box<Envelope>> {
+    async fn claim(&self, headers: &HeaderMap, body: Body, trace: &str) -> Answer {
         let user_id = user(headers, trace)?;
         let limit = deadline(headers, LIMIT);
         let wish: Wish = json(body, trace).await?;
@@ -226,8 +254,20 @@ impl ClaimService {
             role_id: RoleId::parse(&wish.role_id).map_err(role)?,
             idempotency_key: wish.idempotency_key,
         };
-        let now = self.clock.wall();
-        if let Err(refusal) = self.catalogue.admit(&claim.activity_id, &claim.packet_id, &claim.gift_id, now) {
+        let set = OrderNo::set_of(&claim.user_id);
+        match self.relay.as_ref().filter(|relay| !relay.is_home(set)) {
+            Some(relay) => self.afar(relay, claim, limit, trace).await,
+            None => self.decide(claim, self.clock.wall(), limit, trace).await,
+        }
+    }
+
+    /// Decides a claim that was asked for at `asked`, as its user's home.
+    async fn decide(&self, claim: Claim, asked: Wall, limit: Duration, trace: &str) -> Answer {
+        let refuse = |code| Box::new(Envelope::new(code, trace));
+        if let Some(accepted) = self.known.claimed(&claim) {
+            return Ok(remind(&claim, accepted, trace));
+        }
+        if let Err(refusal) = self.catalogue.admit(&claim.activity_id, &claim.packet_id, &claim.gift_id, asked) {
             // Who claimed in time keeps what they have, also when they ask again after the end.
             if refusal.code == Code::Expired
                 && let Ok(Some(order)) = self.store.find(claim.number()).await
@@ -237,11 +277,19 @@ impl ClaimService {
             }
             let envelope = Envelope::new(refusal.code, trace);
             return Err(Box::new(match refusal.opens {
-                Some(at) => envelope.after(at.since(now)),
+                Some(at) => envelope.after(at.since(asked)),
                 None => envelope,
             }));
         }
-        let claimed = match timeout(limit, self.store.claim(claim, now)).await {
+        // Who has no order gets none, and the writer is not asked. A key may belong to another claim: only it knows.
+        if claim.idempotency_key.is_none()
+            && self.known.is_sold_out(&claim.gift_id)
+            && matches!(timeout(limit, self.store.find(claim.number())).await, Ok(Ok(None)))
+        {
+            return Err(refuse(Code::SoldOut));
+        }
+        let (gift, stocked) = (claim.gift_id.clone(), self.known.stocked());
+        let claimed = match timeout(limit, self.store.claim(claim, self.clock.wall())).await {
             Ok(Ok(claimed)) => claimed,
             Ok(Err(error)) => return Err(Box::new(self.sorry(&error, trace))),
             // It may be committed by now: the same claim again tells.
@@ -250,24 +298,42 @@ impl ClaimService {
         let envelope = Envelope::new(claimed.code(), trace);
         match &claimed {
             Claimed::Accepted(order) => {
+                self.known.note(order);
                 self.backlog.fetch_add(1, Ordering::Relaxed);
                 self.wake.notify_one();
                 Ok(self.show(envelope, order))
             }
-            Claimed::Already(order) => Ok(self.show(envelope, order)),
-            Claimed::KeyConflict | Claimed::SoldOut | Claimed::NoSuchGift => Err(Box::new(envelope)),
+            Claimed::Already(order) => {
+                self.known.note(order);
+                Ok(self.show(envelope, order))
+            }
+            Claimed::SoldOut => {
+                self.known.sold_out(&gift, stocked);
+                Err(Box::new(envelope))
+            }
+            Claimed::KeyConflict | Claimed::NoSuchGift => Err(Box::new(envelope)),
         }
     }
 
     /// One order, for the user whose it is. To anybody else it does not exist.
-    async fn look(&self, headers: &HeaderMap, path: &str, trace: &str) -> Result<Envelope, Box<Envelope>> {
-        let user = user(headers, trace)?;
-        let text = path.trim_start_matches("/v1/claims/");
-        let refuse = |code, words: &str| Box::new(Envelope::new(code, trace).saying(words));
-        let order_no = OrderNo::parse(text).map_err(|e| refuse(Code::BadRequest, &e.to_string()))?;
+    async fn look(&self, headers: &HeaderMap, path: &str, trace: &str) -> Answer {
+        let (order_no, user) = question(headers, path, "/v1/claims/", trace)?;
+        match &self.relay {
+            Some(relay) if !relay.is_home(order_no.set()) => self.look_afar(relay, order_no, &user, trace).await,
+            Some(relay) => match self.look_here(order_no, &user, trace).await {
+                Err(none) if none.code == Code::NotFound => self.seek(relay, order_no, &user, none, trace).await,
+                found => found,
+            },
+            None => self.look_here(order_no, &user, trace).await,
+        }
+    }
+
+    /// An order in this process's store.
+    async fn look_here(&self, order_no: OrderNo, user: &UserId, trace: &str) -> Answer {
         let found = self.store.find(order_no).await.map_err(|e| Box::new(self.sorry(&e, trace)))?;
-        let order = found.filter(|order| order.claim.user_id == user);
-        let order = order.ok_or_else(|| refuse(Code::NotFound, "There is no such order of yours."))?;
+        let order = found.filter(|order| order.claim.user_id == *user);
+        let nothing = || Box::new(Envelope::new(Code::NotFound, trace).saying("There is no such order of yours."));
+        let order = order.ok_or_else(nothing)?;
         let code = if order.state.open() { Code::Pending } else { Code::Ok };
         let envelope = Envelope::new(code, trace);
         Ok(self.show(
@@ -281,7 +347,7 @@ impl ClaimService {
         ))
     }
 
-    async fn internal(&self, head: &Parts, body: Body, trace: &str) -> Result<Envelope, Box<Envelope>> {
+    async fn internal(&self, head: &Parts, body: Body, trace: &str) -> Answer {
         let sorry = |e: StoreError| Box::new(self.sorry(&e, trace));
         let now = self.clock.wall();
         let ok = Envelope::new(Code::Ok, trace);
@@ -316,6 +382,34 @@ impl ClaimService {
                 words.truncate(WORDS);
                 let settled = self.store.settle(words, now).await.map_err(sorry)?;
                 Ok(ok.with(serde_json::json!({ "settled": settled })))
+            }
+            (method, path) => match &self.relay {
+                Some(relay) => self.among_homes(relay, method, path, &head.headers, body, trace).await,
+                None => Err(Box::new(Envelope::new(Code::NotFound, trace))),
+            },
+        }
+    }
+
+    /// What the homes ask each other. Nothing of it is passed on again.
+    async fn among_homes(
+        &self,
+        relay: &Relay,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        body: Body,
+        trace: &str,
+    ) -> Answer {
+        match (method, path) {
+            (&Method::POST, "/internal/claims") => self.passed(relay, body, trace).await,
+            (&Method::POST, "/internal/intents") => self.late(relay, body, trace).await,
+            (&Method::GET, path) if path.starts_with("/internal/claims/") => {
+                let (order_no, user) = question(headers, path, "/internal/claims/", trace)?;
+                self.look_here(order_no, &user, trace).await
+            }
+            (&Method::GET, path) if path.starts_with("/internal/intents/") => {
+                let (order_no, user) = question(headers, path, "/internal/intents/", trace)?;
+                self.kept(relay, order_no, &user, trace).await
             }
             _ => Err(Box::new(Envelope::new(Code::NotFound, trace))),
         }
@@ -353,6 +447,27 @@ impl ClaimService {
         tracing::warn!(store = self.store.name(), %error, trace, "a request failed on the store");
         Envelope::new(error.code(), trace)
     }
+}
+
+/// Whose order is asked for.
+fn question(headers: &HeaderMap, path: &str, before: &str, trace: &str) -> Result<(OrderNo, UserId), Box<Envelope>> {
+    let user = user(headers, trace)?;
+    let number = OrderNo::parse(path.trim_start_matches(before));
+    let number = number.map_err(|e| Box::new(Envelope::new(Code::BadRequest, trace).saying(e.to_string())))?;
+    Ok((number, user))
+}
+
+/// ALREADY_CLAIMED from memory: everything but how the order stands, which `GET` tells.
+fn remind(claim: &Claim, accepted: Wall, trace: &str) -> Envelope {
+    Envelope::new(Code::AlreadyClaimed, trace).with(serde_json::json!({
+        "order_no": claim.number(),
+        "activity_id": claim.activity_id,
+        "packet_id": claim.packet_id,
+        "gift_id": claim.gift_id,
+        "zone_id": claim.zone_id,
+        "role_id": claim.role_id,
+        "accepted_at": Moment::from(accepted),
+    }))
 }
 
 impl Stage for ClaimService {

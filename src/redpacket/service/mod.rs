@@ -9,8 +9,10 @@ mod fault;
 mod front;
 mod game;
 mod gift_list;
+mod known;
 mod packet;
 mod recommend;
+mod relay;
 mod zones;
 
 pub use claim::ClaimService;
@@ -21,4 +23,5 @@ pub use game::GameService;
 pub use gift_list::GiftListService;
 pub use packet::{PacketService, Tokens};
 pub use recommend::RecommendService;
+pub use relay::{Relay, RelayError, SettlePace};
 pub use zones::ZonesService;

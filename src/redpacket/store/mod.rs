@@ -5,6 +5,7 @@
 pub mod cash;
 mod commit;
 pub mod deliveries;
+pub mod intents;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

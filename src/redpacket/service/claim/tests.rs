@@ -14,7 +14,7 @@ use crate::redpacket::request::USER_HEADER;
 use crate::redpacket::serve::Remote;
 use crate::redpacket::store::memory::MemoryStore;
 
-const NOW: u64 = 1_801_828_800_000;
+pub(super) const NOW: u64 = 1_801_828_800_000;
 
 async fn service() -> ClaimService {
     let store = Arc::new(MemoryStore::new());
@@ -24,14 +24,14 @@ async fn service() -> ClaimService {
     service
 }
 
-async fn send(service: &ClaimService, request: Request<Body>) -> (u16, Value) {
+pub(super) async fn send(service: &ClaimService, request: Request<Body>) -> (u16, Value) {
     let response = service.handle(request, Next::end()).await;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-async fn claim(service: &ClaimService, user: Option<&str>, body: Value) -> (u16, Value) {
+pub(super) async fn claim(service: &ClaimService, user: Option<&str>, body: Value) -> (u16, Value) {
     let mut request = Request::post("/v1/claims");
     if let Some(user) = user {
         request = request.header(USER_HEADER, user);
@@ -39,12 +39,12 @@ async fn claim(service: &ClaimService, user: Option<&str>, body: Value) -> (u16,
     send(service, request.body(full(body.to_string())).unwrap()).await
 }
 
-async fn look(service: &ClaimService, user: &str, order_no: &str) -> (u16, Value) {
+pub(super) async fn look(service: &ClaimService, user: &str, order_no: &str) -> (u16, Value) {
     let request = Request::get(format!("/v1/claims/{order_no}")).header(USER_HEADER, user);
     send(service, request.body(empty()).unwrap()).await
 }
 
-async fn internal(service: &ClaimService, from: &str, path: &str, body: Value) -> (u16, Value) {
+pub(super) async fn internal(service: &ClaimService, from: &str, path: &str, body: Value) -> (u16, Value) {
     let mut request = Request::post(path).body(full(body.to_string())).unwrap();
     request.extensions_mut().insert(Remote(from.parse::<SocketAddr>().unwrap()));
     send(service, request).await
@@ -54,7 +54,7 @@ fn wish() -> Value {
     json!({ "packet_id": "p1", "gift_id": "lantern-mount", "zone_id": "sr-1", "role_id": "r1", "request_id": "ignored" })
 }
 
-fn with(key: &str, value: &str) -> Value {
+pub(super) fn with(key: &str, value: &str) -> Value {
     let mut wish = wish();
     wish[key] = value.into();
     wish
