@@ -8,7 +8,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # The process tests use real clients; each is named here with the package that has it.
 need=()
-for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client gtlsclient:ngtcp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy chromium:chromium; do
+for pair in dig:bind9-dnsutils delv:bind9-dnsutils unbound:unbound kdig:knot-dnsutils curl:curl h2load:nghttp2-client gtlsclient:ngtcp2-client openssl:openssl knotd:knot nsd:nsd named:bind9 gdnsd:gdnsd nginx:nginx-light haproxy:haproxy chromium:chromium ip:iproute2; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || need+=("${pair##*:}")
 done
 # PostgreSQL's server stands outside the path where Debian puts it; the tests run servers of their own with it.
