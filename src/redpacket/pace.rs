@@ -46,7 +46,8 @@ impl Bucket {
 /// Chiu and Jain, 1989), and never more than was configured.
 ///
 /// ```text
-///   each second that had an outcome:  one in ten failed or was slow --> half the rate, at least 1 a second
+///   each second that had an outcome:  one in ten failed             --> half the rate, at least 1 a second
+///                                     one in ten failed or was slow --> half the rate, at least a tenth of the configured one
 ///                                     the rate was what held it up  --> a twentieth of the configured rate more
 /// ```
 #[derive(Clone, Debug)]
@@ -63,7 +64,8 @@ pub struct Throttle {
 struct Round {
     until: Mono,
     all: u32,
-    bad: u32,
+    failed: u32,
+    slow: u32,
     is_short: bool,
 }
 
@@ -72,10 +74,12 @@ impl Throttle {
     const ROUND: Duration = Duration::from_secs(1);
     /// How much of the rate may come at once: timers are no finer than a millisecond, and nobody feels 10 ms.
     const BURST_S: f64 = 0.01;
-    /// The lowest rate, where the configured one is not lower: somebody has to find out that it goes again.
+    /// The lowest rate for who fails, where the configured one is not lower: somebody has to find out that it goes again.
     const LEAST: f64 = 1.0;
+    /// The same for who is merely slow, as a share of the configured rate: it may be so whatever it is asked.
+    const SLOWEST: f64 = 0.1;
 
-    /// At most `most` a second; what takes longer than `slow` counts as a failure.
+    /// At most `most` a second; what takes longer than `slow` is slow.
     pub fn new(most: f64, slow: Duration) -> Self {
         Self { most, rate: most, slow, bucket: Bucket::new(most, Self::burst(most)), round: Round::default() }
     }
@@ -98,14 +102,19 @@ impl Throttle {
     /// What came of one: whether it worked, and how long it took.
     pub fn felt(&mut self, is_good: bool, took: Duration, now: Mono) {
         self.round.all += 1;
-        self.round.bad += u32::from(!is_good || took > self.slow);
+        self.round.failed += u32::from(!is_good);
+        self.round.slow += u32::from(is_good && took > self.slow);
         if now < self.round.until {
             return;
         }
-        let Round { all, bad, is_short, .. } = std::mem::take(&mut self.round);
+        let Round { all, failed, slow, is_short, .. } = std::mem::take(&mut self.round);
         self.round.until = now + Self::ROUND;
-        self.rate = if bad.saturating_mul(10) > all {
-            (self.rate / 2.0).max(Self::LEAST.min(self.most))
+        let least = Self::LEAST.min(self.most);
+        let is_much = |some: u32| some.saturating_mul(10) > all;
+        self.rate = if is_much(failed) {
+            (self.rate / 2.0).max(least)
+        } else if is_much(failed + slow) {
+            (self.rate / 2.0).max(least.max(self.most * Self::SLOWEST))
         } else if is_short {
             (self.rate + self.most / 20.0).min(self.most)
         } else {
@@ -302,8 +311,8 @@ mod tests {
         let after = run(&mut throttle, 10, true, Duration::ZERO);
         assert!((30.0..=60.0).contains(&after), "a twentieth a second: {after}");
         assert!(run(&mut throttle, 20, true, Duration::ZERO) >= 100.0);
-        let after = run(&mut throttle, 3, true, slow * 2);
-        assert!(after <= 25.0, "what is slow counts as a failure: {after}");
+        let after = run(&mut throttle, 20, true, slow * 2);
+        assert!((9.9..=10.1).contains(&after), "what is slow gets a tenth: {after}");
         // Who asks for less than there is does not earn more.
         let before = throttle.rate();
         for second in 0..20 {
