@@ -65,11 +65,12 @@ class Claims:
 
     async def one(self, latencies, codes):
         self.users += 1
+        user = self.users
         body = json.dumps({"packet_id": "p", "gift_id": "gold-ingots", "zone_id": "hh-1", "role_id": "r"}).encode()
         began = time.monotonic()
         reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"POST /v1/claims HTTP/1.1\r\nhost: c\r\nx-user-id: u%d\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-                     % (self.users, len(body), body))
+                     % (user, len(body), body))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
         latencies.append(time.monotonic() - began)
