@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::Code;
 
+mod cash;
 mod gifts;
 mod shape;
 
@@ -48,7 +49,7 @@ const ALWAYS: &[Code] = &[Code::Overloaded];
 
 /// All operations.
 fn operations() -> impl Iterator<Item = &'static Operation> {
-    gifts::OPERATIONS.iter()
+    gifts::OPERATIONS.iter().chain(cash::OPERATIONS)
 }
 
 /// The document, as JSON with a line end.

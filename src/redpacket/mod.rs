@@ -12,6 +12,7 @@ pub mod intents;
 pub mod ledger;
 pub mod model;
 pub mod pace;
+pub mod page;
 pub mod peer;
 pub mod reconcile;
 pub mod reply;

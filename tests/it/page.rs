@@ -35,7 +35,9 @@ fn a_person_finds_their_way_in_the_calm_and_in_faults() {
     let gifts = Upstream::start("gift-list", &["--recommend", &recommend.url()]);
     let zones = Upstream::start("zones", &["--game", &game.url()]);
     let claims = Upstream::start("claim", &["--data", &data("claims"), "--game", &game.url()]);
-    let node = edge(dir.path(), &[("gift-list", &gifts), ("zones", &zones), ("claims", &claims)]);
+    let packets = Upstream::start("packet", &["--data", &data("packets"), "--wallet", &game.url(), "--grant", "100000"]);
+    let services = [("gift-list", &gifts), ("zones", &zones), ("claims", &claims), ("packets", &packets)];
+    let node = edge(dir.path(), &services);
     // Pictures for people, where they ask for them.
     let pictures = std::env::var("PICTURES").unwrap_or_else(|_| data("pictures"));
     fs::create_dir_all(&pictures).unwrap();
@@ -46,11 +48,12 @@ fn a_person_finds_their_way_in_the_calm_and_in_faults() {
         game.address.to_string(),
         claims.process().to_string(),
         node.process().to_string(),
+        packets.process().to_string(),
         pictures.clone(),
     ];
     let arguments: Vec<&str> =
         [script.to_str().unwrap()].into_iter().chain(arguments.iter().map(String::as_str)).collect();
     let said = client("/usr/bin/python3", &arguments);
     assert!(said.ends_with("all good\n"), "{said}");
-    assert_eq!(fs::read_dir(&pictures).unwrap().count(), 8);
+    assert_eq!(fs::read_dir(&pictures).unwrap().count(), 12);
 }

@@ -63,6 +63,8 @@ const NAMED: &[(&str, &[Field])] = &[
     ("Role", super::gifts::ROLE),
     ("Zone", super::gifts::ZONE),
     ("Taste", super::gifts::TASTE),
+    ("Share", super::cash::SHARE),
+    ("Mine", super::cash::MINE),
 ];
 
 /// The named things, as components.

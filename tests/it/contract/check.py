@@ -89,8 +89,38 @@ def claims():
     ask("get", "/v1/claims/{order_no}", order_no="no-number")
 
 
+def cash():
+    key = "packet-of-the-test-1"
+    wish = {"total_fen": 100, "count": 2, "idempotency_key": key}
+    path, grab, opening = "/v1/packets/{packet_id}", "/v1/packets/{packet_id}/grab", "/v1/packets/{packet_id}/open"
+    assert ask("post", "/v1/packets", wish)["state"] == "FUNDED"
+    ask("post", "/v1/packets", wish)
+    assert ask("post", "/v1/packets", {**wish, "count": 3})["code"] == "KEY_CONFLICT"
+    assert ask("post", "/v1/packets", {**wish, "idempotency_key": "another-of-the-test", "total_fen": 10**9})["code"] == "UNFUNDED"
+    ask("post", "/v1/packets", {**wish, "idempotency_key": "short"})
+    ask("post", "/v1/packets", {**wish, "count": 0})
+    sums = 0
+    for user in ("bob", "cho"):
+        token = ask("post", grab, {}, user=user, packet_id=key)["grab_token"]
+        assert ask("post", opening, {"grab_token": "made-up"}, user=user, packet_id=key)["code"] == "NOT_ELIGIBLE"
+        share = ask("post", opening, {"grab_token": token}, user=user, packet_id=key)
+        assert ask("post", opening, {"grab_token": token}, user=user, packet_id=key)["amount_fen"] == share["amount_fen"]
+        assert ask("post", grab, {}, user=user, packet_id=key)["code"] == "ALREADY_CLAIMED"
+        sums += share["amount_fen"]
+    assert sums == 100
+    assert ask("post", grab, {}, user="dan", packet_id=key)["code"] == "SOLD_OUT"
+    ask("post", opening, {"grab_token": ""}, user="dan", packet_id=key)
+    ask("post", grab, {}, packet_id="nobody-knows-this-one")
+    whole = ask("get", path, user="bob", packet_id=key)
+    assert whole["opened"] == 2 and whole["mine"]["rank"] == 1 and [s["rank"] for s in whole["shares"]] == [1, 2]
+    page = ask("get", path, user=None, packet_id=key, limit="1")
+    assert page["next_after"] == 1 and page["mine"] is None
+    ask("get", path, packet_id="nobody-knows-this-one")
+    ask("get", path, packet_id=key, after="x")
+
+
 def main():
-    for walk in (gifts, claims):
+    for walk in (gifts, claims, cash):
         walk()
     # What can be forced without breaking a service was seen; a success of every call among it.
     for path, calls in DOCUMENT["paths"].items():

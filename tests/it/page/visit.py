@@ -1,8 +1,8 @@
 """A person's visit to the page, in the calm and in faults, with a real browser. Leaves pictures of what they saw.
 
-    visit.py EDGE RECOMMEND GAME CLAIM_PID EDGE_PID FOLDER
+    visit.py EDGE RECOMMEND GAME CLAIM_PID EDGE_PID PACKET_PID FOLDER
 
-EDGE, RECOMMEND and GAME are addresses, the pids those of the claim service and of the edge, FOLDER is for the pictures.
+EDGE, RECOMMEND and GAME are addresses, the pids those of the claim service, the edge and the packet service, FOLDER is for the pictures.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import urllib.request
 from browser import Page
 
 EDGE, RECOMMEND, GAME = (f"http://{address}" for address in sys.argv[1:4])
-CLAIM_PID, EDGE_PID = int(sys.argv[4]), int(sys.argv[5])
-FOLDER = sys.argv[6]
+CLAIM_PID, EDGE_PID, PACKET_PID = (int(pid) for pid in sys.argv[4:7])
+FOLDER = sys.argv[7]
 
 GIFTS = "document.querySelectorAll('.gift').length > 3"
 ROLES = "document.querySelector('#roles label')"
@@ -122,8 +122,45 @@ async def cut_off():
         await page.until("document.querySelector('#gifts-note').hidden", "and the real one again", 60)
 
 
+async def money():
+    """A packet for two: made, opened by one while its service stands still for a moment, by another, and found empty by a third."""
+    async with Page(f"{EDGE}/?user=payer") as page:
+        await page.until("document.querySelector('.send')", "the form")
+        await page.value("document.querySelectorAll('.send input')[0].value = '8.88'")
+        await page.value("document.querySelectorAll('.send input')[1].value = '2'")
+        await page.click(".send button")
+        await page.until("document.querySelector('.link a')", "the link")
+        await picture(page, "9-sent")
+        link = await page.value("document.querySelector('.link a').href")
+    amounts = []
+    for user in ("first", "second"):
+        async with Page(f"{link}&user={user}") as page:
+            await page.until("document.querySelector('.coin')", "the envelope")
+            if user == "first":
+                await picture(page, "10-sealed")
+                os.kill(PACKET_PID, signal.SIGSTOP)
+            try:
+                await page.click(".coin")
+                if user == "first":
+                    await page.until("!document.querySelector('#notice').hidden", "it says that it waits")
+            finally:
+                os.kill(PACKET_PID, signal.SIGCONT)
+            await page.until("document.querySelector('.amount') && document.querySelector('.lucky .me')", "the share")
+            amounts.append(await page.text(".amount"))
+            if user == "second":
+                await picture(page, "11-opened")
+            assert not page.errors, page.errors
+    fen = [int(amount.replace("¥", "").strip().replace(".", "")) for amount in amounts]
+    assert sum(fen) == 888 and min(fen) >= 1, amounts
+    async with Page(f"{link}&user=third") as page:
+        await page.click(".coin")
+        await page.until(note("notice", "Too late"), "it is empty")
+        await page.until("document.querySelectorAll('.lucky li').length === 2", "who was lucky")
+        await picture(page, "12-empty")
+
+
 async def main():
-    for visit in (calm, degraded, stalled, cut_off):
+    for visit in (calm, degraded, stalled, cut_off, money):
         await visit()
         print(visit.__name__, flush=True)
     print("all good")
