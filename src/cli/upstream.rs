@@ -162,6 +162,15 @@ enum Keep {
     Memory,
 }
 
+/// What keeps packets.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Till {
+    /// On disk, in `--data`.
+    Redb,
+    /// Nowhere: everything is gone with the process.
+    Memory,
+}
+
 /// A process's part of the stock: `PART/OF`.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -229,8 +238,8 @@ struct PacketArgs {
     #[command(flatten)]
     common: Common,
     /// What keeps accounts, packets and shares.
-    #[arg(long, value_enum, default_value_t = Keep::Redb)]
-    store: Keep,
+    #[arg(long, value_enum, default_value_t = Till::Redb)]
+    store: Till,
     /// The directory of the packets; one process each.
     #[arg(long, value_name = "DIR", required_if_eq("store", "redb"))]
     data: Option<PathBuf>,
@@ -407,13 +416,13 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
 
 async fn packet(args: &PacketArgs, working: &CancellationToken) -> Result<Cast, Failure> {
     let (store, tokens): (Arc<dyn PacketStore>, _) = match (args.store, &args.data) {
-        (Keep::Redb, Some(dir)) => {
+        (Till::Redb, Some(dir)) => {
             let store = Arc::new(RedbPackets::open(&dir.join("packets.redb"))?);
             let key = dir.join("grab.key");
             (store, Tokens::load(&key).map_err(|e| format!("{}: {e}", key.display()))?)
         }
-        (Keep::Redb, None) => return Err("--data says where the packets are kept".into()),
-        (Keep::Memory, _) => (Arc::new(MemoryPackets::new()), Tokens::random()?),
+        (Till::Redb, None) => return Err("--data says where the packets are kept".into()),
+        (Till::Memory, _) => (Arc::new(MemoryPackets::new()), Tokens::random()?),
     };
     let mut service = PacketService::new(store.clone(), tokens).granting(args.grant);
     if let Some(token) = token(args.token_file.as_deref())? {

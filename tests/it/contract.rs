@@ -37,9 +37,11 @@ fn every_answer_is_as_the_document_says() {
     let zones = Upstream::start("zones", &["--catalogue", &catalogue, "--game", &game.url()]);
     let claims =
         Upstream::start("claim", &["--catalogue", &catalogue, "--data", &data("claims"), "--game", &game.url()]);
-    let packets = Upstream::start("packet", &["--data", &data("packets"), "--wallet", &game.url(), "--grant", "100000"]);
+    let packets =
+        Upstream::start("packet", &["--data", &data("packets"), "--wallet", &game.url(), "--grant", "100000"]);
     let document = root().join("docs/openapi.json");
-    let services = [("gift-list", &gifts), ("zones", &zones), ("recommend", &recommend), ("claim", &claims), ("packet", &packets)];
+    let services =
+        [("gift-list", &gifts), ("zones", &zones), ("recommend", &recommend), ("claim", &claims), ("packet", &packets)];
     let services = services.map(|(name, service)| format!("{name}={}", service.url()));
     let script = root().join("tests/it/contract/check.py");
     let arguments: Vec<&str> = [script.to_str().unwrap(), document.to_str().unwrap()]

@@ -35,7 +35,8 @@ fn a_person_finds_their_way_in_the_calm_and_in_faults() {
     let gifts = Upstream::start("gift-list", &["--recommend", &recommend.url()]);
     let zones = Upstream::start("zones", &["--game", &game.url()]);
     let claims = Upstream::start("claim", &["--data", &data("claims"), "--game", &game.url()]);
-    let packets = Upstream::start("packet", &["--data", &data("packets"), "--wallet", &game.url(), "--grant", "100000"]);
+    let packets =
+        Upstream::start("packet", &["--data", &data("packets"), "--wallet", &game.url(), "--grant", "100000"]);
     let services = [("gift-list", &gifts), ("zones", &zones), ("claims", &claims), ("packets", &packets)];
     let node = edge(dir.path(), &services);
     // Pictures for people, where they ask for them.

@@ -33,13 +33,7 @@ pub fn identify(key: &UserKey, path: &str, headers: &HeaderMap, client: IpAddr) 
     name_of(key, path, headers, client, hash_of)
 }
 
-fn name_of(
-    key: &UserKey,
-    path: &str,
-    headers: &HeaderMap,
-    client: IpAddr,
-    hash: impl Fn(&[u8]) -> u64,
-) -> Option<u64> {
+fn name_of(key: &UserKey, path: &str, headers: &HeaderMap, client: IpAddr, hash: impl Fn(&[u8]) -> u64) -> Option<u64> {
     match key {
         UserKey::Client => Some(match client.to_canonical() {
             IpAddr::V4(v4) => hash(&v4.octets()),
@@ -67,13 +61,7 @@ pub fn hash_for(service: &Service, user: &[u8]) -> u64 {
 }
 
 /// The hash of the user that a request names, for `service`; see [`identify`] and [`hash_for`].
-pub fn identify_for(
-    service: &Service,
-    key: &UserKey,
-    path: &str,
-    headers: &HeaderMap,
-    client: IpAddr,
-) -> Option<u64> {
+pub fn identify_for(service: &Service, key: &UserKey, path: &str, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
     name_of(key, path, headers, client, |name| hash_for(service, name))
 }
 

@@ -63,7 +63,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
                 "How it is split; `random` is another word for `double_mean`.",
             ),
             may("expire_s", Shape::Whole(1), "How long it may be opened, in s; a day where it is not said."),
-            may("idempotency_key", Shape::Id, "Its name, of 16 characters at least; or the header of that name says it."),
+            may(
+                "idempotency_key",
+                Shape::Id,
+                "Its name, of 16 characters at least; or the header of that name says it.",
+            ),
             may("activity_id", Shape::Id, "The campaign."),
         ],
         gives: &[Gives { codes: &[Code::Ok], fields: packet!() }],
@@ -89,14 +93,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             },
             Gives { codes: &[Code::AlreadyClaimed], fields: MINE },
         ],
-        refuses: &[
-            Code::BadRequest,
-            Code::NotFound,
-            Code::SoldOut,
-            Code::Expired,
-            Code::Unavailable,
-            Code::Deadline,
-        ],
+        refuses: &[Code::BadRequest, Code::NotFound, Code::SoldOut, Code::Expired, Code::Unavailable, Code::Deadline],
     },
     Operation {
         method: "post",

@@ -54,7 +54,7 @@ type Row = (StatusCode, bool, Option<u64>, &'static str, &'static str);
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Ok,
         Self::Accepted,
         Self::AlreadyClaimed,
