@@ -52,6 +52,12 @@ mod hedge;
 /// 500 ms for TCP alone; below 1 s each means that the first SYN has to be answered).
 const CONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(750));
 
+/// Who asks, where `spec` goes by that.
+fn user_for(spec: &Service, route: &Route, entry: &Entry, head: &Parts) -> Option<u64> {
+    let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
+    is_by_user.then(|| user::identify_for(spec, &route.user, head.uri.path(), &head.headers, entry.from)).flatten()
+}
+
 /// Forwards a request to `service`.
 ///
 /// # Errors
@@ -67,9 +73,7 @@ pub(super) async fn forward(
 ) -> Result<Response<Out>, Reason> {
     let spec = sight.snapshot.topology.service(service);
     let deadline = time_for(route, spec, entry, head);
-    let is_by_user = matches!(spec.balance, Balance::UserHash | Balance::Maglev | Balance::UserHome);
-    let user =
-        is_by_user.then(|| user::identify_for(spec, &route.user, head.uri.path(), &head.headers, entry.from)).flatten();
+    let user = user_for(spec, route, entry, head);
     let seat = spec.session.as_ref().and_then(|session| session::read(session, &head.headers));
     let is_repeatable = retry::is_repeatable(&head.method, &head.headers, route.retry_keyed);
     let is_upgrading = asks_to_upgrade(entry, head)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::certs::DOMAIN;
+use crate::redpacket::page;
 
 /// The three datacenters: name, loopback address, weight, the clients that are near.
 pub(super) const DATACENTERS: [(&str, Ipv4Addr, u32, &str); 3] = [
@@ -161,6 +162,7 @@ impl Plan {
     /// Writes the configurations and the zone into `folder`.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::write(folder.join("hongbao.test.zone"), zone())?;
+        page::write(&folder.join("www"))?;
         fs::write(folder.join("homes.toml"), self.homes())?;
         for (dc, ip, ..) in DATACENTERS {
             fs::write(folder.join(format!("{dc}.toml")), self.node(dc, ip, folder))?;
@@ -231,6 +233,12 @@ impl Plan {
                 pem("edge.key"),
             );
             routes(&mut out);
+            // Whatever else is asked for is of the page.
+            let www = folder.join("www").display().to_string();
+            let _ = write!(
+                out,
+                "\n[[route]]\nmatch = {{ path_prefix = \"/\" }}\nfiles = {{ root = {www:?}, index = \"index.html\" }}\n"
+            );
             let _ = write!(
                 out,
                 "\n[[route]]\nmatch = {{ path = \"/healthz\" }}\nrespond = {{ status = 200, body = \"ok\" }}\n"
@@ -293,6 +301,9 @@ Ready. In another terminal:
   curl -s http://127.0.3.1:{http}/v1/packets/new-year-packet-0001/open -H 'x-user-id: bob' \\
        -H 'content-type: application/json' -d \"{{\\\"grab_token\\\":\\\"$token\\\"}}\"
   curl -s http://127.0.1.1:{http}/v1/packets/new-year-packet-0001 -H 'x-user-id: bob'
+
+  # the same as a person: gifts and packets on a page for telephones
+  open http://127.0.1.1:{http}/ in a browser
 
   # what the health core thinks, and why
   {exe} status{on}
