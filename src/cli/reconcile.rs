@@ -126,7 +126,9 @@ fn show(report: &Report, as_json: bool) -> Result<(), Failure> {
         table.row([kind, difference.of.as_str().into(), difference.found.as_str().into()]);
     }
     println!();
-    table.lines(paint).iter().for_each(|line| println!("{line}"));
+    for line in table.lines(paint) {
+        println!("{line}");
+    }
     let all: u64 = report.counts.values().sum();
     println!("\n{}", paint.paint(Tone::Bad, &format!("{all} differences")));
     Ok(())

@@ -115,7 +115,7 @@ impl Report {
         self.counts.is_empty()
     }
 
-    fn note(&mut self, kind: Kind, of: impl ToString, found: String) {
+    fn note(&mut self, kind: Kind, of: &impl ToString, found: String) {
         *self.counts.entry(kind).or_default() += 1;
         if self.differences.len() < NAMED {
             self.differences.push(Difference { kind, of: of.to_string(), found });
@@ -168,9 +168,11 @@ pub async fn reconcile(orders: &[Orders], game: &Game) -> Result<Report, Reconci
         let entry = right.take(order_no);
         report.orders += trails.len() as u64;
         report.applied += u64::from(entry.is_some());
-        trails.iter().for_each(|trail| counted.count(trail));
+        for trail in &trails {
+            counted.count(trail);
+        }
         if trails.len() > 1 {
-            report.note(Kind::TwoOrders, order_no, format!("{} stores have it", trails.len()));
+            report.note(Kind::TwoOrders, &order_no, format!("{} stores have it", trails.len()));
         }
         let trail = trails.pop();
         report.delivered += u64::from(trail.as_ref().is_some_and(|t| t.order.state == State::Delivered));
@@ -237,7 +239,7 @@ async fn look_again(
         }
         let entry = game.one(order_no).await?;
         for (kind, found) in judge(trail.as_ref(), entry.as_ref()) {
-            report.note(kind, order_no, found);
+            report.note(kind, &order_no, found);
         }
     }
     Ok(())
@@ -272,7 +274,7 @@ impl Counted {
             let (said, read) =
                 (sums.iter().map(|s| s.of(state)).sum::<u64>(), self.states.get(&state).copied().unwrap_or_default());
             if said != read {
-                report.note(Kind::SumsDiffer, state.as_str(), format!("the sums say {said}, there are {read}"));
+                report.note(Kind::SumsDiffer, &state.as_str(), format!("the sums say {said}, there are {read}"));
             }
         }
         let mut issued: BTreeMap<&GiftId, u64> = self.gifts.keys().map(|gift| (gift, 0)).collect();

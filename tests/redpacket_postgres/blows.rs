@@ -8,7 +8,10 @@ use std::time::Duration;
 use springtide::base::clock::Wall;
 use springtide::redpacket::ledger::conformance::{Making, Subject, run, walk};
 use springtide::redpacket::ledger::{Claimed, Store, StoreError};
-use springtide::redpacket::model::{ActivityId, Claim, GiftId, OrderNo, PacketId, RoleId, UserId, ZoneId};
+use springtide::redpacket::model::{
+    ActivityId, Claim, Failure, GiftId, Order, OrderNo, PacketId, Resolution, RoleId, Settlement, UserId, Verdict,
+    ZoneId,
+};
 use springtide::redpacket::store::postgres::{ConnectError, Options, PostgresStore};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -176,9 +179,10 @@ async fn connections_that_are_cut_all_the_time_lose_nothing_and_double_nothing()
     let store = Arc::new(cluster.store(&database).await);
     store.provision(GiftId::parse("g").unwrap(), 5_000).await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
-    let cutting = {
+    let mut cutting = JoinSet::new();
+    cutting.spawn({
         let (over, database) = (over.clone(), database.clone());
-        tokio::task::spawn(async move {
+        async move {
             let mut cuts = 0;
             while !over.load(Ordering::Relaxed) {
                 cut(cluster, &database).await;
@@ -186,11 +190,11 @@ async fn connections_that_are_cut_all_the_time_lose_nothing_and_double_nothing()
                 sleep(Duration::from_millis(120)).await;
             }
             cuts
-        })
-    };
+        }
+    });
     let told = timeout(SOON, crowd(&store, 1_500, 24)).await.expect("in time");
     over.store(true, Ordering::Relaxed);
-    let cuts = cutting.await.unwrap();
+    let cuts = cutting.join_next().await.unwrap().unwrap();
     exact(&store, &told).await;
     eprintln!("{} orders through {cuts} cuts", told.len());
 }
@@ -364,4 +368,86 @@ async fn a_server_is_verified_and_wants_the_right_password() {
     options.ca = Some(file("ca.pem", &other.cert.pem()));
     let error = PostgresStore::open(&options).await.err().unwrap();
     assert!(matches!(&error, ConnectError::Unreachable { reason } if reason.contains("certificate")), "{error}");
+}
+
+/// A primary that dies and a synchronous standby that takes its place: whoever was told of an order has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_nothing_that_was_promised() {
+    let primary = Cluster::start().await;
+    let database = primary.database().await;
+    let standby = primary.follow().await;
+    let client = primary.connect("postgres").await.unwrap();
+    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let following = async {
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, following).await.expect("the standby follows");
+    let hosts = format!("{},{}", primary.path().display(), standby.path().display());
+    let ports = format!("{},{}", primary.port(), standby.port());
+    let url = format!("host={hosts} port={ports} user=postgres dbname={database}");
+    let store = Arc::new(PostgresStore::open(&Options::new(url)).await.unwrap());
+    store.provision(GiftId::parse("g").unwrap(), 5_000).await.unwrap();
+    let mut claiming = JoinSet::new();
+    claiming.spawn({
+        let store = store.clone();
+        async move { crowd(&store, 1_200, 16).await }
+    });
+    let enough = async {
+        while store.stats().await.is_ok_and(|s| s.orders() < 300) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, enough).await.expect("in time");
+    primary.strike().await;
+    let promoted = standby.connect("postgres").await.unwrap();
+    promoted.batch_execute("SELECT pg_promote()").await.unwrap();
+    let told = timeout(SOON, claiming.join_next()).await.expect("in time").unwrap().unwrap();
+    assert_eq!(told.len(), 1_200);
+    exact(&store, &told).await;
+    assert!(primary.connect(&database).await.is_none(), "it is the standby that answers");
+}
+
+/// However many orders there are, no statement reads a whole table: the planner, left to itself, does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_statement_goes_by_an_index() {
+    let cluster = Cluster::shared().await;
+    let database = cluster.database().await;
+    let store = Arc::new(cluster.store(&database).await);
+    let client = cluster.connect(&database).await.unwrap();
+    let scans = async || {
+        let sql = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables \
+                   WHERE relname IN ('orders', 'outbox', 'delivery_log', 'dead')";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    store.provision(GiftId::parse("g").unwrap(), 500).await.unwrap();
+    let (before, _) = scans().await;
+    crowd(&store, 100, 8).await;
+    for _ in 0..4 {
+        let orders = store.lease(20, Wall(50), Wall(10)).await.unwrap();
+        let word = |o: &Order| Settlement {
+            order_no: o.order_no,
+            attempt: 1,
+            verdict: Verdict::Dead { why: Failure::Refused },
+        };
+        store.settle(orders.iter().map(word).collect(), Wall(11)).await.unwrap();
+        let dead = store.dead(10).await.unwrap();
+        store.resolve(dead.iter().map(|o| o.order_no).collect(), Resolution::Compensate, Wall(12)).await.unwrap();
+        store.find(dead[0].order_no).await.unwrap().unwrap();
+        store.scan(Some(dead[0].order_no), 10).await.unwrap();
+        store.stats().await.unwrap();
+    }
+    // Sessions report what they did when they end.
+    drop(store);
+    let reported = async {
+        while scans().await.1 < 100 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(SOON, reported).await.expect("the server counts");
+    assert_eq!(scans().await.0, before, "whole tables were read");
 }

@@ -55,24 +55,38 @@ impl Cluster {
 
     /// A new one: for tests that are violent to it.
     pub(crate) async fn start() -> Self {
+        let cluster = Self::room();
+        let args = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
+        cluster.fill("initdb", &args);
+        cluster.run().await;
+        cluster
+    }
+
+    /// A standby of this one, at work: it has what this one has, and follows.
+    pub(crate) async fn follow(&self) -> Self {
+        let standby = Self::room();
+        let (from, port) = (self.path().to_str().unwrap(), self.port.to_string());
+        standby.fill("pg_basebackup", &["-h", from, "-p", &port, "-U", "postgres", "-R", "-c", "fast", "--no-sync"]);
+        standby.run().await;
+        standby
+    }
+
+    /// A place for a server, without data.
+    fn room() -> Self {
         let programs = programs();
         let dir = tempfile::Builder::new().prefix("springtide-pg-").tempdir().unwrap();
         let user = unprivileged();
         if let Some((user, group)) = user {
             chown(dir.path(), Some(user), Some(group)).unwrap();
         }
-        let cluster =
-            Self { dir, programs, user, port: free_port(), keepers: Mutex::default(), databases: AtomicU32::new(0) };
-        let data = cluster.path().join("data");
-        let made = cluster
-            .command(cluster.programs.join("initdb"))
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
-            .arg(data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "initdb: {}", text(&made));
-        cluster.run().await;
-        cluster
+        Self { dir, programs, user, port: free_port(), keepers: Mutex::default(), databases: AtomicU32::new(0) }
+    }
+
+    /// Makes the data with one of the server's programs.
+    fn fill(&self, program: &str, args: &[&str]) {
+        let data = self.path().join("data");
+        let made = self.command(self.programs.join(program)).args(args).arg("-D").arg(data).output().unwrap();
+        assert!(made.status.success(), "{program}: {}", text(&made));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -188,11 +202,15 @@ impl Drop for Cluster {
 /// The directory of the server's programs.
 fn programs() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(Result::ok);
-    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin")).filter(|d| d.join("initdb").exists()).collect();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    found.extend(std::env::split_paths(&path).filter(|d| d.join("initdb").exists() && d.join("postgres").exists()));
+    let mut found: Vec<PathBuf> = debian.map(|e| e.path().join("bin")).collect();
+    // The newest last.
     found.sort();
-    found.pop().expect("initdb and postgres: please install postgresql (Debian: apt-get install postgresql)")
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).chain(found);
+    let has = |dir: &PathBuf| ["initdb", "postgres", "pg_basebackup"].iter().all(|name| dir.join(name).exists());
+    all.filter(has)
+        .last()
+        .expect("initdb, postgres and pg_basebackup: please install postgresql (Debian: apt-get install postgresql)")
 }
 
 /// The user that the server runs as where the tests run as root, which PostgreSQL refuses.

@@ -14,6 +14,7 @@ use http::Method;
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde_json::{Value, json};
 use springtide::base::entropy::Rng;
+use springtide::redpacket::model::OrderNo;
 use springtide::redpacket::peer::{CallError, Peer, Reply};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -138,15 +139,19 @@ fn meddle(game: &Path) -> (String, String) {
     txn.open_table(given).unwrap().remove(&numbers[0]).unwrap();
     txn.open_table(given).unwrap().insert(&numbers[1], 2).unwrap();
     txn.commit().unwrap();
-    let hex = |number: &[u8; 17]| number.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    (hex(&numbers[0]), hex(&numbers[1]))
+    (OrderNo::from_bytes(numbers[0]).to_string(), OrderNo::from_bytes(numbers[1]).to_string())
+}
+
+/// How often processes die; `CRASH_ROUNDS=200` for a long run.
+fn deaths() -> usize {
+    std::env::var("CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(14)
 }
 
 /// Clients, two claim processes on one database, and a death after every few answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_share_a_database_and_die_by_turns() {
-    const DEATHS: usize = 14;
     const EACH: usize = 50;
+    let deaths = deaths();
     let seed =
         std::env::var("CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| Rng::from_os().next_u64());
     eprintln!("CRASH_SEED={seed}");
@@ -172,13 +177,13 @@ async fn two_processes_share_a_database_and_die_by_turns() {
     let mut alive = vec![Process::start("claim", &args), Process::start("claim", &args)];
     let peers = |alive: &[Process]| alive.iter().map(|p| p.peer.clone()).collect::<Vec<_>>();
     let (here, there) = watch::channel(peers(&alive));
-    let users = DEATHS * EACH;
+    let users = deaths * EACH;
     let crowd = Arc::new(Crowd { alive: there, next: AtomicUsize::new(0), users, told: Mutex::default() });
     let mut clients = JoinSet::new();
     for client in 0..16 {
         clients.spawn(crowd.clone().run(client));
     }
-    for death in 0..DEATHS {
+    for death in 0..deaths {
         let enough = death * EACH + rng.below(EACH as u64) as usize;
         eventually("answers", async || (crowd.told.lock().unwrap().len() >= enough).then_some(())).await;
         sleep(Duration::from_micros(rng.below(8_000))).await;
@@ -200,7 +205,7 @@ async fn two_processes_share_a_database_and_die_by_turns() {
     assert_eq!(ingots[1]["issued"], users, "stock is exact");
     let tally = body(&game.peer.get("/stats", SOON).await.unwrap());
     assert_eq!((&tally["applied"], &tally["orders"]), (&json!(users), &json!(users)), "{tally}");
-    eprintln!("{users} orders, {DEATHS} deaths, the game was told of {} twice", tally["duplicates"]);
+    eprintln!("{users} orders, {deaths} deaths, the game was told of {} twice", tally["duplicates"]);
     drop((alive, game));
     let (code, report, table) = reconcile(&["--postgres", &url], &game_dir);
     assert_eq!((code, &report["orders"], &report["differences"]), (Some(0), &json!(users), &json!([])), "{report}");

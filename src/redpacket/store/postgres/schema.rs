@@ -1,6 +1,6 @@
 //! The tables, made and brought up to date by the program itself: each version a text of SQL, run once.
 //!
-//! Under an advisory lock and in one transaction, so that of several nodes that start together one does it and the others
+//! Under an advisory lock, in one transaction, so that of several nodes that start together one does it and the others
 //! find it done. A schema that is newer than the program is refused: what an old program would write into it is anybody's
 //! guess.
 
@@ -39,8 +39,10 @@ pub(super) async fn bring_up(line: &Line) -> Result<(), Trouble> {
         return Ok(());
     }
     // Others may be at it for longer than a statement may take.
-    line.say("SET statement_timeout = 0; SET lock_timeout = '60s'; BEGIN").await?;
-    line.wait(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await?;
+    line.say("SET statement_timeout = 0; SET lock_timeout = '60s'").await?;
+    // Before the transaction: within one, a session goes on believing that a table which it looked for is not there.
+    line.wait(&format!("SELECT pg_advisory_lock({LOCK})")).await?;
+    line.say("BEGIN").await?;
     let found = version(line).await?;
     if found > known() {
         return Err(Trouble::Error(ConnectError::Newer { found, known: known() }));
@@ -60,7 +62,9 @@ pub(super) async fn bring_up(line: &Line) -> Result<(), Trouble> {
             Err(fault) => return Err(fault.into()),
         }
     }
-    line.say("COMMIT").await.map_err(Trouble::from)
+    // Where this does not get so far, the lock ends with the connection.
+    line.say("COMMIT").await?;
+    line.say(&format!("SELECT pg_advisory_unlock({LOCK})")).await.map_err(Trouble::from)
 }
 
 /// The version that the database has; 0 where there is none.

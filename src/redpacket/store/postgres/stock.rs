@@ -125,7 +125,7 @@ mod tests {
         /// I1: the quotas add up to the total, and no bucket has given more than its own.
         #[test]
         fn buckets_add_up(given in prop::collection::vec(0i64..1_000, 8), total in 0i64..20_000) {
-            let issued: Vec<(i16, i64)> = given.iter().enumerate().map(|(i, n)| (i as i16, *n)).collect();
+            let issued: Vec<(i16, i64)> = (0i16..).zip(given.iter().copied()).collect();
             let all: i64 = given.iter().sum();
             let quotas = spread(&issued, total);
             prop_assert_eq!(quotas.iter().map(|(_, q)| q).sum::<i64>(), total.max(all));
