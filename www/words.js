@@ -68,6 +68,7 @@ const WORDS = {
     pending: "Accepted; on its way.",
     bad_request: "This was not understood.",
     not_found: "There is nothing by that name.",
+    unfunded: "There is not enough in your account for this.",
     unavailable: "Not possible right now. Nothing was lost; please try again in a moment.",
   },
   zh: {
@@ -136,6 +137,7 @@ const WORDS = {
     pending: "已受理，发放中。",
     bad_request: "请求无法识别。",
     not_found: "没有找到。",
+    unfunded: "你的余额不足。",
     unavailable: "暂时无法完成。什么都没有丢，请稍后再试。",
   },
 };
