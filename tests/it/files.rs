@@ -1,7 +1,7 @@
 //! Static files with real clients: curl (ranges, resumed, compressed), a browser, and nginx with the same folder beside.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -114,7 +114,7 @@ struct Nginx {
 
 impl Nginx {
     fn start(dir: &Path, www: &Path) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], crate::peers::free_port()));
         let text = format!(
             "daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log nginx.log info;\n\
              events {{ worker_connections 512; }}\n\

@@ -4,13 +4,17 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
-/// A port that was free a moment ago, for UDP and TCP alike.
+/// A port that was free a moment ago, for UDP and TCP alike, and of no other test. It lies below those that the system gives to
+/// clients: a connection of another test must not take it before the program that it is for.
 pub fn free_port() -> u16 {
-    for _ in 0..64 {
-        let stream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = stream.local_addr().unwrap().port();
-        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..4_000 {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 16_000 + ((std::process::id() as u16 % 250) * 61).wrapping_add(turn) % 16_000;
+        let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if is_free && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }

@@ -1,7 +1,7 @@
 //! TLS at the edge and the PROXY protocol, with openssl, curl, HAProxy and nginx at the other end.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Drop for Running {
 }
 
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], crate::peers::free_port()))
 }
 
 /// A node `name` whose configuration has `rest` below its head.

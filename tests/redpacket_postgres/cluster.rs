@@ -224,9 +224,16 @@ fn unprivileged() -> Option<(u32, u32)> {
     ["postgres", "nobody"].iter().find_map(|name| Some((id(&["-u", name])?, id(&["-g", name])?)))
 }
 
-/// A port that was free a moment ago; PostgreSQL cannot be told to choose.
+/// A port that was free a moment ago, below those that the system gives to clients, so that no connection takes it meanwhile;
+/// PostgreSQL cannot be told to choose.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
+    let first = (std::process::id() as u16 % 250) * 61;
+    let mut ports = (0..4_000).map(|_| {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        8_000 + first.wrapping_add(turn) % 8_000
+    });
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 fn text(output: &Output) -> String {

@@ -150,7 +150,7 @@ impl Server {
 
 /// An address that is free now; who asks for it takes it a moment later.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], crate::peers::free_port()))
 }
 
 /// A backend that plays a response to every request for its path, and an honest one to any other.
