@@ -2,13 +2,14 @@
 //!
 //! `cargo bench --bench siege -- [RATE] [SECONDS] [IDLE] [SLOW] [RESETS]` (default: 4,000 honest requests a second, 10 s a phase,
 //! 24,000 idle connections, 2,000 slow senders, 20,000 resets a second over 8 connections). Loopback alone; the edge, its
-//! origin, attackers and honest clients share the machine. Fewer connections than asked for where the system allows a process
-//! fewer files; the table says how many there were.
+//! origin, attackers and honest clients share the machine. Where the system allows a process fewer files than that, the other
+//! idle connections come over HTTP/3; the table says how many there were.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a measuring program")]
 #![allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "a measuring program")]
 
 mod attack;
+mod far;
 mod honest;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,6 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use attack::{Attack, Strength};
+use rustls::pki_types::CertificateDer;
 
 /// Files that the edge and this program need for other things than besiegers.
 const SPARE: u64 = 1_000;
@@ -30,15 +32,18 @@ fn main() {
     let (rate, lasts) = (next(4_000), Duration::from_secs(next(10)));
     let (idle, slow, resets) = (next(24_000), next(2_000), next(20_000));
     let files = springtide::net::sys::raise_descriptor_limit().unwrap();
-    let idle = idle.min(files.saturating_sub(slow + SPARE));
+    let near = idle.min(files.saturating_sub(slow + SPARE));
+    let (idle, far) = (near as usize, (idle - near) as usize);
     let mut edge = Edge::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    println!("{rate} honest requests a second; a process may have {files} files");
+    println!(
+        "{rate} honest requests a second; a process may have {files} files, so {far} of the idle come over HTTP/3"
+    );
     println!(
         "{:<14} {:>7} {:>7} {:>8} {:>9} {:>9} {:>9} {:>7} {:>8} {:>7} {:>8}",
         "siege", "due", "good", "share", "p50", "p99", "worst", "open", "resets", "cut", "MiB"
     );
-    let (idle, slow) = (idle as usize, slow as usize);
+    let slow = slow as usize;
     let none = Strength::default();
     let phases = [
         ("none", none),
@@ -50,7 +55,12 @@ fn main() {
     ];
     for (name, strength) in phases {
         let attack = Attack { target: edge.address, deeds: Default::default(), over: Default::default() };
-        runtime.block_on(attack.begin(strength));
+        runtime.block_on(async {
+            attack.begin(strength).await;
+            if strength.idle > 0 {
+                far::idle(&attack, edge.far, &edge.certificate, far).await;
+            }
+        });
         let seen = honest::run(edge.address, rate, CLIENTS, lasts);
         let deeds = &attack.deeds;
         println!(
@@ -76,6 +86,10 @@ fn main() {
 struct Edge {
     child: Child,
     address: SocketAddr,
+    /// Where it speaks HTTP/3.
+    far: SocketAddr,
+    /// What it shows there.
+    certificate: CertificateDer<'static>,
     _dir: tempfile::TempDir,
 }
 
@@ -83,10 +97,16 @@ impl Edge {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("siege.toml");
+        let shown = rcgen::generate_simple_self_signed([far::NAME.to_owned()]).unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        std::fs::write(&cert, shown.cert.pem()).unwrap();
+        std::fs::write(&key, shown.signing_key.serialize_pem()).unwrap();
         let text = format!(
             "[node]\nname = \"siege\"\nworkers = 1\n[[datacenter]]\nname = \"here\"\naddresses = [\"192.0.2.1\"]\n\
              [[service]]\nname = \"web\"\nbackends.here = [\"{}\"]\n\
              [[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:0\"\n\
+             [[listener]]\nname = \"far\"\nlisten = \"127.0.0.1:0\"\nhttp3 = true\n\
+             tls = {{ certs = [\"cert.pem\"], keys = [\"key.pem\"] }}\n\
              [[route]]\nmatch = {{ path_prefix = \"/\" }}\nservice = \"web\"\n",
             origin()
         );
@@ -100,8 +120,9 @@ impl Edge {
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
-        let address = ready["http"]["public"][0].as_str().unwrap().parse().unwrap();
-        Self { child, address, _dir: dir }
+        let at = |listener: &str| ready["http"][listener][0].as_str().unwrap().parse().unwrap();
+        let (address, far, certificate) = (at("public"), at("far"), shown.cert.der().clone());
+        Self { child, address, far, certificate, _dir: dir }
     }
 }
 

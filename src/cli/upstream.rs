@@ -400,7 +400,10 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
     service.provision(args.bucket.part, args.bucket.of).await?;
     let wake = service.wake();
     let service = Arc::new(service);
-    let mut tasks = vec![spawn("claim-measure", measure(service.clone(), working.clone()))];
+    let mut tasks = vec![
+        spawn("claim-measure", measure(service.clone(), working.clone())),
+        spawn("claim-learn", learn(service.clone(), working.clone())),
+    ];
     if let Some(relay) = relay {
         for place in relay.others() {
             tasks.push(spawn("settle", relay.clone().settle_home(place, working.clone())));
@@ -487,6 +490,17 @@ async fn measure(service: Arc<ClaimService>, working: CancellationToken) {
         if let Err(error) = service.measure().await {
             tracing::warn!(%error, "the store's sums cannot be read");
         }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = working.cancelled() => return,
+        }
+    }
+}
+
+/// Lets the service hear of all orders that were there before it, however often the store must be asked.
+async fn learn(service: Arc<ClaimService>, working: CancellationToken) {
+    while let Err(error) = service.learn().await {
+        tracing::warn!(%error, "the store's orders cannot be looked through");
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = working.cancelled() => return,

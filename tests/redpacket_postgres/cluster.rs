@@ -191,7 +191,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for (mut keeper, _) in std::mem::take(&mut *self.keepers.lock().unwrap()) {
+        for (mut keeper, _) in std::mem::take(&mut *self.keepers.lock().unwrap()).into_iter().rev() {
             drop(keeper.stdin.take());
             // It ends its server and itself.
             let _ = keeper.wait();

@@ -87,6 +87,11 @@ pub trait Store: Send + Sync {
 
     /// Whether claims can be taken now, as far as it is known. Cheap; for health checks. Heals by itself.
     fn writable(&self) -> bool;
+
+    /// Whether nobody can write to it but through this handle, as long as it is open.
+    fn is_alone(&self) -> bool {
+        false
+    }
 }
 
 /// What came of a claim.

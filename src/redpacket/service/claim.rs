@@ -42,6 +42,8 @@ const LIMIT: Duration = Duration::from_millis(1_500);
 const PROMISE_S: u64 = 48 * 3_600;
 /// Orders in one lease, at most.
 const LEASE_ORDERS: usize = 256;
+/// Orders that are read at a time by [`ClaimService::learn`].
+const LEARN_ORDERS: usize = 1_024;
 /// The longest lease.
 const LEASE_MS: u64 = 600_000;
 /// Words in one settlement, at most: what fits in a body.
@@ -129,7 +131,9 @@ impl ClaimService {
             pending_age: names::PENDING_AGE_SECONDS.gauge(&[]),
         };
         let (clock, wake) = (Arc::new(SystemClock), Arc::new(Notify::new()));
-        let (known, backlog) = (Known::default(), AtomicU64::new(0));
+        let stock = catalogue.gifts.iter().fold(0, |sum: u64, gift| sum.saturating_add(gift.stock));
+        let known = if store.is_alone() { Known::alone(stock) } else { Known::default() };
+        let backlog = AtomicU64::new(0);
         Self { store, catalogue, token: None, clock, wake, rate: 0.0, backlog, known, relay: None, meters }
     }
 
@@ -179,6 +183,25 @@ impl ClaimService {
             self.known.restocked(&gift);
             done?;
         }
+        Ok(())
+    }
+
+    /// Looks once through all orders that the store has, so that who has nothing need not be looked up in it once a gift is
+    /// sold out. To be called beside the serving; where others write to the store as well, there is nothing to learn.
+    ///
+    /// # Errors
+    /// The store cannot read. What was learnt stays; once more is as good as once.
+    pub async fn learn(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        while self.known.learns() {
+            let trails = self.store.scan(after, LEARN_ORDERS).await?;
+            let Some(last) = trails.last() else { break };
+            after = Some(last.order.order_no);
+            for trail in &trails {
+                self.known.tell(&trail.order.claim);
+            }
+        }
+        self.known.complete();
         Ok(())
     }
 
@@ -281,6 +304,9 @@ impl ClaimService {
                 None => envelope,
             }));
         }
+        if self.known.is_sold_out(&claim.gift_id) && self.known.has_nothing(&claim) {
+            return Err(refuse(Code::SoldOut));
+        }
         // Who has no order gets none, and the writer is not asked. A key may belong to another claim: only it knows.
         if claim.idempotency_key.is_none()
             && self.known.is_sold_out(&claim.gift_id)
@@ -289,6 +315,7 @@ impl ClaimService {
             return Err(refuse(Code::SoldOut));
         }
         let (gift, stocked) = (claim.gift_id.clone(), self.known.stocked());
+        self.known.tell(&claim);
         let claimed = match timeout(limit, self.store.claim(claim, self.clock.wall())).await {
             Ok(Ok(claimed)) => claimed,
             Ok(Err(error)) => return Err(Box::new(self.sorry(&error, trace))),

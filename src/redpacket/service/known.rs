@@ -4,7 +4,8 @@
 //! Exact, never a guess: an entry is made only of what the store has committed, and a claim is answered from memory only
 //! where all of it is the same, key included. Orders are never taken back, so "already claimed" stays true; that a gift is
 //! sold out stays true until its stock is provisioned again, and [`Known::restocked`] says so. How an order stands is not
-//! kept: it moves. Bounded: two generations of [`ENTRIES`], of which the older is dropped when the younger is full.
+//! kept: it moves. Bounded: two generations of [`ENTRIES`], of which the older is dropped when the younger is full. Where
+//! nobody else can write to the store, it knows who has nothing as well (`holders`).
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -12,6 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
 use crate::redpacket::model::{Claim, GiftId, IdempotencyKey, Order, OrderNo};
+
+mod holders;
+
+use holders::Holders;
 
 /// Claims in a generation; about 200 bytes each (ours).
 const ENTRIES: usize = 32_768;
@@ -21,7 +26,11 @@ type Entry = (Box<[u8]>, Wall);
 
 /// The memory of one claim process.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Generations>);
+pub(super) struct Known {
+    generations: Mutex<Generations>,
+    /// Nothing where other processes may write to the store as well.
+    holders: Option<Holders>,
+}
 
 #[derive(Debug, Default)]
 struct Generations {
@@ -33,9 +42,14 @@ struct Generations {
 }
 
 impl Known {
+    /// Beside a store that nobody else can write to, for about `orders`.
+    pub(super) fn alone(orders: u64) -> Self {
+        Self { holders: Some(Holders::new(orders)), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Generations> {
         // Nothing in here is half done between two calls.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the order of exactly this claim was accepted, where that is known.
@@ -53,6 +67,30 @@ impl Known {
     /// The store has committed this order.
     pub(super) fn note(&self, order: &Order) {
         self.lock().keep(order.order_no, (wish(&order.claim), order.created));
+    }
+
+    /// The store is about to be asked for an order for `claim`, or has one.
+    pub(super) fn tell(&self, claim: &Claim) {
+        if let Some(holders) = &self.holders {
+            holders.tell(claim);
+        }
+    }
+
+    /// Every order that was in the store before has been told of.
+    pub(super) fn complete(&self) {
+        if let Some(holders) = &self.holders {
+            holders.complete();
+        }
+    }
+
+    /// Whether it can know who has nothing, once it has been told.
+    pub(super) fn learns(&self) -> bool {
+        self.holders.is_some()
+    }
+
+    /// Whether the store has certainly nothing under the number of `claim`, nor under its user's key.
+    pub(super) fn has_nothing(&self, claim: &Claim) -> bool {
+        self.holders.as_ref().is_some_and(|holders| holders.has_nothing(claim))
     }
 
     /// Whether the store has said that nothing of `gift` is left, since stock was provisioned last.
@@ -133,7 +171,8 @@ mod tests {
         fn memory_says_what_the_store_says(steps in prop::collection::vec(
             (0u8..6, 0u8..3, 0u8..2, prop::option::of(0u8..2), 0u8..12), 1..120))
         {
-            let (known, mut book) = (Known::default(), Book::default());
+            let (known, mut book) = (Known::alone(4), Book::default());
+            known.complete();
             let gift = GiftId::parse("g").unwrap();
             let mut total = 2;
             book.provision(gift.clone(), total);
@@ -146,7 +185,11 @@ mod tests {
                 }
                 let claim = claim(user, packet, role, key);
                 let (heard, gone, stocked) = (known.claimed(&claim), known.is_sold_out(&gift), known.stocked());
-                match book.claim(claim, Wall(now as u64)) {
+                let none = gone && known.has_nothing(&claim);
+                known.tell(&claim);
+                let claimed = book.claim(claim, Wall(now as u64));
+                prop_assert!(!none || claimed == Claimed::SoldOut);
+                match claimed {
                     Claimed::Accepted(order) => {
                         prop_assert!(heard.is_none() && !gone);
                         known.note(&order);

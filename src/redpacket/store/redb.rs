@@ -6,18 +6,18 @@
 //!
 //! ```text
 //!   orders  number -> record            keys   (user, key) -> number      stock   gift -> (total, issued)
-//!   due     (when due, number) open     open   (when accepted, number)    counts  state -> orders
+//!   due     (when due, number)          ages   when accepted -> open      counts  state -> orders
 //!   log     (number, attempt) -> word   dead   (when it died, number)     fence   -> (epoch, sets)
 //! ```
 
 use std::path::Path;
 
-use ::redb::{Error, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
+use ::redb::{Error, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::commit::{Applied, Committer, Engine, OpenError, Opener, file};
 use crate::base::clock::Wall;
 use crate::config::homes::Sets;
-use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Ruling, Stats, Stock, Store, StoreError, fence, judge};
+use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Stock, Store, StoreError, fence};
 use crate::redpacket::model::{
     Attempt, Claim, Failure, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State, Trail,
 };
@@ -27,7 +27,8 @@ type Number = &'static [u8; 17];
 const ORDERS: TableDefinition<'_, Number, &[u8]> = TableDefinition::new("orders");
 const KEYS: TableDefinition<'_, (&str, &str), Number> = TableDefinition::new("keys");
 const DUE: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("due");
-const OPEN: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("open");
+/// How many open orders were accepted in a millisecond: the first of them is the oldest's.
+const AGES: TableDefinition<'_, u64, u64> = TableDefinition::new("ages");
 const STOCK: TableDefinition<'_, &str, (u64, u64)> = TableDefinition::new("stock");
 const COUNTS: TableDefinition<'_, u8, u64> = TableDefinition::new("counts");
 /// (when, failure; 0 = delivered)
@@ -130,6 +131,10 @@ impl Store for RedbStore {
     fn writable(&self) -> bool {
         self.0.writable()
     }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
 }
 
 type Seen<T> = Result<Result<T, StoreError>, Error>;
@@ -152,7 +157,7 @@ fn stats(txn: &ReadTransaction) -> Seen<Stats> {
         let (gift, (total, issued)) = entry.map(|(k, v)| (GiftId::parse(k.value()), v.value()))?;
         stock.extend(gift.ok().map(|gift| (gift, Stock { total, issued })));
     }
-    let oldest_open = txn.open_table(OPEN)?.first()?.map(|(key, _)| Wall(key.value().0));
+    let oldest_open = txn.open_table(AGES)?.first()?.map(|(key, _)| Wall(key.value()));
     let mut counted = Vec::with_capacity(State::ALL.len());
     for state in State::ALL {
         counted.push((state, counts.get(index(state))?.map(|v| v.value()).unwrap_or_default()));
@@ -237,7 +242,7 @@ enum Out {
 impl Engine for Claims {
     type Op = Op;
     type Out = Out;
-    const FORMAT: u64 = 2;
+    const FORMAT: u64 = 3;
     const NAME: &'static str = "claims";
 
     fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error> {
@@ -245,7 +250,10 @@ impl Engine for Claims {
         if found < 2 {
             tables.leave_format_1()?;
         }
-        Ok(())
+        if found < 3 {
+            tables.leave_format_2(txn)?;
+        }
+        tables.finish().map(drop)
     }
 
     fn apply(&self, txn: &WriteTransaction, ops: &[Op]) -> Result<Applied<Out>, Error> {
@@ -265,7 +273,7 @@ impl Engine for Claims {
                 }
             });
         }
-        Ok((outs, tables.wrote))
+        Ok((outs, tables.finish()?))
     }
 }
 
@@ -282,197 +290,9 @@ fn hold_under(txn: &WriteTransaction, hold: Hold, take_over: bool) -> Result<Fen
     Ok(fenced)
 }
 
-struct Tables<'txn> {
-    orders: Table<'txn, Number, &'static [u8]>,
-    keys: Table<'txn, (&'static str, &'static str), Number>,
-    due: Table<'txn, (u64, Number), ()>,
-    open: Table<'txn, (u64, Number), ()>,
-    stock: Table<'txn, &'static str, (u64, u64)>,
-    counts: Table<'txn, u8, u64>,
-    log: Table<'txn, (Number, u32), (u64, u8)>,
-    dead: Table<'txn, (u64, Number), ()>,
-    wrote: bool,
-}
+mod tables;
 
-impl<'txn> Tables<'txn> {
-    fn open(txn: &'txn WriteTransaction) -> Result<Self, Error> {
-        Ok(Self {
-            orders: txn.open_table(ORDERS)?,
-            keys: txn.open_table(KEYS)?,
-            due: txn.open_table(DUE)?,
-            open: txn.open_table(OPEN)?,
-            stock: txn.open_table(STOCK)?,
-            counts: txn.open_table(COUNTS)?,
-            log: txn.open_table(LOG)?,
-            dead: txn.open_table(DEAD)?,
-            wrote: false,
-        })
-    }
-
-    /// Format 1 had no list of dead letters, and no log: what it says of a closed order is its last word.
-    fn leave_format_1(&mut self) -> Result<(), Error> {
-        let mut closed = Vec::new();
-        for entry in self.orders.iter()? {
-            closed.extend(Order::decode(entry?.1.value()).filter(|order| !order.state.open()));
-        }
-        for order in closed {
-            if order.state == State::Dead {
-                self.dead.insert((order.updated.0, order.order_no.bytes()), ())?;
-            }
-            let last = Attempt { attempt: order.attempts, at: order.updated, failure: order.failure };
-            self.note(order.order_no, last)?;
-        }
-        Ok(())
-    }
-
-    fn provision(&mut self, gift: &GiftId, total: u64) -> Seen<Out> {
-        let old = self.stock.get(gift.as_str())?.map(|v| v.value());
-        if old.is_none_or(|(known, _)| known != total) {
-            self.stock.insert(gift.as_str(), (total, old.map_or(0, |(_, issued)| issued)))?;
-            self.wrote = true;
-        }
-        Ok(Ok(Out::Provisioned))
-    }
-
-    fn find(&self, order_no: OrderNo) -> Seen<Option<Order>> {
-        let Some(record) = self.orders.get(order_no.bytes())? else { return Ok(Ok(None)) };
-        Ok(Order::decode(record.value()).map(Some).ok_or(StoreError::Damaged { order_no }))
-    }
-
-    fn claim(&mut self, claim: &Claim, now: Wall) -> Seen<Out> {
-        let under_number = match self.find(claim.number())? {
-            Ok(order) => order,
-            Err(damaged) => return Ok(Err(damaged)),
-        };
-        let under_key = match &claim.idempotency_key {
-            Some(key) => self.keys.get((claim.user_id.as_str(), key.as_str()))?.map(|v| *v.value()),
-            None => None,
-        };
-        let stock = self.stock.get(claim.gift_id.as_str())?.map(|v| v.value());
-        let left = stock.map(|(total, issued)| Stock { total, issued }.left());
-        let ruling = judge(claim, under_number.as_ref(), under_key.map(OrderNo::from_bytes), left);
-        let claimed = match (ruling, under_number, stock) {
-            (Ruling::Same, Some(order), _) => Claimed::Already(order),
-            (Ruling::Take, _, Some((total, issued))) => {
-                self.stock.insert(claim.gift_id.as_str(), (total, issued + 1))?;
-                let order = Order::accept(claim.clone(), now);
-                if let Some(key) = &claim.idempotency_key {
-                    self.keys.insert((claim.user_id.as_str(), key.as_str()), order.order_no.bytes())?;
-                }
-                self.put(&order, None)?;
-                Claimed::Accepted(order)
-            }
-            (Ruling::Conflict | Ruling::Same, ..) => Claimed::KeyConflict,
-            (Ruling::SoldOut, ..) => Claimed::SoldOut,
-            (Ruling::NoSuchGift | Ruling::Take, ..) => Claimed::NoSuchGift,
-        };
-        Ok(Ok(Out::Claimed(Box::new(claimed))))
-    }
-
-    fn lease(&mut self, limit: usize, until: Wall, now: Wall) -> Seen<Out> {
-        let mut numbers = Vec::new();
-        for entry in self.due.iter()?.take(limit) {
-            let (at, number) = entry.map(|(key, _)| (key.value().0, *key.value().1))?;
-            if at > now.0 {
-                break;
-            }
-            numbers.push((at, OrderNo::from_bytes(number)));
-        }
-        let mut leased = Vec::with_capacity(numbers.len());
-        for (at, order_no) in numbers {
-            let order = self.find(order_no)?.ok().flatten();
-            if let Some((old, order)) = order.as_ref().and_then(|old| Some((old, old.lease(until, now)?))) {
-                self.put(&order, Some(old))?;
-                leased.push(order);
-            } else {
-                // Damaged, or not what the queue says: put it at the end, so that it does not block those behind it.
-                tracing::error!(%order_no, "the queue names an order that cannot be leased");
-                self.due.remove((at, order_no.bytes()))?;
-                self.due.insert((u64::MAX, order_no.bytes()), ())?;
-                self.wrote = true;
-            }
-        }
-        Ok(Ok(Out::Leased(leased)))
-    }
-
-    fn settle(&mut self, words: &[Settlement], now: Wall) -> Seen<Out> {
-        let mut all = Vec::with_capacity(words.len());
-        for word in words {
-            let old = self.find(word.order_no)?.ok().flatten();
-            let moved = old.as_ref().and_then(|old| Some((old, old.settle(word.attempt, word.verdict, now)?)));
-            all.push(match moved {
-                Some((old, order)) => {
-                    self.put(&order, Some(old))?;
-                    if let Some(attempt) = Attempt::of(word, now) {
-                        self.note(word.order_no, attempt)?;
-                    }
-                    Settled::Moved(order.state)
-                }
-                None => Settled::Stale,
-            });
-        }
-        Ok(Ok(Out::Settled(all)))
-    }
-
-    fn resolve(&mut self, order_nos: &[OrderNo], resolution: Resolution, now: Wall) -> Seen<Out> {
-        let mut all = Vec::with_capacity(order_nos.len());
-        for order_no in order_nos {
-            let old = self.find(*order_no)?.ok().flatten();
-            let moved = old.as_ref().and_then(|old| Some((old, old.resolve(resolution, now)?)));
-            all.push(match moved {
-                Some((old, order)) => {
-                    self.put(&order, Some(old))?;
-                    Settled::Moved(order.state)
-                }
-                None => Settled::Stale,
-            });
-        }
-        Ok(Ok(Out::Settled(all)))
-    }
-
-    fn note(&mut self, order_no: OrderNo, attempt: Attempt) -> Result<(), Error> {
-        let failure =
-            attempt.failure.and_then(|f| Failure::ALL.iter().position(|g| *g == f)).map_or(0, |at| at as u8 + 1);
-        self.log.insert((order_no.bytes(), attempt.attempt), (attempt.at.0, failure))?;
-        Ok(())
-    }
-
-    /// Writes `order` in the place of `old`, with all that follows from it.
-    fn put(&mut self, order: &Order, old: Option<&Order>) -> Result<(), Error> {
-        let number = order.order_no.bytes();
-        self.orders.insert(number, order.encode().as_slice())?;
-        if let Some(old) = old {
-            self.count(old.state, -1)?;
-            if old.state.open() {
-                self.due.remove((old.due.0, number))?;
-            }
-            if old.state.open() && !order.state.open() {
-                self.open.remove((old.created.0, number))?;
-            }
-            if old.state == State::Dead {
-                self.dead.remove((old.updated.0, number))?;
-            }
-        }
-        if order.state.open() {
-            self.due.insert((order.due.0, number), ())?;
-        }
-        if order.state.open() && !old.is_some_and(|old| old.state.open()) {
-            self.open.insert((order.created.0, number), ())?;
-        }
-        if order.state == State::Dead {
-            self.dead.insert((order.updated.0, number), ())?;
-        }
-        self.count(order.state, 1)?;
-        self.wrote = true;
-        Ok(())
-    }
-
-    fn count(&mut self, state: State, by: i64) -> Result<(), Error> {
-        let old = self.counts.get(index(state))?.map(|v| v.value()).unwrap_or_default();
-        self.counts.insert(index(state), old.saturating_add_signed(by))?;
-        Ok(())
-    }
-}
+use tables::Tables;
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,10 @@ use crate::base::clock::{ManualClock, Mono};
 use crate::net::stage::{empty, full};
 use crate::redpacket::ledger::Answer;
 use crate::redpacket::model::{Resolution, Settled, Trail};
-use crate::redpacket::request::USER_HEADER;
+use crate::redpacket::request::{DEADLINE_HEADER, USER_HEADER};
 use crate::redpacket::serve::Remote;
 use crate::redpacket::store::memory::MemoryStore;
+use crate::redpacket::store::redb::RedbStore;
 
 pub(super) const NOW: u64 = 1_801_828_800_000;
 
@@ -113,6 +114,38 @@ async fn the_last_gift_is_the_last() {
     let (status, body) = claim(&service, Some("u2"), wish()).await;
     assert_eq!((status, body["code"].as_str(), body["retryable"].as_bool()), (410, Some("SOLD_OUT"), Some(false)));
     assert_eq!(claim(&service, Some("u1"), wish()).await.0, 200, "who has one keeps it");
+}
+
+#[tokio::test]
+async fn sold_out_is_said_without_the_store_once_all_orders_are_known() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let open = || {
+        let store = RedbStore::open(&dir.path().join("claims.redb")).unwrap();
+        ClaimService::new(Arc::new(store), Arc::new(Catalogue::built_in()))
+    };
+    let service = open();
+    service.provision(0, 1).await.unwrap();
+    assert_eq!(claim(&service, Some("u1"), with("idempotency_key", "k1")).await.0, 202);
+    drop(service);
+    let service = open();
+    service.store.provision(GiftId::parse("lantern-mount").unwrap(), 2).await.unwrap();
+    assert_eq!(claim(&service, Some("u2"), wish()).await.0, 202);
+    assert_eq!(claim(&service, Some("u3"), wish()).await.0, 410);
+    // With no time at all, only memory answers.
+    let now = async |user: &str, wish: Value| {
+        let request = Request::post("/v1/claims").header(USER_HEADER, user).header(DEADLINE_HEADER, "0");
+        send(&service, request.body(full(wish.to_string())).unwrap()).await.1["code"].clone()
+    };
+    assert_eq!(now("u5", wish()).await, "DEADLINE", "it does not know everybody yet");
+    service.learn().await.unwrap();
+    assert_eq!(now("u4", wish()).await, "SOLD_OUT");
+    assert_eq!(now("u4", with("idempotency_key", "k4")).await, "SOLD_OUT");
+    assert_eq!(now("u2", wish()).await, "ALREADY_CLAIMED");
+    assert_eq!(now("u1", wish()).await, "DEADLINE", "an order of before: only the store has it");
+    assert_eq!(claim(&service, Some("u1"), with("idempotency_key", "k1")).await.0, 200);
+    service.store.provision(GiftId::parse("lantern-mount").unwrap(), 3).await.unwrap();
+    service.measure().await.unwrap();
+    assert_eq!(claim(&service, Some("u4"), wish()).await.0, 202, "there is more");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ::redb::backends::{FileBackend, InMemoryBackend};
-use ::redb::{Builder, DatabaseError, StorageBackend};
+use ::redb::{Builder, DatabaseError, ReadableDatabase, StorageBackend};
 use tempfile::TempDir;
 
 use super::*;
@@ -103,7 +103,7 @@ fn a_store_of_a_newer_release_is_refused_and_left_alone() {
     txn.commit().unwrap();
     drop(db);
     let error = RedbStore::open(&dir.path()).err().unwrap();
-    assert!(matches!(error, OpenError::Format { found: 99, known: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 99, known: 3, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -114,6 +114,8 @@ async fn a_store_of_the_first_release_is_read_and_its_dead_are_found() {
     let db = ::redb::Database::create(dir.path()).unwrap();
     let txn = db.begin_write().unwrap();
     txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 1).unwrap();
+    let open = TableDefinition::<'_, (u64, Number), ()>::new("open");
+    txn.open_table(open).unwrap().insert((alive.created.0, alive.order_no.bytes()), ()).unwrap();
     for order in [&alive, &dead] {
         let mut record = order.encode();
         record[0] = 1;
@@ -123,8 +125,12 @@ async fn a_store_of_the_first_release_is_read_and_its_dead_are_found() {
     txn.commit().unwrap();
     drop(db);
     let store = RedbStore::open(&dir.path()).unwrap();
-    assert_eq!(store.find(alive.order_no).await.unwrap(), Some(alive));
+    assert_eq!(store.find(alive.order_no).await.unwrap(), Some(alive.clone()));
     assert_eq!(store.dead(9).await.unwrap(), [dead]);
+    assert_eq!(store.stats().await.unwrap().oldest_open, Some(alive.created));
+    drop(store);
+    let db = ::redb::Database::open(dir.path()).unwrap();
+    assert!(db.begin_read().unwrap().open_table(open).is_err(), "the list of open orders by age is gone");
 }
 
 #[tokio::test]
