@@ -3,7 +3,7 @@
 import { insist, pause } from "./call.js";
 import { follow, keep } from "./orders.js";
 import { ask, badge, coupon, find, hush, make, memory, notice, settled, user } from "./here.js";
-import { say, sayCode, span } from "./words.js";
+import { nameOf, say, sayCode, span } from "./words.js";
 
 let list = null;
 let is_loading = false;
@@ -62,7 +62,7 @@ function draw() {
 }
 
 function card(gift) {
-  const words = make("span", {}, make("b", { textContent: gift.title }), make("span", { className: "game", textContent: gift.game_id }));
+  const words = make("span", {}, make("b", { textContent: nameOf(gift) }), make("span", { className: "game", textContent: gift.game_id }));
   const tag = make("span", { className: `tag ${gift.stock_hint}`, textContent: say(gift.stock_hint) });
   const button = make("button", { type: "button", className: "gift" }, badge(gift.game_id), words, tag);
   button.disabled = gift.stock_hint === "none";
@@ -72,7 +72,7 @@ function card(gift) {
 
 async function choose(gift) {
   const dialog = find("choice");
-  find("choice-title").textContent = say("pick", gift.title);
+  find("choice-title").textContent = say("pick", nameOf(gift));
   find("choice-note").hidden = true;
   find("roles").replaceChildren(make("div", { className: "ghost" }));
   const claim = find("claim");
@@ -128,7 +128,7 @@ async function send(gift, { zone_id, role_id }, button, dialog) {
   if (answer.order_no) {
     dialog.close();
     const known = list.items.find((item) => item.gift_id === (answer.gift_id ?? gift.gift_id)) ?? gift;
-    keep({ order_no: answer.order_no, title: known.title, game_id: known.game_id, user });
+    keep({ order_no: answer.order_no, title: known.title, titles: known.titles, game_id: known.game_id, user });
     if (answer.code === "ALREADY_CLAIMED") notice("claim", sayCode(answer));
     else hush();
     follow(answer);

@@ -2,7 +2,7 @@
 
 import { insist, pause } from "./call.js";
 import { ask, badge, find, make, memory, notice, settled, user } from "./here.js";
-import { say, span } from "./words.js";
+import { nameOf, say, span } from "./words.js";
 
 const KEPT = 20;
 const STEPS = ["step_accepted", "step_delivering", "step_delivered"];
@@ -67,7 +67,7 @@ function card(order) {
   const note = { RETRY_WAIT: "retry_wait", DEAD: "dead", INTENT: "intent" }[order.state];
   return make("article", { className: "order" },
     make("div", { className: "head" },
-      make("span", {}, make("b", { textContent: order.title }), make("span", { className: "game", textContent: order.game_id })),
+      make("span", {}, make("b", { textContent: nameOf(order) }), make("span", { className: "game", textContent: order.game_id })),
       tag ?? badge(order.game_id)),
     make("ol", { className: "steps" }, ...steps),
     note ? make("p", { className: "note", textContent: say(note) }) : null,

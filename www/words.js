@@ -166,4 +166,7 @@ export function span(seconds) {
   return seconds < 5400 ? say("minutes", Math.ceil(seconds / 60)) : say("hours", Math.ceil(seconds / 3600));
 }
 
+// A gift's name in the language of the page, else as the server calls it.
+export const nameOf = (gift) => gift.titles?.[language] ?? gift.title;
+
 export const yuan = (fen) => `${Math.floor(fen / 100)}.${String(fen % 100).padStart(2, "0")}`;

@@ -107,10 +107,10 @@ class Claims:
         stats = json.loads(out)
         return sum(stats[state] for state in ("accepted", "delivering", "retry_wait", "delivered", "dead"))
 
-    def measure(self, seconds):
+    def measure(self, seconds, clients=CLIENTS):
         self.first += 100_000_000
         before = self.accepted()
-        out = run("wrk", "-t1", f"-c{CLIENTS}", f"-d{seconds}s", "--latency", "-s", os.path.join(HERE, "claims.lua"), self.url, "--",
+        out = run("wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "-s", os.path.join(HERE, "claims.lua"), self.url, "--",
                   str(self.first))
         took = float(re.search(r"requests in ([\d.]+)s", out)[1])
         return (self.accepted() - before) / took, latency(out, "50%"), latency(out, "99%")
@@ -249,4 +249,5 @@ def main():
             print(f"{racer.name:32} {rate:>12.0f} {p50:>8.2f} {p99:>8.2f}   {each}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

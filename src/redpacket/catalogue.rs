@@ -3,7 +3,7 @@
 //! Checked as a whole when it is read: every finding at once, with the name of what is wrong. Afterwards it does not
 //! change; a new catalogue is a new version and a restart.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,18 @@ use crate::base::hash;
 
 /// The most gifts in a catalogue: a list must stay small enough for a phone.
 const GIFTS: usize = 256;
+
+/// The most languages of a gift's title.
+const LANGUAGES: usize = 8;
+
+/// Whether `tag` looks like that of a language (RFC 5646 section 2.1): letters, then parts of letters and digits.
+fn is_language(tag: &str) -> bool {
+    let mut parts = tag.split('-');
+    let first = parts.next().unwrap_or_default();
+    (2..=8).contains(&first.len())
+        && first.bytes().all(|b| b.is_ascii_alphabetic())
+        && parts.all(|part| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
 
 /// A campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +55,9 @@ pub struct Gift {
     pub game_id: GameId,
     /// What people call it.
     pub title: String,
+    /// The same in other languages, by their tags (`zh`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub titles: BTreeMap<String, String>,
     /// How many there are in all, everywhere.
     pub stock: u64,
 }
@@ -86,6 +101,8 @@ pub enum Finding {
     Backwards(ActivityId),
     /// A title that is empty or longer than 120 bytes.
     Title(GiftId),
+    /// Titles in too many languages, or under what is no tag of one.
+    Language(GiftId),
 }
 
 impl fmt::Display for Finding {
@@ -95,7 +112,13 @@ impl fmt::Display for Finding {
             Self::TooMany(n) => write!(f, "{n} gifts; at most {GIFTS} fit in a list"),
             Self::Twice(what, name) => write!(f, "{what} `{name}` stands twice"),
             Self::Backwards(id) => write!(f, "activity `{id}` ends before it begins"),
-            Self::Title(id) => write!(f, "gift `{id}` needs a title of 1 to 120 bytes"),
+            Self::Title(id) => write!(f, "gift `{id}` needs a title of 1 to 120 bytes, in each language"),
+            Self::Language(id) => {
+                write!(
+                    f,
+                    "`titles` of gift `{id}` are for up to {LANGUAGES} languages by their tags, such as `zh` or `pt-BR`"
+                )
+            }
         }
     }
 }
@@ -176,8 +199,15 @@ impl Catalogue {
                 findings.push(Finding::Backwards(activity.activity_id.clone()));
             }
         }
-        let bad_title = |g: &&Gift| !(1..=120).contains(&g.title.len());
-        findings.extend(self.gifts.iter().filter(bad_title).map(|g| Finding::Title(g.gift_id.clone())));
+        let fits = |title: &String| (1..=120).contains(&title.len());
+        for gift in &self.gifts {
+            if !fits(&gift.title) || !gift.titles.values().all(fits) {
+                findings.push(Finding::Title(gift.gift_id.clone()));
+            }
+            if gift.titles.len() > LANGUAGES || !gift.titles.keys().all(|tag| is_language(tag)) {
+                findings.push(Finding::Language(gift.gift_id.clone()));
+            }
+        }
         findings
     }
 
@@ -235,12 +265,12 @@ mod tests {
     #[test]
     fn all_findings_come_at_once() {
         let text = r#"{"activities": [{"activity_id": "a", "starts": "2027-01-02T00:00:00Z", "ends": "2027-01-01T00:00:00Z"}],
-            "gifts": [{"gift_id": "g", "game_id": "x", "title": "", "stock": 1}, {"gift_id": "g", "game_id": "x", "title": "t", "stock": 1}]}"#;
+            "gifts": [{"gift_id": "g", "game_id": "x", "title": "", "stock": 1}, {"gift_id": "g", "game_id": "x", "title": "t", "titles": {"what is this": "t"}, "stock": 1}]}"#;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("catalogue.json");
         std::fs::write(&path, text).unwrap();
         let error = Catalogue::load(&path).unwrap_err();
-        assert!(matches!(&error, CatalogueError::Wrong { findings, .. } if findings.len() == 3), "{error}");
+        assert!(matches!(&error, CatalogueError::Wrong { findings, .. } if findings.len() == 4), "{error}");
         std::fs::write(&path, text.replace("stock", "stok")).unwrap();
         assert!(Catalogue::load(&path).unwrap_err().to_string().contains("line 2"));
         assert!(matches!(Catalogue::load(dir.path()), Err(CatalogueError::Read { .. })));

@@ -24,6 +24,8 @@ table! {
         "Orders in the store, by state.";
     PENDING_AGE_SECONDS: Kind::Gauge, "springtide_redpacket_pending_age_seconds", [],
         "Age of the oldest order that is still to be delivered; the promise is 48 h.";
+    ALARM: Kind::Gauge, "springtide_redpacket_alarm", ["reason"],
+        "1 while a person must look at the orders: `dead`, some were given up; `late`, some are open for longer than the 48 h that were promised.";
     STOCK_LEFT: Kind::Gauge, "springtide_redpacket_stock_left", ["gift"],
         "What this process may still give of a gift.";
     PACKET_ANSWERS_TOTAL: Kind::Counter, "springtide_redpacket_packet_answers_total", ["call", "code"],

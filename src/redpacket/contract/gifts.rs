@@ -9,6 +9,7 @@ pub(super) const GIFT: &[Field] = &[
     has("gift_id", Shape::Id, "Its name for machines."),
     has("game_id", Shape::Id, "The game that it is for."),
     has("title", Shape::Text, "Its name for people."),
+    may("titles", Shape::Tongues, "The same in other languages, by their tags."),
     has("stock_hint", Shape::Word(&["plenty", "few", "none"]), "How many there were to begin with, roughly."),
     has("rank", Shape::Whole(1), "Its place in this list."),
 ];

@@ -18,6 +18,8 @@ pub(super) enum Shape {
     OrderNo,
     /// Words for people.
     Text,
+    /// Words for people, by language.
+    Tongues,
     /// A number from 0 to 1.
     Share,
     /// A whole number, from this on.
@@ -95,6 +97,7 @@ impl Shape {
             Self::Id => json!({ "type": "string", "pattern": "^[A-Za-z0-9._:@~+=-]{1,64}$" }),
             Self::OrderNo => json!({ "type": "string", "pattern": "^[0-9a-f]{34}$" }),
             Self::Text => json!({ "type": "string" }),
+            Self::Tongues => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
             Self::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
             Self::Whole(least) => json!({ "type": "integer", "minimum": least }),
             Self::Moment => json!({ "type": "string", "format": "date-time" }),

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -229,9 +230,35 @@ impl Stats {
         }
     }
 
+    /// What a person has to be told at `now`, where `promise` is how long an order may be open (I6): every order that is
+    /// neither delivered nor made good within it is among the late or the dead.
+    pub fn alarms(&self, now: Wall, promise: Duration) -> [(Alarm, bool); 2] {
+        let late = self.oldest_open.is_some_and(|at| now.since(at) > promise);
+        [(Alarm::Dead, self.dead > 0), (Alarm::Late, late)]
+    }
+
     /// All orders.
     pub const fn orders(&self) -> u64 {
         self.open() + self.delivered + self.dead + self.compensated
+    }
+}
+
+/// Why a person must look at a store's orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alarm {
+    /// Some were given up.
+    Dead,
+    /// Some are open for longer than was promised.
+    Late,
+}
+
+impl Alarm {
+    /// Its label in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Late => "late",
+        }
     }
 }
 

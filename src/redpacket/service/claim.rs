@@ -217,6 +217,9 @@ impl ClaimService {
         }
         let age = stats.oldest_open.map_or(Duration::ZERO, |at| self.clock.wall().since(at));
         self.meters.pending_age.set(age.as_secs_f64());
+        for (alarm, on) in stats.alarms(self.clock.wall(), Duration::from_secs(PROMISE_S)) {
+            names::ALARM.gauge(&[alarm.as_str()]).set(f64::from(u8::from(on)));
+        }
         for (gift, stock) in &stats.stock {
             names::STOCK_LEFT.gauge(&[gift.as_str()]).set(stock.left() as f64);
             // Another process that shares the store may have added some.

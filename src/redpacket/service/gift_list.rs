@@ -4,7 +4,7 @@
 //! recommend has 150 ms, a breaker, and its reply is checked. Strong ETags: the body is the same bytes for the same
 //! list, which is why the request's id stands in a header only.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +62,8 @@ struct Item<'a> {
     gift_id: &'a GiftId,
     game_id: &'a GameId,
     title: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    titles: &'a BTreeMap<String, String>,
     stock_hint: &'static str,
     rank: usize,
 }
@@ -219,7 +221,8 @@ const fn item(gift: &Gift, rank: usize) -> Item<'_> {
         1..1_000 => "few",
         _ => "plenty",
     };
-    Item { gift_id: &gift.gift_id, game_id: &gift.game_id, title: gift.title.as_str(), stock_hint, rank }
+    let Gift { gift_id, game_id, title, titles, .. } = gift;
+    Item { gift_id, game_id, title: title.as_str(), titles, stock_hint, rank }
 }
 
 /// Whether `held` (If-None-Match, RFC 9110 section 13.1.2: weak comparison) names `tag`.

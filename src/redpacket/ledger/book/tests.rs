@@ -1,11 +1,15 @@
 //! The book under random use: whatever is asked of it in whatever order, the invariants hold after every step.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::redpacket::model::{ActivityId, Failure, PacketId, RoleId, Verdict, ZoneId};
+
+/// How long an order may be open; a story lasts up to 400 ms.
+const PROMISE: Duration = Duration::from_millis(60);
 
 /// Something that may happen to a store.
 #[derive(Clone, Debug)]
@@ -82,7 +86,7 @@ proptest! {
                     }
                 }
                 Step::Lease { limit, hold } => {
-                    let leased = book.lease(limit, now + std::time::Duration::from_millis(hold), now);
+                    let leased = book.lease(limit, now + Duration::from_millis(hold), now);
                     prop_assert!(leased.len() <= limit);
                 }
                 Step::Settle { user, packet, attempt, verdict } => {
@@ -96,6 +100,12 @@ proptest! {
             let stats = book.stats();
             prop_assert_eq!(stats.orders() as usize, made.len(), "I7");
             prop_assert_eq!(stats.stock.iter().map(|(_, s)| s.issued).sum::<u64>(), stats.orders(), "I7");
+            let waits = |state: State| state.open() || state == State::Dead;
+            let forgotten = made.iter().filter_map(|(user, packet)| book.find(claim(*user, *packet, 0, 0, None).number()));
+            let told = stats.alarms(now, PROMISE).into_iter().any(|(_, on)| on);
+            for order in forgotten.filter(|o| waits(o.state) && now.since(o.created) > PROMISE) {
+                prop_assert!(told, "I6: {order:?} is {:?} old, and nobody is told", now.since(order.created));
+            }
             prop_assert_eq!((book.due.len() as u64, book.open.len() as u64), (stats.open(), stats.open()));
         }
     }
