@@ -137,7 +137,7 @@ async def run(args, disk, elsewhere):
                 trails = json.load(answer)["trails"]
             if not trails:
                 break
-            have |= {trail["order"]["user_id"] for trail in trails}
+            have |= {trail["order"]["claim"]["user_id"] for trail in trails}
             after = "&after=" + trails[-1]["order"]["order_no"]
         issued = sum(stock["issued"] for _, stock in stats["stock"])
     finally:

@@ -32,15 +32,25 @@ pub async fn idle(attack: &Attack, target: SocketAddr, trusted: &CertificateDer<
     // Silence ends a connection after a minute on either side.
     transport.keep_alive_interval(Some(Duration::from_secs(25)));
     config.transport_config(Arc::new(transport));
+    let mut opening = tokio::task::JoinSet::new();
     for group in 0..count.div_ceil(EACH) {
         let [high, low] = (group as u16).to_be_bytes();
         let mut endpoint = Endpoint::client(SocketAddr::from(([127, 89, high, low.max(1)], 0))).unwrap();
         endpoint.set_default_client_config(config.clone());
-        let mut opening = tokio::task::JoinSet::new();
         for _ in group * EACH..count.min((group + 1) * EACH) {
+            // A worker has 64 handshakes under way.
+            while opening.len() > 48 {
+                opening.join_next().await;
+            }
             let (attack, endpoint) = (attack.clone(), endpoint.clone());
             opening.spawn(async move {
-                let Some(connection) = ask(&endpoint, target).await else { return };
+                let mut asked = ask(&endpoint, target).await;
+                for _ in 0..5 {
+                    if asked.is_none() {
+                        asked = ask(&endpoint, target).await;
+                    }
+                }
+                let Some(connection) = asked else { return };
                 attack.deeds.open.fetch_add(1, Relaxed);
                 tokio::spawn(async move {
                     let ended = attack.over.run_until_cancelled(connection.closed()).await;
@@ -49,8 +59,8 @@ pub async fn idle(attack: &Attack, target: SocketAddr, trusted: &CertificateDer<
                 });
             });
         }
-        opening.join_all().await;
     }
+    opening.join_all().await;
 }
 
 /// A connection that has been answered once.

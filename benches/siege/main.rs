@@ -21,8 +21,8 @@ use std::time::Duration;
 use attack::{Attack, Strength};
 use rustls::pki_types::CertificateDer;
 
-/// Files that the edge and this program need for other things than besiegers.
-const SPARE: u64 = 1_000;
+/// Connections that the edge and this program need for others than besiegers.
+const SPARE: u64 = 500;
 /// Threads of honest clients.
 const CLIENTS: u64 = 32;
 
@@ -32,7 +32,8 @@ fn main() {
     let (rate, lasts) = (next(4_000), Duration::from_secs(next(10)));
     let (idle, slow, resets) = (next(24_000), next(2_000), next(20_000));
     let files = springtide::net::sys::raise_descriptor_limit().unwrap();
-    let near = idle.min(files.saturating_sub(slow + SPARE));
+    // Of the places for connections with a file, three of four files, the edge gives back those beyond seven of ten.
+    let near = idle.min((files * 3 / 4 * 7 / 10).saturating_sub(slow + SPARE));
     let (idle, far) = (near as usize, (idle - near) as usize);
     let mut edge = Edge::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -56,10 +57,10 @@ fn main() {
     for (name, strength) in phases {
         let attack = Attack { target: edge.address, deeds: Default::default(), over: Default::default() };
         runtime.block_on(async {
-            attack.begin(strength).await;
             if strength.idle > 0 {
                 far::idle(&attack, edge.far, &edge.certificate, far).await;
             }
+            attack.begin(strength).await;
         });
         let seen = honest::run(edge.address, rate, CLIENTS, lasts);
         let deeds = &attack.deeds;

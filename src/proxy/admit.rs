@@ -48,6 +48,8 @@ pub(super) enum Spoken {
 pub(super) struct Places {
     free: Arc<Semaphore>,
     all: usize,
+    /// Of those over HTTP/3: all of them share a socket, so that they take no descriptor from anybody.
+    far: Arc<Semaphore>,
 }
 
 impl Default for Places {
@@ -61,7 +63,7 @@ impl Default for Places {
 
 impl Places {
     fn of(all: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(all)), all }
+        Self { free: Arc::new(Semaphore::new(all)), all, far: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 
     /// A place, as soon as there is one. Until then nobody is accepted: clients wait in the kernel's queue, which costs
@@ -70,15 +72,16 @@ impl Places {
         Arc::clone(&self.free).acquire_owned().await.ok()
     }
 
-    /// How many of them too many are taken.
-    pub(super) fn crowd(&self) -> Crowd {
-        Crowd::of(self.all.saturating_sub(self.free.available_permits()), self.all)
+    /// How many of them too many are taken: of those with a descriptor, and of those over HTTP/3.
+    pub(super) fn crowds(&self) -> [Crowd; 2] {
+        let of = |free: &Semaphore, all: usize| Crowd::of(all.saturating_sub(free.available_permits()), all);
+        [of(&self.free, self.all), of(&self.far, CONNECTIONS)]
     }
 
-    /// A place, if there is one now: for who cannot wait outside.
+    /// A place over HTTP/3, if there is one now: who comes so cannot wait outside.
     #[cfg(feature = "h3")]
-    pub(super) fn try_take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    pub(super) fn try_take_far(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.far).try_acquire_owned().ok()
     }
 }
 

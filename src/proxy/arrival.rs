@@ -61,7 +61,8 @@ impl Client {
         let peer = Peer::new(source.ip(), tls.is_some(), trusted).with(certificate);
         seat.among = sight.guests(listener, spoken).map(Guests::welcome);
         let pulse = Arc::default();
-        worker.open.watch(&pulse);
+        let open = if spoken == Version::HTTP_3 { &worker.far } else { &worker.open };
+        open.watch(&pulse);
         Some(Self { worker, peer, listener, tls, way: None, pulse, ends: None, _seat: seat })
     }
 

@@ -125,7 +125,7 @@ impl Host {
                 continue;
             };
             // Who finds no place is told so, and comes over TCP, where waiting costs us nothing.
-            let place = self.places.try_take().filter(|_| !self.must_introduce(name, incoming.remote_address()));
+            let place = self.places.try_take_far().filter(|_| !self.must_introduce(name, incoming.remote_address()));
             let Some(place) = place else {
                 incoming.refuse();
                 continue;

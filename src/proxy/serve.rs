@@ -320,7 +320,7 @@ async fn work(worker: Arc<Worker>, doors: Doors, places: Places, signs: Signs) {
                 _ = rounds.tick() => {
                     let now = worker.now();
                     beat.store(now.nanos(), Relaxed);
-                    worker.sweep(now, places.crowd());
+                    worker.sweep(now, places.crowds());
                 }
                 // Also without requests: connections to what has just gone down are given up now.
                 Ok(()) = generations.changed() => drop(worker.sight()),
@@ -347,20 +347,20 @@ async fn work(worker: Arc<Worker>, doors: Doors, places: Places, signs: Signs) {
     };
     if tokio::time::timeout(limit, drained).await.is_err() {
         tracing::warn!(?limit, open = tracker.len(), "connections are cut: they did not finish in time");
-        worker.open.tell(Order::Close);
+        worker.tell(Order::Close);
     }
 }
 
 /// Has all connections end once nothing runs on them.
 async fn drain(worker: &Worker, tracker: &TaskTracker, succession: &Succession) {
     if succession.has_heir() {
-        worker.open.tell(Order::Last);
+        worker.tell(Order::Last);
         tokio::select! {
             () = tokio::time::sleep(LAST_WITHIN) => {}
             () = tracker.wait() => {}
         }
     }
-    worker.open.tell(Order::Drain);
+    worker.tell(Order::Drain);
     tracker.wait().await;
 }
 

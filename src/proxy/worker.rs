@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::admit::Handshakes;
 use super::download::Out;
-use super::drain::{Crowd, Open};
+use super::drain::{Crowd, Open, Order};
 use super::files::Readers;
 use super::h2::Abuse;
 use super::limit::Limited;
@@ -49,6 +49,8 @@ pub(super) struct Worker {
     /// How many workers there are: budgets are divided by it.
     pub(super) workers: usize,
     pub(super) open: Open,
+    /// Those over HTTP/3.
+    pub(super) far: Open,
     pub(super) handshakes: Handshakes,
     pub(super) meters: Meters,
     /// Its lines for the access log.
@@ -343,6 +345,7 @@ impl Worker {
             stages,
             workers,
             open: Open::default(),
+            far: Open::default(),
             handshakes: Handshakes::default(),
             sheet,
             spans,
@@ -402,10 +405,17 @@ impl Worker {
         Arc::clone(&sight)
     }
 
+    /// Tells all connections that are open, and all that will be.
+    pub(super) fn tell(&self, order: Order) {
+        self.open.tell(order);
+        self.far.tell(order);
+    }
+
     /// One round of housekeeping: connections that dawdle, idle ones to backends that have aged or died, the date, and
     /// what was counted.
-    pub(super) fn sweep(&self, now: Mono, crowd: Crowd) {
-        self.open.sweep(crowd, self.workers);
+    pub(super) fn sweep(&self, now: Mono, [near, far]: [Crowd; 2]) {
+        self.open.sweep(near, self.workers);
+        self.far.sweep(far, self.workers);
         *self.date.lock().unwrap_or_else(PoisonError::into_inner) = date::http(SystemClock.wall());
         let sight = self.sight();
         for pool in &sight.fixture.pools {
