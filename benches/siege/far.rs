@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, TransportConfig};
+use quinn::{Connection, Endpoint, SendStream, TransportConfig};
 use rustls::pki_types::CertificateDer;
 
 use crate::attack::Attack;
@@ -50,12 +50,13 @@ pub async fn idle(attack: &Attack, target: SocketAddr, trusted: &CertificateDer<
                         asked = ask(&endpoint, target).await;
                     }
                 }
-                let Some(connection) = asked else { return };
+                let Some((connection, control)) = asked else { return };
                 attack.deeds.open.fetch_add(1, Relaxed);
                 tokio::spawn(async move {
                     let ended = attack.over.run_until_cancelled(connection.closed()).await;
                     attack.deeds.cut.fetch_add(u64::from(ended.is_some()), Relaxed);
                     attack.deeds.open.fetch_sub(1, Relaxed);
+                    drop(control);
                 });
             });
         }
@@ -63,19 +64,17 @@ pub async fn idle(attack: &Attack, target: SocketAddr, trusted: &CertificateDer<
     opening.join_all().await;
 }
 
-/// A connection that has been answered once.
-async fn ask(endpoint: &Endpoint, target: SocketAddr) -> Option<Connection> {
+/// A connection that has been answered once, and its control stream, which must not end before it.
+async fn ask(endpoint: &Endpoint, target: SocketAddr) -> Option<(Connection, SendStream)> {
     let asked = async {
         let connection = endpoint.connect(target, NAME).ok()?.await.ok()?;
         let mut control = connection.open_uni().await.ok()?;
         control.write_all(SETTINGS).await.ok()?;
-        // A control stream that ends would end the connection.
-        std::mem::forget(control);
         let (mut send, mut receive) = connection.open_bi().await.ok()?;
         send.write_all(REQUEST).await.ok()?;
         send.finish().ok()?;
         receive.read_to_end(4_096).await.ok()?;
-        Some(connection)
+        Some((connection, control))
     };
     tokio::time::timeout(Duration::from_secs(10), asked).await.ok()?
 }

@@ -200,6 +200,18 @@ mod tests {
     use super::*;
     use crate::net::listen::{Share, tcp};
 
+    #[cfg(feature = "h3")]
+    #[tokio::test]
+    async fn places_with_a_descriptor_are_not_for_who_comes_without() {
+        let places = Places::of(1);
+        let far: Vec<_> = (0..3).map(|_| places.try_take_far().unwrap()).collect();
+        assert_eq!(places.crowds(), [Crowd::of(0, 1), Crowd::of(3, CONNECTIONS)]);
+        let near = places.take().await.unwrap();
+        assert_eq!(places.crowds()[0], Crowd::of(1, 1));
+        drop((near, far));
+        assert_eq!(places.crowds(), [Crowd::default(); 2]);
+    }
+
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = tcp("127.0.0.1:0".parse().unwrap(), Share::Alone).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
