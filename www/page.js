@@ -1,7 +1,7 @@
 // The page: its language, and the three parts that fill it.
 
 import { renew, showGifts } from "./gifts.js";
-import { find, memory, notice, settled, user } from "./here.js";
+import { find, hush, memory, notice, settled, user } from "./here.js";
 import { showOrders } from "./orders.js";
 import { showPacket } from "./packet.js";
 import { say, speak } from "./words.js";
@@ -24,6 +24,8 @@ let language = speak(memory.read("language", navigator.language.startsWith("zh")
 find("language").addEventListener("click", () => {
   language = speak(language === "en" ? "zh" : "en");
   memory.write("language", language);
+  // It speaks the other language; what still troubles is said again at the next try.
+  hush();
   show();
 });
 addEventListener("offline", () => notice("offline", say("offline")));
