@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cash::Booking;
 use super::{ActivityId, GiftId, IdempotencyKey, OrderNo, PacketId, RoleId, UserId, ZoneId};
 use crate::base::clock::Wall;
 
@@ -212,6 +213,16 @@ pub enum Resolution {
     Compensate,
 }
 
+impl Resolution {
+    /// What it is to an order, or to a booking.
+    pub(super) const fn event(self) -> Event {
+        match self {
+            Self::Replay => Event::Replayed,
+            Self::Compensate => Event::Compensated,
+        }
+    }
+}
+
 /// What a settlement or a resolution did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -290,12 +301,14 @@ impl Order {
     /// The order after a person's word; nothing where it is not dead.
     #[must_use]
     pub fn resolve(&self, resolution: Resolution, now: Wall) -> Option<Self> {
-        let event = match resolution {
-            Resolution::Replay => Event::Replayed,
-            Resolution::Compensate => Event::Compensated,
-        };
-        let state = advance(self.state, event)?;
+        let state = advance(self.state, resolution.event())?;
         Some(Self { state, due: now, spent: self.attempts, updated: now, ..self.clone() })
+    }
+
+    /// How far its delivery is.
+    pub const fn booking(&self) -> Booking {
+        let Self { state, attempts, spent, due, failure, updated, .. } = *self;
+        Booking { state, attempts, spent, due, failure, updated }
     }
 
     /// Attempts of this round, the one under way included: what a limit of attempts counts.

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Account, PacketStore, Totals};
 use crate::redpacket::ledger::StoreError;
@@ -16,7 +16,7 @@ const PAGE: usize = 512;
 const TOLD: usize = 100;
 
 /// What was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Packets read.
     pub packets: u64,
@@ -31,6 +31,18 @@ pub struct Report {
 }
 
 impl Report {
+    /// This and another, of two stores.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.packets = self.packets.saturating_add(other.packets);
+        self.shares = self.shares.saturating_add(other.shares);
+        self.shares_fen = self.shares_fen.saturating_add(other.shares_fen);
+        self.differences = self.differences.saturating_add(other.differences);
+        self.told.extend(other.told);
+        self.told.truncate(TOLD);
+        self
+    }
+
     fn expect(&mut self, holds: bool, words: impl FnOnce() -> String) {
         if !holds {
             self.differences += 1;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::base::clock::Wall;
 use crate::redpacket::model::cash::{Packet, Packing, Phase, Share};
-use crate::redpacket::model::{IdempotencyKey, OrderNo, PacketId, Settled, Settlement, State, UserId};
+use crate::redpacket::model::{IdempotencyKey, OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId};
 
 /// Accounts, packets, shares, keys and the queue for booking.
 #[derive(Clone, Debug, Default)]
@@ -21,13 +21,15 @@ pub struct CashBook {
     packets: BTreeMap<PacketId, Packet>,
     /// Packets that may still be opened, by when that ends.
     ends: BTreeSet<(Wall, PacketId)>,
-    shares: HashMap<OrderNo, Share>,
+    shares: BTreeMap<OrderNo, Share>,
     ranks: BTreeMap<(PacketId, u32), OrderNo>,
     keys: HashMap<(UserId, IdempotencyKey), PacketId>,
     /// Open bookings by when they are due.
     due: BTreeSet<(Wall, OrderNo)>,
     /// Open bookings by when their share was opened.
     open: BTreeSet<(Wall, OrderNo)>,
+    /// Bookings that were given up, by when.
+    dead: BTreeSet<(Wall, OrderNo)>,
 }
 
 impl CashBook {
@@ -168,6 +170,27 @@ impl CashBook {
         })
     }
 
+    /// See [`PacketStore::dead`](super::PacketStore::dead).
+    pub fn dead(&self, limit: usize) -> Vec<Share> {
+        self.dead.iter().take(limit).filter_map(|(_, no)| self.shares.get(no)).cloned().collect()
+    }
+
+    /// See [`PacketStore::resolve`](super::PacketStore::resolve).
+    pub fn resolve(&mut self, order_no: OrderNo, resolution: Resolution, now: Wall) -> Settled {
+        let moved = self.shares.get(&order_no).and_then(|s| Some(s.booked(s.booking.resolve(resolution, now)?)));
+        moved.map_or(Settled::Stale, |share| {
+            let state = share.booking.state;
+            self.put(share);
+            Settled::Moved(state)
+        })
+    }
+
+    /// See [`PacketStore::scan_shares`](super::PacketStore::scan_shares).
+    pub fn scan_shares(&self, after: Option<OrderNo>, limit: usize) -> Vec<Share> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.shares.range((from, Bound::Unbounded)).take(limit).map(|(_, share)| share.clone()).collect()
+    }
+
     /// See [`PacketStore::scan`](super::PacketStore::scan).
     pub fn scan(&self, after: Option<PacketId>, limit: usize) -> Vec<Packet> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -199,10 +222,14 @@ impl CashBook {
         if let Some(old) = self.shares.insert(number, share) {
             self.due.remove(&(old.booking.due, number));
             self.open.remove(&(opened, number));
+            self.dead.remove(&(old.booking.updated, number));
         }
         if booking.state.open() {
             self.due.insert((booking.due, number));
             self.open.insert((opened, number));
+        }
+        if booking.state == State::Dead {
+            self.dead.insert((booking.updated, number));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, StoreError};
 use crate::base::clock::Wall;
 use crate::redpacket::model::cash::{Closed, Packet, Packing, Phase, Share};
-use crate::redpacket::model::{Code, IdempotencyKey, PacketId, Settled, Settlement, State, UserId};
+use crate::redpacket::model::{Code, IdempotencyKey, OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId};
 
 pub mod audit;
 pub(in crate::redpacket) mod book;
@@ -32,13 +32,18 @@ pub const MAX_PAID_FEN: u64 = i64::MAX.cast_unsigned();
 ///   durable, in one commit: the debit with the packet, the share with its place in the queue for booking. An error means
 ///   that nothing was done, except [`StoreError::Unknown`].
 /// - **I5** A booking is in at most one worker's lease at a time, is leased again when that ends without a word, and leaves
-///   the queue for good once it is delivered or dead. Late words change nothing but for the better.
-/// - **I7** [`PacketStore::totals`] adds up, and [`audit`] finds nothing.
+///   the queue for good once it is delivered, or until a person says otherwise once it is dead. Late words change nothing but
+///   for the better.
+/// - **I7** [`PacketStore::totals`] adds up, [`PacketStore::scan_shares`] shows every share, and [`audit`] finds nothing.
+///
+/// A store may be one process's own or a server that many share: then all of this holds for all of them together, and a
+/// handle sees at once what another's commit wrote. A store that cannot tell whether its commit went through tries again
+/// under the same names, and answers what stands, or [`StoreError::Unknown`].
 ///
 /// No method blocks the caller's thread on IO or waits without a bound: a store with too much to do refuses with
 /// [`StoreError::Overloaded`]. Time comes in as an argument; so does all chance, as the seed of a packet.
 pub trait PacketStore: Send + Sync {
-    /// What it is, for logs: `redb`, `memory`.
+    /// What it is, for logs: `redb`, `memory`, `postgres`.
     fn name(&self) -> &'static str;
 
     /// Puts money into an account, which begins with that.
@@ -71,6 +76,16 @@ pub trait PacketStore: Send + Sync {
 
     /// Takes workers' words, in order; each gets its answer.
     fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>>;
+
+    /// Dead letters: up to `limit` shares whose booking was given up, the longest dead first.
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Share>>;
+
+    /// Takes a person's word on dead letters, in order; each gets its answer. Those that are not dead are left alone.
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>>;
+
+    /// Up to `limit` shares of all packets by number, from the first after `after`: for reconciliation, page by page. A page
+    /// is of one moment, two pages are not.
+    fn scan_shares(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Share>>;
 
     /// Up to `limit` packets by name, from the first after `after`: for audits, page by page.
     fn scan(&self, after: Option<PacketId>, limit: usize) -> Answer<'_, Vec<Packet>>;

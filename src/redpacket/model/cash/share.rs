@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Wall;
-use crate::redpacket::model::order::{Event, Failure, State, Verdict, advance};
+use crate::redpacket::model::order::{Event, Failure, Resolution, State, Verdict, advance};
 use crate::redpacket::model::{IdempotencyKey, OrderNo, PacketId, UserId};
 
 /// How far the booking of a share is.
@@ -54,6 +54,13 @@ impl Booking {
         };
         let spent = self.spent.saturating_add(u32::from(event == Event::Deferred));
         Some(Self { state: advance(self.state, event)?, due, failure, spent, updated: now, ..self })
+    }
+
+    /// After a person's word; nothing where it is not dead.
+    #[must_use]
+    pub fn resolve(self, resolution: Resolution, now: Wall) -> Option<Self> {
+        let state = advance(self.state, resolution.event())?;
+        Some(Self { state, due: now, spent: self.attempts, updated: now, ..self })
     }
 
     /// Attempts that a limit of attempts counts, the one under way included.

@@ -7,9 +7,10 @@
 //!   accounts  payer -> (deposited, balance)     packets  name -> record            shares  number -> record
 //!   deposits  (payer, key) -> fen               ends     (when over, name) live    ranks   (packet, rank) -> number
 //!   keys      (user, key) -> packet             due      (when due, number) open   open    (when opened, number)
-//!   sums      name -> fen or count
+//!   sums      name -> fen or count              dead     (when it died, number)
 //! ```
 
+use std::ops::Bound;
 use std::path::Path;
 
 use ::redb::{Error, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
@@ -21,7 +22,7 @@ use crate::redpacket::ledger::cash::{
 };
 use crate::redpacket::ledger::{Answer, StoreError};
 use crate::redpacket::model::cash::{Packet, Packing, Phase, Share};
-use crate::redpacket::model::{OrderNo, PacketId, Settled, Settlement, State, UserId};
+use crate::redpacket::model::{OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId};
 use crate::redpacket::store::commit::{Applied, Committer, Engine, OpenError, Opener as Open, file};
 
 mod tables;
@@ -37,6 +38,7 @@ const RANKS: TableDefinition<'_, (&str, u32), Number> = TableDefinition::new("ra
 const KEYS: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("keys");
 const DUE: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("due");
 const OPEN: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("open");
+const DEAD: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("dead");
 const SUMS: TableDefinition<'_, &str, u64> = TableDefinition::new("sums");
 
 /// Names in the table of sums, beside those of phases and states. Part of the format.
@@ -154,6 +156,18 @@ impl PacketStore for RedbPackets {
         op!(soon, self, Op::Settle(words, now), Out::Settled)
     }
 
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Share>> {
+        Box::pin(self.0.read(move |txn| dead(txn, limit)))
+    }
+
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
+        op!(soon, self, Op::Resolve(order_nos, resolution, now), Out::Settled)
+    }
+
+    fn scan_shares(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Share>> {
+        Box::pin(self.0.read(move |txn| scan_shares(txn, after, limit)))
+    }
+
     fn scan(&self, after: Option<PacketId>, limit: usize) -> Answer<'_, Vec<Packet>> {
         Box::pin(self.0.read(move |txn| scan(txn, after.as_ref(), limit)))
     }
@@ -188,6 +202,32 @@ fn shares(txn: &ReadTransaction, id: &PacketId, after: u32, limit: usize) -> See
         match share(&records, order_no)? {
             Ok(Some(share)) => page.push(share),
             Ok(None) | Err(_) => return Ok(Err(StoreError::Damaged { order_no })),
+        }
+    }
+    Ok(Ok(page))
+}
+
+fn dead(txn: &ReadTransaction, limit: usize) -> Seen<Vec<Share>> {
+    let (records, mut all) = (txn.open_table(SHARES)?, Vec::new());
+    for entry in txn.open_table(DEAD)?.iter()?.take(limit) {
+        let order_no = OrderNo::from_bytes(*entry?.0.value().1);
+        match share(&records, order_no)? {
+            Ok(Some(share)) => all.push(share),
+            Ok(None) | Err(_) => return Ok(Err(StoreError::Damaged { order_no })),
+        }
+    }
+    Ok(Ok(all))
+}
+
+fn scan_shares(txn: &ReadTransaction, after: Option<OrderNo>, limit: usize) -> Seen<Vec<Share>> {
+    let (records, mut page) = (txn.open_table(SHARES)?, Vec::new());
+    let from = after.as_ref().map_or(Bound::Unbounded, |no| Bound::Excluded(no.bytes()));
+    for entry in records.range::<&[u8; 17]>((from, Bound::Unbounded))?.take(limit) {
+        let (number, record) = entry?;
+        let order_no = OrderNo::from_bytes(*number.value());
+        match Share::decode(order_no, record.value()) {
+            Some(share) => page.push(share),
+            None => return Ok(Err(StoreError::Damaged { order_no })),
         }
     }
     Ok(Ok(page))
@@ -255,6 +295,7 @@ enum Op {
     Sweep(usize, Wall),
     Lease { limit: usize, until: Wall, now: Wall },
     Settle(Vec<Settlement>, Wall),
+    Resolve(Vec<OrderNo>, Resolution, Wall),
 }
 
 enum Out {
@@ -269,11 +310,15 @@ enum Out {
 impl Engine for Cash {
     type Op = Op;
     type Out = Out;
-    const FORMAT: u64 = 1;
+    const FORMAT: u64 = 2;
     const NAME: &'static str = "packets";
 
-    fn prepare(&self, txn: &WriteTransaction, _: u64) -> Result<(), Error> {
-        Tables::open(txn).map(drop)
+    fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error> {
+        let mut tables = Tables::open(txn)?;
+        if found < 2 {
+            tables.leave_format_1()?;
+        }
+        Ok(())
     }
 
     fn apply(&self, txn: &WriteTransaction, ops: &[Op]) -> Result<Applied<Out>, Error> {
@@ -287,6 +332,9 @@ impl Engine for Cash {
                 Op::Sweep(limit, now) => tables.sweep(*limit, *now)?.map(Out::Swept),
                 Op::Lease { limit, until, now } => tables.lease(*limit, *until, *now)?.map(Out::Leased),
                 Op::Settle(words, now) => tables.settle(words, *now)?.map(Out::Settled),
+                Op::Resolve(numbers, resolution, now) => {
+                    tables.resolve(numbers, *resolution, *now)?.map(Out::Settled)
+                }
             });
         }
         let wrote = tables.finish()?;

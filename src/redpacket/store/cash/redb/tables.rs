@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use redb::{Error, ReadableTable, Table, WriteTransaction};
 
 use super::{
-    ACCOUNTS, DEPOSITS, DUE, ENDS, KEYS, Number, OPEN, PACKETS, RANKS, SHARES, SUMS, Seen, counted, packet, share, sum,
+    ACCOUNTS, DEAD, DEPOSITS, DUE, ENDS, KEYS, Number, OPEN, PACKETS, RANKS, SHARES, SUMS, Seen, counted, packet, share, sum,
 };
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::cash::{
     Account, Created, Deposit, Deposited, MAX_PAID_FEN, Making, OPENERS, Opened, Opener, Opening, Opens, judge_create,
     judge_open,
 };
-use crate::redpacket::model::cash::{Packet, Packing, Share};
-use crate::redpacket::model::{OrderNo, PacketId, Settled, Settlement, UserId};
+use crate::redpacket::model::cash::{Booking, Packet, Packing, Share};
+use crate::redpacket::model::{OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId};
 
 pub(super) struct Tables<'txn> {
     accounts: Table<'txn, &'static str, (u64, u64)>,
@@ -26,6 +26,7 @@ pub(super) struct Tables<'txn> {
     keys: Table<'txn, (&'static str, &'static str), &'static str>,
     due: Table<'txn, (u64, Number), ()>,
     open: Table<'txn, (u64, Number), ()>,
+    dead: Table<'txn, (u64, Number), ()>,
     sums: Table<'txn, &'static str, u64>,
     /// What the sums grow by in this transaction; written once, at its end.
     grown: BTreeMap<String, i64>,
@@ -44,10 +45,23 @@ impl<'txn> Tables<'txn> {
             keys: txn.open_table(KEYS)?,
             due: txn.open_table(DUE)?,
             open: txn.open_table(OPEN)?,
+            dead: txn.open_table(DEAD)?,
             sums: txn.open_table(SUMS)?,
             grown: BTreeMap::new(),
             wrote: false,
         })
+    }
+
+    /// Format 1 had no list of dead letters.
+    pub(super) fn leave_format_1(&mut self) -> Result<(), Error> {
+        for entry in self.shares.iter()? {
+            let (number, record) = entry?;
+            let share = Share::decode(OrderNo::from_bytes(*number.value()), record.value());
+            if let Some(share) = share.filter(|s| s.booking.state == State::Dead) {
+                self.dead.insert((share.booking.updated.0, share.order_no.bytes()), ())?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the sums. Says whether anything was written at all.
@@ -236,18 +250,27 @@ impl<'txn> Tables<'txn> {
     pub(super) fn settle(&mut self, words: &[Settlement], now: Wall) -> Seen<Vec<Settled>> {
         let mut all = Vec::with_capacity(words.len());
         for word in words {
-            let before = share(&self.shares, word.order_no)?.ok().flatten();
-            let after =
-                before.as_ref().and_then(|s| Some(s.booked(s.booking.settle(word.attempt, word.verdict, now)?)));
-            all.push(match after {
-                Some(after) => {
-                    self.put_share(&after, before.as_ref())?;
-                    Settled::Moved(after.booking.state)
-                }
-                None => Settled::Stale,
-            });
+            all.push(self.book(word.order_no, |booking| booking.settle(word.attempt, word.verdict, now))?);
         }
         Ok(Ok(all))
+    }
+
+    pub(super) fn resolve(&mut self, numbers: &[OrderNo], resolution: Resolution, now: Wall) -> Seen<Vec<Settled>> {
+        let mut all = Vec::with_capacity(numbers.len());
+        for order_no in numbers {
+            all.push(self.book(*order_no, |booking| booking.resolve(resolution, now))?);
+        }
+        Ok(Ok(all))
+    }
+
+    /// Takes the booking of one share a step further, where there is such a step.
+    fn book(&mut self, order_no: OrderNo, step: impl Fn(Booking) -> Option<Booking>) -> Result<Settled, Error> {
+        let before = share(&self.shares, order_no)?.ok().flatten();
+        let Some(after) = before.as_ref().and_then(|s| Some(s.booked(step(s.booking)?))) else {
+            return Ok(Settled::Stale);
+        };
+        self.put_share(&after, before.as_ref())?;
+        Ok(Settled::Moved(after.booking.state))
     }
 
     fn put_packet(&mut self, packet: &Packet, old: Option<&Packet>) -> Result<(), Error> {
@@ -268,10 +291,14 @@ impl<'txn> Tables<'txn> {
             self.grow(old.booking.state.as_str(), -1);
             self.due.remove((old.booking.due.0, number))?;
             self.open.remove((old.opened.0, number))?;
+            self.dead.remove((old.booking.updated.0, number))?;
         }
         if booking.state.open() {
             self.due.insert((booking.due.0, number), ())?;
             self.open.insert((share.opened.0, number), ())?;
+        }
+        if booking.state == State::Dead {
+            self.dead.insert((booking.updated.0, number), ())?;
         }
         self.grow(booking.state.as_str(), 1);
         self.wrote = true;

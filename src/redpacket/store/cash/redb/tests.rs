@@ -137,7 +137,7 @@ impl Subject for OnDisk {
 
 #[tokio::test]
 async fn it_keeps_the_laws() {
-    assert_eq!(run(&OnDisk::default()).await.unwrap().len(), 9);
+    assert_eq!(run(&OnDisk::default()).await.unwrap().len(), 10);
 }
 
 /// The store in a real file.
@@ -168,7 +168,7 @@ impl Subject for InFile {
 
 #[tokio::test]
 async fn it_keeps_the_laws_in_a_file() {
-    assert_eq!(run(&InFile(TempDir::new().unwrap())).await.unwrap().len(), 8);
+    assert_eq!(run(&InFile(TempDir::new().unwrap())).await.unwrap().len(), 9);
 }
 
 proptest! {

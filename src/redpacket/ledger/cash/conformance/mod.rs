@@ -11,15 +11,20 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+mod bookings;
+mod crash;
+mod sharing;
+mod walk;
+
+pub use walk::walk;
+
 use super::audit::audit;
 use super::{Created, Deposit, Deposited, Opened, Opener, Opens, PacketStore};
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::StoreError;
 use crate::redpacket::ledger::conformance::Breach;
 use crate::redpacket::model::cash::{Mode, Packet, Packing, Phase, Seed, Share, Terms};
-use crate::redpacket::model::{
-    ActivityId, BadId, Failure, IdempotencyKey, PacketId, Settled, Settlement, State, UserId, Verdict,
-};
+use crate::redpacket::model::{ActivityId, BadId, IdempotencyKey, OrderNo, PacketId, Settlement, UserId, Verdict};
 
 /// A store in the making, or why there is none.
 pub type Making<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn PacketStore>, String>> + Send + 'a>>;
@@ -32,6 +37,12 @@ pub trait Subject: Send + Sync {
     /// `store` closed and opened again on what it left; nothing for a kind that does not outlive its process.
     fn reopened(&self, store: Arc<dyn PacketStore>) -> Option<Making<'_>> {
         drop(store);
+        None
+    }
+
+    /// Another handle on what `store` keeps, as another process has one; nothing for a kind that belongs to one process.
+    fn beside(&self, store: &Arc<dyn PacketStore>) -> Option<Making<'_>> {
+        let _ = store;
         None
     }
 
@@ -51,8 +62,10 @@ const REFUND: &str = "I3: what nobody opened in time goes back, once";
 const SAME: &str = "I2: the same again is the same, and with another body a conflict";
 const LEASE: &str = "I5: a booking has one holder at a time, and comes back when the lease ends";
 const SETTLE: &str = "I5: delivered is delivered; late words change nothing but for the better";
+const LETTERS: &str = "I5: bookings that were given up are listed, and come back only by a person's word";
 const PAGES: &str = "I7: every packet and every share can be read, page by page";
 const DURABLE: &str = "I4: what was answered is there after the store was opened again";
+const SHARED: &str = "I2, I3, I5 between processes that share the store";
 const CRASH: &str = "I4: what was answered is there after its power failed under load";
 
 /// Checks every law. Returns those that were checked: a store is not held to what its kind cannot do, such as to outlive
@@ -65,11 +78,16 @@ pub async fn run(subject: &dyn Subject) -> Result<Vec<&'static str>, Breach> {
     shares(subject).await?;
     refund(subject).await?;
     same(subject).await?;
-    lease(subject).await?;
-    settle(subject).await?;
+    bookings::lease(subject).await?;
+    bookings::settle(subject).await?;
+    bookings::letters(subject).await?;
     pages(subject).await?;
-    let mut held = vec![MONEY, SHARES, REFUND, SAME, LEASE, SETTLE, PAGES];
-    for (law, checked) in [(DURABLE, durable(subject).await?), (CRASH, crash(subject).await?)] {
+    let mut held = vec![MONEY, SHARES, REFUND, SAME, LEASE, SETTLE, LETTERS, PAGES];
+    for (law, checked) in [
+        (SHARED, sharing::shared(subject).await?),
+        (DURABLE, durable(subject).await?),
+        (CRASH, crash::crash(subject).await?),
+    ] {
         held.extend(checked.then_some(law));
     }
     Ok(held)
@@ -354,76 +372,6 @@ async fn same(subject: &dyn Subject) -> Outcome {
     bench.counted().await
 }
 
-/// I5, leases: several workers at once, then time passes.
-async fn lease(subject: &dyn Subject) -> Outcome {
-    let bench = Bench::new(LEASE, subject).await?;
-    bench.pay("k", 1_000).await?;
-    bench.funded(bench.packing("p", 1_000, 20, Mode::DoubleMean)?, 1).await?;
-    for n in 0..20 {
-        bench.share("p", &format!("u{n}"), 500).await?;
-    }
-    let take = async |limit, until, now| bench.store.lease(limit, Wall(until), Wall(now)).await.map_err(bench.failed());
-    let early = take(100, 2_000, 499).await?;
-    bench.hold(early.is_empty(), || format!("{} leased before they were due", early.len()))?;
-    let mut workers = JoinSet::new();
-    for _ in 0..8 {
-        let store = bench.store.clone();
-        workers.spawn(async move { store.lease(4, Wall(2_000), Wall(500)).await });
-    }
-    let mut held = Vec::new();
-    while let Some(ended) = workers.join_next().await {
-        let shares = ended.map_err(|e| Breach::Law { law: LEASE, found: format!("a lease panicked: {e}") })?;
-        held.extend(shares.map_err(bench.failed())?);
-    }
-    let distinct: BTreeSet<_> = held.iter().map(|s| s.order_no).collect();
-    bench.hold((held.len(), distinct.len()) == (20, 20), || {
-        format!("8 workers asked for 4 of 20: {} leases of {} shares", held.len(), distinct.len())
-    })?;
-    let first = held.iter().all(|s| s.booking.state == State::Delivering && s.booking.attempts == 1);
-    bench.hold(first, || format!("{:?}", held.first()))?;
-    let none = take(100, 3_000, 1_999).await?;
-    bench.hold(none.is_empty(), || format!("{} leased while another holds them", none.len()))?;
-    let again = take(100, 3_000, 2_000).await?;
-    bench.hold(again.len() == 20 && again.iter().all(|s| s.booking.attempts == 2), || {
-        format!("{} of 20 came back when the lease ended", again.len())
-    })?;
-    bench.counted().await
-}
-
-/// I5, what workers say.
-async fn settle(subject: &dyn Subject) -> Outcome {
-    let bench = Bench::new(SETTLE, subject).await?;
-    bench.pay("k", 1_000).await?;
-    bench.funded(bench.packing("p", 1_000, 2, Mode::DoubleMean)?, 1).await?;
-    let order_no = bench.share("p", "u", 100).await?.order_no;
-    let say = async |attempt, verdict, now| {
-        let word = Settlement { order_no, attempt, verdict };
-        let all = bench.store.settle(vec![word], Wall(now)).await.map_err(bench.failed())?;
-        match all.as_slice() {
-            [one] => Ok(*one),
-            other => Err(Breach::Law { law: SETTLE, found: format!("one word, answers {other:?}") }),
-        }
-    };
-    let expect = |got: Settled, want: Settled, what: &str| bench.hold(got == want, || format!("{what}: {got:?}"));
-    let retry = |at| Verdict::Retry { at: Wall(at), why: Failure::Timeout };
-    let take =
-        async |until, now| bench.store.lease(9, Wall(until), Wall(now)).await.map(|s| s.len()).map_err(bench.failed());
-    expect(say(1, Verdict::Delivered, 110).await?, Settled::Stale, "booked, but never leased")?;
-    bench.hold(take(2_000, 110).await? == 1, || "not leased when due".into())?;
-    expect(say(1, retry(5_000), 120).await?, Settled::Moved(State::RetryWait), "failed once")?;
-    bench.hold(take(6_000, 4_999).await? == 0, || "leased before the retry was due".into())?;
-    bench.hold(take(6_000, 5_000).await? == 1, || "not leased when the retry was due".into())?;
-    expect(say(1, Verdict::Dead { why: Failure::Refused }, 5_100).await?, Settled::Stale, "an old attempt's failure")?;
-    expect(say(1, Verdict::Delivered, 5_200).await?, Settled::Moved(State::Delivered), "an old attempt's success")?;
-    expect(say(2, retry(9_000), 5_300).await?, Settled::Stale, "a failure after the booking")?;
-    bench.hold(take(99_000, 90_000).await? == 0, || "leased after it was booked".into())?;
-    let found = bench.store.share(bench.packet("p")?, bench.user("u")?).await.map_err(bench.failed())?;
-    bench.hold(found.as_ref().is_some_and(|s| s.booking.state == State::Delivered), || format!("found {found:?}"))?;
-    let totals = bench.store.totals().await.map_err(bench.failed())?;
-    bench.hold(totals.shares_in(State::Delivered) == 1 && totals.oldest_open.is_none(), || format!("{totals:?}"))?;
-    bench.counted().await
-}
-
 /// I7, pages.
 async fn pages(subject: &dyn Subject) -> Outcome {
     let bench = Bench::new(PAGES, subject).await?;
@@ -453,6 +401,18 @@ async fn pages(subject: &dyn Subject) -> Outcome {
         ranks.extend(page.iter().map(|s| s.rank));
     }
     bench.hold(ranks.iter().copied().eq(1..=10), || format!("{ranks:?}"))?;
+    bench.share("p5", "u3", 2).await?;
+    let mut numbers: Vec<OrderNo> = Vec::new();
+    loop {
+        let page = bench.store.scan_shares(numbers.last().copied(), 4).await.map_err(bench.failed())?;
+        bench.hold(page.len() <= 4, || format!("{} on a page of 4", page.len()))?;
+        if page.is_empty() {
+            break;
+        }
+        numbers.extend(page.iter().map(|s| s.order_no));
+    }
+    let rising = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    bench.hold(numbers.len() == 11 && rising, || format!("11 shares by number: {numbers:?}"))?;
     let none = bench.store.share(bench.packet("p3")?, bench.user("nobody")?).await.map_err(bench.failed())?;
     bench.hold(none.is_none(), || format!("somebody who has none: {none:?}"))?;
     bench.counted().await
@@ -493,42 +453,5 @@ async fn durable(subject: &dyn Subject) -> Result<bool, Breach> {
     let swept = bench.store.sweep(10, Wall(5_000)).await.map_err(bench.failed())?;
     bench.hold(swept.len() == 1, || format!("one packet was left to give back: {swept:?}"))?;
     bench.counted().await?;
-    Ok(true)
-}
-
-/// I4 and I3 where the power fails while many open. False where this kind of store cannot be struck.
-async fn crash(subject: &dyn Subject) -> Result<bool, Breach> {
-    let mut bench = Bench::new(CRASH, subject).await?;
-    bench.pay("k", 100_000).await?;
-    bench.funded(bench.packing("p", 100_000, 1_000, Mode::DoubleMean)?, 1).await?;
-    for round in 0..5_u32 {
-        let mut running = JoinSet::new();
-        for n in 0..60 {
-            let (store, packet) = (bench.store.clone(), bench.packet("p")?);
-            let openers = vec![bench.opener(&format!("u{round}-{n}"), None)?, bench.opener(&format!("v{n}"), None)?];
-            running.spawn(async move { store.open(packet, openers, Wall(100)).await.map(|o| o.each) });
-        }
-        // Some have their answer when the power fails, the others never get one.
-        let mut told = Vec::new();
-        while told.len() < 20 {
-            match running.join_next().await {
-                Some(Ok(Ok(each))) => told.extend(each),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        running.abort_all();
-        while running.join_next().await.is_some() {}
-        let Some(left) = subject.struck(bench.store) else { return Ok(false) };
-        bench.store = left.await.map_err(|reason| Breach::NoStore { reason })?;
-        for opened in told {
-            let (Opened::Share(share) | Opened::Already(share)) = opened else { continue };
-            let found = bench.store.share(share.packet_id.clone(), share.user_id.clone()).await;
-            let found = found.map_err(bench.failed())?;
-            let kept = found.is_some_and(|f| (f.amount_fen, f.rank) == (share.amount_fen, share.rank));
-            bench.hold(kept, || format!("{} was told of a share that is gone", share.user_id))?;
-        }
-        bench.counted().await?;
-    }
     Ok(true)
 }
