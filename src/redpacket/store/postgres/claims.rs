@@ -128,7 +128,6 @@ impl Desk {
                 free: HashMap::new(),
                 batch_size: names::COMMIT_BATCH_SIZE.histogram(&["postgres"]),
                 seconds: names::COMMIT_DURATION_SECONDS.histogram(&["postgres"]),
-                failures: names::COMMIT_FAILURES_TOTAL.counter(&["postgres"]),
             };
             spawn("postgres-claims", hand.run(jobs.clone()))
         };
@@ -159,7 +158,6 @@ struct Hand {
     free: HashMap<GiftId, Vec<(i16, i64)>>,
     batch_size: metrics::Histogram,
     seconds: metrics::Histogram,
-    failures: metrics::Counter,
 }
 
 impl Hand {
@@ -192,13 +190,8 @@ impl Hand {
                 }
                 Err(fault) => fault,
             };
-            self.failures.increment(1);
             self.line = None;
-            if matches!(fault, Fault::Unreachable(_) | Fault::Refused(_))
-                && self.writable.swap(false, Ordering::Relaxed)
-            {
-                tracing::error!(store = "postgres", ?fault, "the store cannot write");
-            }
+            self.pool.note(&fault);
             let now = self.clock.mono();
             let (mut left, mut over) = (Vec::with_capacity(batch.len()), Vec::new());
             for mut job in batch {

@@ -1,4 +1,5 @@
-//! The store that several processes share: orders, stock and delivery queue of one set in one PostgreSQL database.
+//! The stores that several processes share, in one PostgreSQL database: orders, stock and delivery queue of one set, and the
+//! cash that is packed there (`cash`).
 //!
 //! Claims are merged (`claims`); everything else is an errand on a bounded pool (`pool`). A lost connection, a failover, a
 //! deadlock or a serialisation failure is tried again, until nobody waits: the numbers are the same, so nothing is done
@@ -22,6 +23,7 @@ use crate::base::task::{Task, spawn};
 use crate::redpacket::ledger::{Answer, Claimed, Stats, Store};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
+mod cash;
 mod claims;
 mod fault;
 mod line;
@@ -34,15 +36,16 @@ mod schema;
 mod stock;
 mod tls;
 
+pub use cash::PostgresPackets;
 pub use place::{ConnectError, Options};
 
 use claims::Desk;
 use fault::Fault;
 use line::Line;
-use moves::{Lease, Resolve, Settle};
+use moves::{Dead, Lease, Resolve, Settle};
 use place::Place;
 use pool::{Pool, Rest};
-use reads::{Dead, Find, Scan};
+use reads::{Find, Scan};
 use schema::Trouble;
 use stock::{Provision, Sums};
 
@@ -65,28 +68,34 @@ impl PostgresStore {
     /// # Errors
     /// The options make no sense, the database is not there, is set up to forget, or belongs to a newer release.
     pub async fn open(options: &Options) -> Result<Self, ConnectError> {
-        let place = Arc::new(Place::new(options)?);
-        let (clock, mut rest) = (SystemClock, Rest::new());
-        let until = clock.mono() + START;
-        loop {
-            let fault = match prepare(&place).await {
-                Ok(()) => break,
-                Err(Trouble::Error(error)) => return Err(error),
-                Err(Trouble::Fault(Fault::Refused(reason))) => return Err(ConnectError::Refused { reason }),
-                Err(Trouble::Fault(fault)) => fault,
-            };
-            if clock.mono() > until {
-                return Err(ConnectError::Unreachable { reason: format!("{}: {}", place.hosts(), fault.reason()) });
-            }
-            rest.take().await;
-        }
+        let place = reach(options).await?;
         let hands = (options.connections / 2).max(1);
         let writable = Arc::new(AtomicBool::new(true));
         // Each hand keeps its connection while it has work; the pool's bound is for the errands.
-        let pool = Arc::new(Pool::new(place.clone(), options.connections.saturating_sub(hands).max(1)));
+        let errands = options.connections.saturating_sub(hands).max(1);
+        let pool = Arc::new(Pool::new(place.clone(), errands, writable.clone()));
         let desk = Desk::open(&pool, hands, &writable);
         let pulse = spawn("postgres-pulse", pulse(place, writable.clone()));
         Ok(Self { desk, pool, writable, _pulse: pulse })
+    }
+}
+
+/// The database of `options`, once it answers and its tables are up to date. Waits 15 s for that.
+async fn reach(options: &Options) -> Result<Arc<Place>, ConnectError> {
+    let place = Arc::new(Place::new(options)?);
+    let (clock, mut rest) = (SystemClock, Rest::new());
+    let until = clock.mono() + START;
+    loop {
+        let fault = match prepare(&place).await {
+            Ok(()) => return Ok(place),
+            Err(Trouble::Error(error)) => return Err(error),
+            Err(Trouble::Fault(Fault::Refused(reason))) => return Err(ConnectError::Refused { reason }),
+            Err(Trouble::Fault(fault)) => fault,
+        };
+        if clock.mono() > until {
+            return Err(ConnectError::Unreachable { reason: format!("{}: {}", place.hosts(), fault.reason()) });
+        }
+        rest.take().await;
     }
 }
 
@@ -140,19 +149,19 @@ impl Store for PostgresStore {
     }
 
     fn lease(&self, limit: usize, until: Wall, now: Wall) -> Answer<'_, Vec<Order>> {
-        Box::pin(async move { self.pool.run(&Lease { limit, until, now }).await })
+        Box::pin(async move { self.pool.run(&Lease::<Order>::new(limit, until, now)).await })
     }
 
     fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>> {
-        Box::pin(async move { self.pool.run(&Settle { words, now }).await })
+        Box::pin(async move { self.pool.run(&Settle::<Order>::new(words, now)).await })
     }
 
     fn dead(&self, limit: usize) -> Answer<'_, Vec<Order>> {
-        Box::pin(async move { self.pool.run(&Dead(limit)).await })
+        Box::pin(async move { self.pool.run(&Dead::<Order>::new(limit)).await })
     }
 
     fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
-        Box::pin(async move { self.pool.run(&Resolve { order_nos, resolution, now }).await })
+        Box::pin(async move { self.pool.run(&Resolve::<Order>::new(order_nos, resolution, now)).await })
     }
 
     fn scan(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Trail>> {

@@ -4,6 +4,7 @@
 //! too, for nobody knows what it is in the middle of. Every errand here may be done twice: orders have their numbers, words
 //! their attempts, and the rest says what shall be, not what to add.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::line::Line;
 use super::place::Place;
 use crate::base::clock::{Clock, Mono, SystemClock};
 use crate::base::entropy::Rng;
+use crate::observe::names::redpacket as names;
 use crate::redpacket::ledger::StoreError;
 
 /// The first wait before another try; doubled up to [`MOST`].
@@ -56,11 +58,23 @@ pub(super) struct Pool {
     place: Arc<Place>,
     idle: Mutex<Vec<Line>>,
     room: Semaphore,
+    /// Cleared where the database cannot be written to. The pulse sets it again.
+    writable: Arc<AtomicBool>,
+    failures: metrics::Counter,
 }
 
 impl Pool {
-    pub(super) fn new(place: Arc<Place>, connections: usize) -> Self {
-        Self { place, idle: Mutex::default(), room: Semaphore::new(connections) }
+    pub(super) fn new(place: Arc<Place>, connections: usize, writable: Arc<AtomicBool>) -> Self {
+        let failures = names::COMMIT_FAILURES_TOTAL.counter(&["postgres"]);
+        Self { place, idle: Mutex::default(), room: Semaphore::new(connections), writable, failures }
+    }
+
+    /// Counts a try that failed, and notes what `fault` says about the database: health checks are told.
+    pub(super) fn note(&self, fault: &Fault) {
+        self.failures.increment(1);
+        if matches!(fault, Fault::Unreachable(_) | Fault::Refused(_)) && self.writable.swap(false, Ordering::Relaxed) {
+            tracing::error!(store = "postgres", ?fault, "the store cannot write");
+        }
     }
 
     /// Takes a connection: an idle one, or a new one.
@@ -96,6 +110,7 @@ impl Pool {
                 Ok(Err(fault)) => fault,
                 Err(_) => Fault::Lost("out of time".into()),
             };
+            self.note(&fault);
             if !fault.passing() || left(clock.mono()) < MOST {
                 return Err(fault.told(sent));
             }

@@ -1,4 +1,4 @@
-//! What is only read: one order, the dead letters, and all orders page by page.
+//! What is only read: one order, and all orders page by page.
 
 use tokio_postgres::types::Type;
 
@@ -15,16 +15,6 @@ static FIND: Sql = Sql {
         " FROM orders o LEFT JOIN outbox q USING (order_no) WHERE o.order_no = $1"
     ),
     types: &[Type::BYTEA],
-};
-
-static DEAD: Sql = Sql {
-    text: concat!(
-        "SELECT ",
-        order_columns!(),
-        " FROM (SELECT order_no, died FROM dead ORDER BY died, order_no LIMIT $1) d \
-         JOIN orders o USING (order_no) LEFT JOIN outbox q USING (order_no) ORDER BY d.died, d.order_no"
-    ),
-    types: &[Type::INT8],
 };
 
 /// One statement, so that a page is of one moment.
@@ -53,18 +43,6 @@ impl Errand for Find {
     }
 }
 
-/// Dead letters, at most so many.
-pub(super) struct Dead(pub(super) usize);
-
-impl Errand for Dead {
-    type Out = Vec<Order>;
-
-    async fn run(&self, line: &Line) -> Result<Vec<Order>, Fault> {
-        let limit = i64::try_from(self.0).unwrap_or(i64::MAX);
-        line.ask(&DEAD, &[&limit]).await?.iter().map(rows::order).collect()
-    }
-}
-
 /// A page of all orders.
 pub(super) struct Scan {
     pub(super) after: Option<OrderNo>,
@@ -77,7 +55,7 @@ impl Errand for Scan {
     async fn run(&self, line: &Line) -> Result<Vec<Trail>, Fault> {
         // Shorter than any number, so before all of them.
         let after: &[u8] = self.after.as_ref().map_or(&[], |no| no.bytes());
-        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
+        let limit = rows::limit(self.limit);
         let rows = line.ask(&SCAN, &[&after, &limit]).await?;
         let mut page = Vec::with_capacity(rows.len());
         for row in &rows {

@@ -1,21 +1,37 @@
 //! Orders as rows: where an order is open, what moves stands in the outbox, and its own row is from when it was accepted.
 
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::fault::Fault;
+use super::line::Sql;
+use super::moves::{Queued, Statements, statements};
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::StoreError;
+use crate::redpacket::model::cash::Booking;
 use crate::redpacket::model::{
-    ActivityId, Claim, Failure, GiftId, IdempotencyKey, Order, OrderNo, PacketId, RoleId, State, UserId, ZoneId,
+    ActivityId, Claim, Failure, GiftId, IdempotencyKey, Order, OrderNo, PacketId, Resolution, RoleId, Settlement,
+    State, UserId, ZoneId,
 };
+
+/// The columns that [`booking`] reads, of what is delivered (`o`) and its queue (`q`).
+macro_rules! booking_columns {
+    () => {
+        "coalesce(q.state, o.state), coalesce(q.attempts, o.attempts), coalesce(q.spent, o.spent), \
+         coalesce(q.due, o.due), CASE WHEN q.order_no IS NULL THEN o.failure ELSE q.failure END, \
+         coalesce(q.updated, o.updated)"
+    };
+}
+pub(super) use booking_columns;
 
 /// The columns that [`order`] reads, of `orders o LEFT JOIN outbox q`.
 macro_rules! order_columns {
     () => {
-        "o.order_no, o.activity_id, o.packet_id, o.user_id, o.gift_id, o.zone_id, o.role_id, o.idempotency_key, \
-         o.created, coalesce(q.state, o.state), coalesce(q.attempts, o.attempts), coalesce(q.spent, o.spent), \
-         coalesce(q.due, o.due), CASE WHEN q.order_no IS NULL THEN o.failure ELSE q.failure END, \
-         coalesce(q.updated, o.updated)"
+        concat!(
+            "o.order_no, o.activity_id, o.packet_id, o.user_id, o.gift_id, o.zone_id, o.role_id, o.idempotency_key, \
+             o.created, ",
+            crate::redpacket::store::postgres::rows::booking_columns!()
+        )
     };
 }
 pub(super) use order_columns;
@@ -31,6 +47,16 @@ pub(super) fn at(wall: Wall) -> i64 {
 /// A column as a time.
 pub(super) fn wall(at: i64) -> Wall {
     Wall(u64::try_from(at).unwrap_or_default())
+}
+
+/// How many rows at most, as a parameter.
+pub(super) fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+/// A column as a state.
+pub(super) fn stood(column: i16) -> Option<State> {
+    State::ALL.into_iter().find(|s| state(*s) == column)
 }
 
 /// A state as a column; part of the schema.
@@ -69,12 +95,25 @@ pub(super) fn number(row: &Row, column: usize) -> Result<OrderNo, Fault> {
     Ok(OrderNo::from_bytes(bytes))
 }
 
+/// How far the delivery of `order_no` is, out of six columns from `at` on.
+pub(super) fn booking(row: &Row, order_no: OrderNo, at: usize) -> Result<Booking, Fault> {
+    let damaged = || Fault::Damaged(StoreError::Damaged { order_no });
+    let count = |column| -> Result<u32, Fault> { u32::try_from(row.try_get::<_, i64>(column)?).map_err(|_| damaged()) };
+    Ok(Booking {
+        state: stood(row.try_get(at)?).ok_or_else(damaged)?,
+        attempts: count(at + 1)?,
+        spent: count(at + 2)?,
+        due: wall(row.try_get(at + 3)?),
+        failure: row.try_get::<_, Option<i16>>(at + 4)?.and_then(failed),
+        updated: wall(row.try_get(at + 5)?),
+    })
+}
+
 /// The order in a row.
 pub(super) fn order(row: &Row) -> Result<Order, Fault> {
     let order_no = number(row, 0)?;
     let damaged = || Fault::Damaged(StoreError::Damaged { order_no });
     let text = |column| row.try_get::<_, &str>(column).map_err(|_| damaged());
-    let count = |column| -> Result<u32, Fault> { u32::try_from(row.try_get::<_, i64>(column)?).map_err(|_| damaged()) };
     let key: Option<&str> = row.try_get(7)?;
     let claim = Claim {
         activity_id: ActivityId::parse(text(1)?).map_err(|_| damaged())?,
@@ -88,17 +127,44 @@ pub(super) fn order(row: &Row) -> Result<Order, Fault> {
     if claim.number() != order_no {
         return Err(damaged());
     }
-    let known: i16 = row.try_get(9)?;
-    let state = State::ALL.into_iter().find(|s| state(*s) == known).ok_or_else(damaged)?;
-    Ok(Order {
-        order_no,
-        claim,
-        state,
-        attempts: count(10)?,
-        spent: count(11)?,
-        due: wall(row.try_get(12)?),
-        failure: row.try_get::<_, Option<i16>>(13)?.and_then(failed),
-        created: wall(row.try_get(8)?),
-        updated: wall(row.try_get(14)?),
-    })
+    let created = wall(row.try_get(8)?);
+    let Booking { state, attempts, spent, due, failure, updated } = booking(row, order_no, 9)?;
+    Ok(Order { order_no, claim, state, attempts, spent, due, failure, created, updated })
+}
+
+static ORDERS: Statements = statements!(
+    order_columns,
+    rows: "orders", queue: "outbox", dead: "dead", tally: "tally", log: "delivery_log"
+);
+
+impl Queued for Order {
+    const LOGGED: bool = true;
+
+    fn statements() -> &'static Statements {
+        &ORDERS
+    }
+
+    fn read(row: &Row) -> Result<Self, Fault> {
+        order(row)
+    }
+
+    fn order_no(&self) -> OrderNo {
+        self.order_no
+    }
+
+    fn created(&self) -> Wall {
+        self.created
+    }
+
+    fn booking(&self) -> Booking {
+        self.booking()
+    }
+
+    fn settled(&self, word: &Settlement, now: Wall) -> Option<Self> {
+        self.settle(word.attempt, word.verdict, now)
+    }
+
+    fn resolved(&self, resolution: Resolution, now: Wall) -> Option<Self> {
+        self.resolve(resolution, now)
+    }
 }
