@@ -15,7 +15,7 @@ const PASSWORD: &str = "SPRINGTIDE_POSTGRES_PASSWORD";
 /// Where the database is.
 #[derive(Args)]
 pub(super) struct PostgresArgs {
-    /// The PostgreSQL database with the orders: `postgres://user@host/database` (several hosts for a primary and its
+    /// The PostgreSQL database with the orders or packets: `postgres://user@host/database` (several hosts for a primary and its
     /// standbys: `host1,host2`), or libpq's `key=value` form. Its password comes from the file below, or from the
     /// environment as SPRINGTIDE_POSTGRES_PASSWORD.
     #[arg(long, value_name = "URL", env = "SPRINGTIDE_POSTGRES", hide_env_values = true)]
@@ -26,7 +26,7 @@ pub(super) struct PostgresArgs {
     /// A file with the authorities that the database's certificate is verified against, PEM. With it, only TLS is spoken.
     #[arg(long, value_name = "FILE", requires = "postgres")]
     postgres_ca: Option<PathBuf>,
-    /// Connections to the database, at most; half of them are for claims.
+    /// Connections to the database, at most; of a claim process, half of them are for claims.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=256))]
     postgres_connections: u16,
     /// How long the database may take for one statement.

@@ -16,6 +16,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 
 use self::pace::{At, PaceArgs};
+use self::packet::PacketArgs;
 #[cfg(feature = "postgres")]
 use super::database::PostgresArgs;
 use super::run::closed;
@@ -26,15 +27,11 @@ use crate::observe::recorder;
 use crate::observe::trace::{self, Format};
 use crate::redpacket::catalogue::{Catalogue, CatalogueError};
 use crate::redpacket::ledger::Store;
-use crate::redpacket::ledger::cash::{Deposit, Deposited, PacketStore};
-use crate::redpacket::model::{IdempotencyKey, UserId};
 use crate::redpacket::peer::{Origin, Peer};
 use crate::redpacket::serve;
 use crate::redpacket::service::{
-    ClaimService, Front, GameService, Games, GiftListService, Idle, PacketService, RecommendService, Source, Tokens,
-    Worker, ZonesService,
+    ClaimService, Front, GameService, GiftListService, Idle, RecommendService, Source, Worker, ZonesService,
 };
-use crate::redpacket::store::cash::{MemoryPackets, RedbPackets};
 use crate::redpacket::store::deliveries::Deliveries;
 use crate::redpacket::store::memory::MemoryStore;
 #[cfg(feature = "postgres")]
@@ -43,6 +40,7 @@ use crate::redpacket::store::redb::RedbStore;
 
 mod homes;
 mod pace;
+mod packet;
 
 /// Runs a red-packet service as a process of its own.
 #[derive(Debug, Args)]
@@ -162,15 +160,6 @@ enum Keep {
     Memory,
 }
 
-/// What keeps packets.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Till {
-    /// On disk, in `--data`.
-    Redb,
-    /// Nowhere: everything is gone with the process.
-    Memory,
-}
-
 /// A process's part of the stock: `PART/OF`.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -216,48 +205,6 @@ struct ClaimArgs {
     token_file: Option<PathBuf>,
     #[command(flatten)]
     homes: homes::HomesArgs,
-}
-
-/// Money that is in an account from the start: `PAYER=FEN`.
-#[derive(Clone, Debug)]
-struct Prepaid {
-    payer: UserId,
-    fen: u64,
-}
-
-impl FromStr for Prepaid {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts = text.split_once('=').and_then(|(payer, fen)| Some((UserId::parse(payer).ok()?, fen.parse().ok()?)));
-        parts.map(|(payer, fen)| Self { payer, fen }).ok_or("expected PAYER=FEN, such as campaign=10000000")
-    }
-}
-
-#[derive(Debug, Args)]
-struct PacketArgs {
-    #[command(flatten)]
-    common: Common,
-    /// What keeps accounts, packets and shares.
-    #[arg(long, value_enum, default_value_t = Till::Redb)]
-    store: Till,
-    /// The directory of the packets; one process each.
-    #[arg(long, value_name = "DIR", required_if_eq("store", "redb"))]
-    data: Option<PathBuf>,
-    /// Money that is in an account from the start, in fen; counted once, however often the process starts. Several are
-    /// separated by commas. Later payments come in at `POST /internal/deposits`.
-    #[arg(long, value_delimiter = ',', value_name = "PAYER=FEN")]
-    prepaid: Vec<Prepaid>,
-    /// A present of so many fen for every payer without an account: for demonstrations.
-    #[arg(long, default_value_t = 0, value_name = "FEN")]
-    grant: u64,
-    /// Book shares to this wallet; without it, they wait.
-    #[arg(long, value_name = "URL")]
-    wallet: Option<Origin>,
-    #[command(flatten)]
-    pace: PaceArgs,
-    /// A file with the token that payments from other machines must bear.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -345,7 +292,7 @@ impl UpstreamArgs {
                 let recommend = args.recommend.into_iter().map(Peer::new).collect();
                 (Cast::alone(GiftListService::new(args.catalogue.load()?, recommend)), args.common)
             }
-            Upstream::Packet(args) => (packet(&args, &working).await?, args.common),
+            Upstream::Packet(args) => (args.cast(&working).await?, args.common),
             Upstream::Recommend(args) => (Cast::alone(RecommendService::new(args.catalogue.load()?)), args.common),
             Upstream::Zones(args) => {
                 (Cast::alone(ZonesService::new(args.catalogue.load()?, args.game.map(Peer::new))), args.common)
@@ -415,57 +362,6 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
         tasks.push(spawn("delivery", worker.run(working.clone())));
     }
     Ok(Cast { stage: service, tasks })
-}
-
-async fn packet(args: &PacketArgs, working: &CancellationToken) -> Result<Cast, Failure> {
-    let (store, tokens): (Arc<dyn PacketStore>, _) = match (args.store, &args.data) {
-        (Till::Redb, Some(dir)) => {
-            let store = Arc::new(RedbPackets::open(&dir.join("packets.redb"))?);
-            let key = dir.join("grab.key");
-            (store, Tokens::load(&key).map_err(|e| format!("{}: {e}", key.display()))?)
-        }
-        (Till::Redb, None) => return Err("--data says where the packets are kept".into()),
-        (Till::Memory, _) => (Arc::new(MemoryPackets::new()), Tokens::random()?),
-    };
-    let mut service = PacketService::new(store.clone(), tokens).granting(args.grant);
-    if let Some(token) = token(args.token_file.as_deref())? {
-        service = service.guarded(token);
-    }
-    for Prepaid { payer, fen } in &args.prepaid {
-        let idempotency_key = IdempotencyKey::parse("prepaid")?;
-        let deposit = Deposit { payer: payer.clone(), idempotency_key, amount_fen: *fen };
-        if matches!(service.deposit(deposit).await?, Deposited::KeyConflict | Deposited::Refused) {
-            let why = "the account was prepaid with another amount, or this is nothing; POST /internal/deposits adds";
-            return Err(format!("--prepaid {payer}={fen}: {why}").into());
-        }
-    }
-    let (wake, service) = (service.wake(), Arc::new(service));
-    let mut tasks = vec![spawn("packet-upkeep", keep(service.clone(), working.clone()))];
-    if let Some(wallet) = &args.wallet {
-        let pace = args.pace.pace()?;
-        let wallet = Arc::new(Games::one(Peer::new(wallet.clone()), &pace));
-        let worker = Worker::new(Source::Packets(store), wallet, pace).woken_by(wake);
-        tasks.push(spawn("booking", worker.run(working.clone())));
-    }
-    Ok(Cast { stage: service, tasks })
-}
-
-/// Gives back what is over and keeps the gauges up to date, once a second.
-async fn keep(service: Arc<PacketService>, working: CancellationToken) {
-    loop {
-        match service.sweep().await {
-            Ok(0) => {}
-            Ok(packets) => tracing::info!(packets, "the rest of packets whose time is over went back"),
-            Err(error) => tracing::warn!(%error, "packets whose time is over cannot be given back"),
-        }
-        if let Err(error) = service.measure().await {
-            tracing::warn!(%error, "the store's sums cannot be read");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = working.cancelled() => return,
-        }
-    }
 }
 
 fn delivery(args: &DeliveryArgs, working: &CancellationToken) -> Result<Cast, Failure> {
@@ -552,14 +448,6 @@ fn ready(upstream: &str, listen: SocketAddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prepaid_money_has_an_owner_and_an_amount() {
-        assert!(matches!("campaign=500".parse(), Ok(Prepaid { fen: 500, payer }) if payer.as_str() == "campaign"));
-        for bad in ["", "campaign", "campaign=", "=5", "a b=5", "campaign=-5", "campaign=5.5"] {
-            assert!(bad.parse::<Prepaid>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_bucket_is_a_part_of_a_whole() {

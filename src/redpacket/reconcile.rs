@@ -1,58 +1,42 @@
-//! Reconciliation (I7): orders, what was tried of them, and what the game gave, side by side; what does not fit is named.
+//! Reconciliation (I7): orders, what was tried of them, and what the game gave, side by side; or shares of packets and what
+//! the wallet booked, with every fen counted. What does not fit is named.
 //!
-//! Both sides come in pages by order number and are merged, so that 10^7 orders need no more memory than two pages. Orders
+//! Both sides come in pages by order number (`sides`) and are merged, so that 10^7 orders need no more memory than two pages. Orders
 //! may move meanwhile: what looks wrong is looked at once more before it is reported, and sums are compared only where they
 //! stood still. It changes nothing, and decides nothing: that is a person's part.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::ledger::{Stats, Store, StoreError};
-use super::model::{GiftId, OrderNo, State, Trail};
-use super::peer::Peer;
-use super::request::PAGE;
-use super::store::deliveries::{Deliveries, Entry};
+use self::sides::{Cursor, Paged, Sums};
+use super::ledger::StoreError;
+use super::ledger::cash::audit;
+use super::model::{GiftId, OrderNo, State};
+use super::store::deliveries::Entry;
+
+mod sides;
+
+pub use sides::{Game, Orders, Promise};
 
 /// Differences that are kept by name; more are counted.
 const NAMED: usize = 1_000;
-/// How long a page from another process may take.
-const LIMIT: Duration = Duration::from_secs(10);
 
-/// Where orders are.
-pub enum Orders {
-    /// In a store of this process.
-    Store(Arc<dyn Store>),
-    /// In a claim process elsewhere.
-    Claims(Peer),
-}
-
-/// Where the game's ledger is.
-pub enum Game {
-    /// In a file of this process.
-    Ledger(Deliveries),
-    /// In a game that answers.
-    Peer(Peer),
-}
-
-/// What is wrong about an order, or about a gift.
+/// What is wrong about an order, a share, or a gift.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Delivered, says the order; the game knows nothing of it.
+    /// Delivered, says the order; the game, or the wallet, knows nothing of it.
     Lost,
-    /// The game gave something for it more than once.
+    /// Something was given for it more than once.
     GivenTwice,
-    /// The game gave something for an order that there is not.
+    /// Something was given for an order that there is not.
     NoSuchOrder,
     /// Two stores have an order of this number.
     TwoOrders,
     /// Compensated in another way, and given all the same.
     GivenAndCompensated,
-    /// The order is dead, and the game has given it: the news has not come through.
+    /// The order is dead, and was given: the news has not come through.
     GivenAndDead,
     /// What the log says of the deliveries and where the order stands do not fit.
     LogDiffers,
@@ -60,6 +44,8 @@ pub enum Kind {
     StockDiffers,
     /// The store's sums say another number than there are orders in this state.
     SumsDiffer,
+    /// Packets, their shares and accounts do not come to what was paid in, to the fen.
+    CashDiffers,
 }
 
 impl Kind {
@@ -75,6 +61,7 @@ impl Kind {
             Self::LogDiffers => "log_differs",
             Self::StockDiffers => "stock_differs",
             Self::SumsDiffer => "sums_differ",
+            Self::CashDiffers => "cash_differs",
         }
     }
 }
@@ -93,13 +80,13 @@ pub struct Difference {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Orders read.
+    /// Orders, or shares, read.
     pub orders: u64,
-    /// Orders that say delivered.
+    /// Those that say delivered.
     pub delivered: u64,
-    /// Entries of the game's ledger read.
+    /// Entries of the game's, or the wallet's, ledger read.
     pub applied: u64,
-    /// Given by the game and still open here: on its way to being settled, no difference.
+    /// Given there and still open here: on its way to being settled, no difference.
     pub on_the_way: u64,
     /// Sums that moved while they were read, and were not compared.
     pub moving: bool,
@@ -107,6 +94,9 @@ pub struct Report {
     pub counts: BTreeMap<Kind, u64>,
     /// The first 1,000 of them.
     pub differences: Vec<Difference>,
+    /// Packets and shares, counted to the fen; none where there are no packets, or sums moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cash: Option<audit::Report>,
 }
 
 impl Report {
@@ -119,6 +109,18 @@ impl Report {
         *self.counts.entry(kind).or_default() += 1;
         if self.differences.len() < NAMED {
             self.differences.push(Difference { kind, of: of.to_string(), found });
+        }
+    }
+
+    /// Takes up what an audit found.
+    fn note_cash(&mut self, found: &audit::Report) {
+        for words in &found.told {
+            let (of, words) = words.split_once(": ").unwrap_or(("all packets", words));
+            self.note(Kind::CashDiffers, &of, words.to_owned());
+        }
+        let untold = found.differences.saturating_sub(found.told.len() as u64);
+        if untold > 0 {
+            *self.counts.entry(Kind::CashDiffers).or_default() += untold;
         }
     }
 }
@@ -142,7 +144,7 @@ pub enum ReconcileError {
     },
 }
 
-/// Compares all orders with what the game gave.
+/// Compares all that was promised with what was given for it.
 ///
 /// # Errors
 /// A side cannot be read.
@@ -152,72 +154,92 @@ pub async fn reconcile(orders: &[Orders], game: &Game) -> Result<Report, Reconci
     let mut counted = Counted::default();
     let mut left = Vec::with_capacity(orders.len());
     for source in orders {
-        left.push(Cursor { source, page: VecDeque::new(), after: None, over: false });
+        left.push(Cursor::new(source));
     }
-    let mut right = Cursor { source: game, page: VecDeque::new(), after: None, over: false };
+    let mut right = Cursor::new(game);
     let mut suspects = Vec::new();
     loop {
         let mut lowest: Option<OrderNo> = None;
         for cursor in &mut left {
-            let next = cursor.peek().await?.map(|trail: &Trail| trail.order.order_no);
+            let next = cursor.peek().await?.map(Promise::order_no);
             lowest = lowest.into_iter().chain(next).min();
         }
         let entry = right.peek().await?.map(|entry: &Entry| entry.order_no);
         let Some(order_no) = lowest.into_iter().chain(entry).min() else { break };
-        let mut trails: Vec<Trail> = left.iter_mut().filter_map(|c| c.take(order_no)).collect();
+        let mut promises: Vec<Promise> = left.iter_mut().filter_map(|c| c.take(order_no)).collect();
         let entry = right.take(order_no);
-        report.orders += trails.len() as u64;
+        report.orders += promises.len() as u64;
         report.applied += u64::from(entry.is_some());
-        for trail in &trails {
-            counted.count(trail);
+        for promise in &promises {
+            counted.count(promise);
         }
-        if trails.len() > 1 {
-            report.note(Kind::TwoOrders, &order_no, format!("{} stores have it", trails.len()));
+        if promises.len() > 1 {
+            report.note(Kind::TwoOrders, &order_no, format!("{} stores have it", promises.len()));
         }
-        let trail = trails.pop();
-        report.delivered += u64::from(trail.as_ref().is_some_and(|t| t.order.state == State::Delivered));
-        if !judge(trail.as_ref(), entry.as_ref()).is_empty() {
+        let promise = promises.pop();
+        report.delivered += u64::from(promise.as_ref().is_some_and(|p| p.state() == State::Delivered));
+        if !judge(promise.as_ref(), entry.as_ref()).is_empty() {
             suspects.push(order_no);
-        } else if let (Some(trail), Some(_)) = (&trail, &entry) {
-            report.on_the_way += u64::from(trail.order.state.open());
+        } else if let (Some(promise), Some(_)) = (&promise, &entry) {
+            report.on_the_way += u64::from(promise.state().open());
         }
         if suspects.len() >= NAMED {
             look_again(orders, game, std::mem::take(&mut suspects), &mut report).await?;
         }
     }
     look_again(orders, game, suspects, &mut report).await?;
+    // Fen are counted packet by packet, which is right only while nobody opens any.
+    let cash = audits(orders).await?;
     report.moving = sums(orders).await? != before;
     if !report.moving {
         counted.compare(&before, &mut report);
+        for found in &cash {
+            report.note_cash(found);
+        }
+        report.cash = cash.into_iter().reduce(audit::Report::and);
     }
     Ok(report)
 }
 
-/// What is wrong about one order, given both sides.
-pub fn judge(trail: Option<&Trail>, entry: Option<&Entry>) -> Vec<(Kind, String)> {
+async fn sums(orders: &[Orders]) -> Result<Vec<Sums>, ReconcileError> {
+    let mut all = Vec::with_capacity(orders.len());
+    for source in orders {
+        all.push(source.sums().await?);
+    }
+    Ok(all)
+}
+
+async fn audits(orders: &[Orders]) -> Result<Vec<audit::Report>, ReconcileError> {
+    let mut all = Vec::new();
+    for source in orders {
+        all.extend(source.audit().await?);
+    }
+    Ok(all)
+}
+
+
+/// What is wrong about one order or share, given both sides.
+pub fn judge(promise: Option<&Promise>, entry: Option<&Entry>) -> Vec<(Kind, String)> {
     let mut found = Vec::new();
     if let Some(entry) = entry.filter(|entry| entry.given != 1) {
-        found.push((Kind::GivenTwice, format!("the game gave it {} times", entry.given)));
+        found.push((Kind::GivenTwice, format!("given {} times", entry.given)));
     }
-    let Some(trail) = trail else {
+    let Some(promise) = promise else {
         if let Some(entry) = entry {
-            found.push((
-                Kind::NoSuchOrder,
-                format!("the game gave it at {}, told {} times", entry.applied_at.0, entry.received),
-            ));
+            let words = format!("given at {}, told {} times", entry.applied_at.0, entry.received);
+            found.push((Kind::NoSuchOrder, words));
         }
         return found;
     };
-    let state = trail.order.state;
-    let said = trail.delivered();
-    if said != usize::from(state == State::Delivered) {
+    let (state, giver) = (promise.state(), promise.giver());
+    if let Some(said) = promise.said().filter(|said| *said != usize::from(state == State::Delivered)) {
         found.push((Kind::LogDiffers, format!("{}, and {said} words in the log say delivered", state.as_str())));
     }
     match (state, entry) {
-        (State::Delivered, None) => found.push((Kind::Lost, "DELIVERED, and the game does not know it".into())),
-        (State::Dead, Some(_)) => found.push((Kind::GivenAndDead, "DEAD, and the game has given it".into())),
+        (State::Delivered, None) => found.push((Kind::Lost, format!("DELIVERED, and the {giver} does not know it"))),
+        (State::Dead, Some(_)) => found.push((Kind::GivenAndDead, format!("DEAD, and the {giver} has given it"))),
         (State::Compensated, Some(_)) => {
-            found.push((Kind::GivenAndCompensated, "COMPENSATED, and the game has given it".into()));
+            found.push((Kind::GivenAndCompensated, format!("COMPENSATED, and the {giver} has given it")));
         }
         _ => {}
     }
@@ -233,43 +255,36 @@ async fn look_again(
     report: &mut Report,
 ) -> Result<(), ReconcileError> {
     for order_no in suspects {
-        let mut trail = None;
+        let mut promise = None;
         for source in orders {
-            trail = trail.or(source.one(order_no).await?);
+            promise = promise.or(source.one(order_no).await?);
         }
         let entry = game.one(order_no).await?;
-        for (kind, found) in judge(trail.as_ref(), entry.as_ref()) {
+        for (kind, found) in judge(promise.as_ref(), entry.as_ref()) {
             report.note(kind, &order_no, found);
         }
     }
     Ok(())
 }
 
-async fn sums(orders: &[Orders]) -> Result<Vec<Stats>, ReconcileError> {
-    let mut all = Vec::with_capacity(orders.len());
-    for source in orders {
-        all.push(match source {
-            Orders::Store(store) => store.stats().await?,
-            Orders::Claims(peer) => ask(peer, "/internal/stats").await?,
-        });
-    }
-    Ok(all)
-}
-
-/// Orders as they were counted by reading all of them.
+/// Orders and shares as they were counted by reading all of them.
 #[derive(Default)]
 struct Counted {
     states: BTreeMap<State, u64>,
     gifts: BTreeMap<GiftId, u64>,
+    fen: u64,
 }
 
 impl Counted {
-    fn count(&mut self, trail: &Trail) {
-        *self.states.entry(trail.order.state).or_default() += 1;
-        *self.gifts.entry(trail.order.claim.gift_id.clone()).or_default() += 1;
+    fn count(&mut self, promise: &Promise) {
+        *self.states.entry(promise.state()).or_default() += 1;
+        match promise {
+            Promise::Order(trail) => *self.gifts.entry(trail.order.claim.gift_id.clone()).or_default() += 1,
+            Promise::Share(share) => self.fen = self.fen.saturating_add(share.amount_fen),
+        }
     }
 
-    fn compare(&self, sums: &[Stats], report: &mut Report) {
+    fn compare(&self, sums: &[Sums], report: &mut Report) {
         for state in State::ALL {
             let (said, read) =
                 (sums.iter().map(|s| s.of(state)).sum::<u64>(), self.states.get(&state).copied().unwrap_or_default());
@@ -278,7 +293,7 @@ impl Counted {
             }
         }
         let mut issued: BTreeMap<&GiftId, u64> = self.gifts.keys().map(|gift| (gift, 0)).collect();
-        for (gift, stock) in sums.iter().flat_map(|s| &s.stock) {
+        for (gift, stock) in sums.iter().flat_map(Sums::stock) {
             *issued.entry(gift).or_default() += stock.issued;
         }
         for (gift, said) in issued {
@@ -287,105 +302,11 @@ impl Counted {
                 report.note(Kind::StockDiffers, gift, format!("{said} issued by its stock, {read} orders"));
             }
         }
-    }
-}
-
-/// Something that is read in pages by order number.
-trait Paged {
-    type Item;
-    async fn page(&self, after: Option<OrderNo>, limit: usize) -> Result<Vec<Self::Item>, ReconcileError>;
-    fn number(item: &Self::Item) -> OrderNo;
-
-    /// The item of exactly this number.
-    async fn one(&self, order_no: OrderNo) -> Result<Option<Self::Item>, ReconcileError> {
-        // The page that begins after the number before it.
-        let mut before = *order_no.bytes();
-        for byte in before.iter_mut().rev() {
-            let borrowed = *byte == 0;
-            *byte = byte.wrapping_sub(1);
-            if !borrowed {
-                break;
-            }
+        let opened: u64 = sums.iter().map(Sums::opened_fen).sum();
+        if opened != self.fen {
+            let found = format!("the sums say {opened} were opened, the shares come to {}", self.fen);
+            report.note(Kind::SumsDiffer, &"fen", found);
         }
-        let first = order_no.bytes().iter().all(|b| *b == 0);
-        let page = self.page((!first).then(|| OrderNo::from_bytes(before)), 1).await?;
-        Ok(page.into_iter().find(|item| Self::number(item) == order_no))
-    }
-}
-
-impl Paged for Orders {
-    type Item = Trail;
-
-    async fn page(&self, after: Option<OrderNo>, limit: usize) -> Result<Vec<Trail>, ReconcileError> {
-        #[derive(Deserialize)]
-        struct Page {
-            trails: Vec<Trail>,
-        }
-        match self {
-            Self::Store(store) => Ok(store.scan(after, limit).await?),
-            Self::Claims(peer) => Ok(ask::<Page>(peer, &path("/internal/orders", after, limit)).await?.trails),
-        }
-    }
-
-    fn number(trail: &Trail) -> OrderNo {
-        trail.order.order_no
-    }
-}
-
-impl Paged for Game {
-    type Item = Entry;
-
-    async fn page(&self, after: Option<OrderNo>, limit: usize) -> Result<Vec<Entry>, ReconcileError> {
-        #[derive(Deserialize)]
-        struct Page {
-            entries: Vec<Entry>,
-        }
-        match self {
-            Self::Ledger(ledger) => Ok(ledger.scan(after, limit).await?),
-            Self::Peer(peer) => Ok(ask::<Page>(peer, &path("/ledger", after, limit)).await?.entries),
-        }
-    }
-
-    fn number(entry: &Entry) -> OrderNo {
-        entry.order_no
-    }
-}
-
-fn path(list: &str, after: Option<OrderNo>, limit: usize) -> String {
-    let after = after.map(|no| format!("&after={no}")).unwrap_or_default();
-    format!("{list}?limit={limit}{after}")
-}
-
-async fn ask<T: for<'de> Deserialize<'de>>(peer: &Peer, path: &str) -> Result<T, ReconcileError> {
-    let error = |reason: String| ReconcileError::Peer { origin: peer.origin().to_string(), path: path.into(), reason };
-    let reply = peer.get(path, LIMIT).await.map_err(|e| error(e.to_string()))?;
-    if reply.status != StatusCode::OK {
-        return Err(error(format!("answered {}", reply.status)));
-    }
-    serde_json::from_slice(&reply.body).map_err(|e| error(e.to_string()))
-}
-
-/// A place in a list that is read in pages.
-struct Cursor<'a, P: Paged> {
-    source: &'a P,
-    page: VecDeque<P::Item>,
-    after: Option<OrderNo>,
-    over: bool,
-}
-
-impl<P: Paged> Cursor<'_, P> {
-    async fn peek(&mut self) -> Result<Option<&P::Item>, ReconcileError> {
-        if self.page.is_empty() && !self.over {
-            self.page = self.source.page(self.after, PAGE).await?.into();
-            self.over = self.page.is_empty();
-            self.after = self.page.back().map(P::number).or(self.after);
-        }
-        Ok(self.page.front())
-    }
-
-    /// The item in front, where it is of this number.
-    fn take(&mut self, order_no: OrderNo) -> Option<P::Item> {
-        self.page.pop_front_if(|item| P::number(item) == order_no)
     }
 }
 

@@ -24,12 +24,13 @@ use crate::observe::names::redpacket as names;
 use crate::redpacket::catalogue::Catalogue;
 use crate::redpacket::ledger::{Claimed, Stats, Store, StoreError};
 use crate::redpacket::model::{
-    ActivityId, Claim, Code, GiftId, IdempotencyKey, Moment, Order, OrderNo, PacketId, Resolution, RoleId, Settlement,
-    State, UserId, ZoneId,
+    ActivityId, Claim, Code, GiftId, IdempotencyKey, Moment, Order, OrderNo, PacketId, RoleId, Settlement, State,
+    UserId, ZoneId,
 };
 use crate::redpacket::reply::Envelope;
 use crate::redpacket::request::{bears, deadline, is_local, json, nowhere, page, trace_id, user};
 use crate::redpacket::service::known::Known;
+use crate::redpacket::service::letters::{LETTERS, Word};
 use crate::redpacket::service::relay::Relay;
 
 mod afar;
@@ -66,13 +67,6 @@ struct Wish {
 struct LeaseWish {
     limit: usize,
     lease_ms: u64,
-}
-
-/// A person's word on dead letters.
-#[derive(Deserialize)]
-struct Word {
-    order_nos: Vec<OrderNo>,
-    resolution: Resolution,
 }
 
 #[derive(Deserialize)]
@@ -396,13 +390,11 @@ impl ClaimService {
                 Ok(ok.with(serde_json::json!({ "orders": orders })))
             }
             (&Method::GET, "/internal/dead") => {
-                let dead = self.store.dead(LEASE_ORDERS).await.map_err(sorry)?;
+                let dead = self.store.dead(LETTERS).await.map_err(sorry)?;
                 Ok(ok.with(serde_json::json!({ "orders": dead })))
             }
             (&Method::POST, "/internal/resolve") => {
-                let Word { mut order_nos, resolution } = json(body, trace).await?;
-                order_nos.truncate(WORDS);
-                tracing::warn!(orders = order_nos.len(), ?resolution, "a person's word on dead letters");
+                let Word { order_nos, resolution } = Word::read(body, trace).await?;
                 let settled = self.store.resolve(order_nos, resolution, now).await.map_err(sorry)?;
                 self.wake.notify_one();
                 Ok(ok.with(serde_json::json!({ "settled": settled })))

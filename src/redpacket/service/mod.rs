@@ -10,6 +10,7 @@ mod front;
 mod game;
 mod gift_list;
 mod known;
+mod letters;
 mod packet;
 mod recommend;
 mod relay;

@@ -1,10 +1,12 @@
 //! `packet`: money in packets. Make one, grab, open; every answer about a fen goes out after it is durable.
 //!
 //! `POST /v1/packets`, `GET /v1/packets/{id}`, `POST /v1/packets/{id}/grab`, `POST /v1/packets/{id}/open`; for payments,
-//! workers and audits on this machine or with the token: `POST /internal/deposits`, `GET /internal/accounts/{payer}`, `GET
-//! /internal/totals`, `GET /internal/audit`. A grab is answered from memory (`shelf`) and gives a token, without which
-//! nobody opens; those who open one packet stand in one line (`line`) and share commits. All calls for a packet must come
-//! to one process (the edge sees to that, by rendezvous on its name): that keeps its line single and its memory true.
+//! operators and audits on this machine or with the token: `POST /internal/deposits`, `GET /internal/accounts/{payer}`, `GET
+//! /internal/{totals,audit,dead}`, `GET /internal/shares?after=ORDER_NO&limit=N`, `POST /internal/resolve`. A grab is answered
+//! from memory (`shelf`) and gives a token, without which nobody opens; those who open one packet stand in one line (`line`)
+//! and share commits. All calls for a packet should come to one process (the edge sees to that, by rendezvous on its name):
+//! that keeps its line single. Where processes share a store, what memory says is true all the same: who has a share has it,
+//! what is sold out is sold out, and in all else the store decides.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -19,7 +19,8 @@ use crate::redpacket::ledger::cash::{Created, Deposit, Deposited, Opened, Opener
 use crate::redpacket::model::cash::{Closed, Mode, Packet, Packing, Phase, Seed, Share, Terms};
 use crate::redpacket::model::{ActivityId, BadId, Code, IdempotencyKey, Moment, OrderNo, PacketId, State, UserId};
 use crate::redpacket::reply::Envelope;
-use crate::redpacket::request::{deadline, json, query, user};
+use crate::redpacket::request::{deadline, json, page, query, user};
+use crate::redpacket::service::letters::{LETTERS, Word};
 
 /// How long a packet may be opened unless its maker says otherwise: what WeChat gives it (RED_PACKET 2.1).
 const LASTS_S: u64 = 24 * 3_600;
@@ -253,7 +254,7 @@ impl PacketService {
         Ok(envelope)
     }
 
-    /// Payments and audits.
+    /// Payments, audits, reconciliation and dead letters.
     pub(super) async fn internal(&self, head: &Parts, body: Body, trace: &str) -> Answer {
         let ok = Envelope::new(Code::Ok, trace);
         let sorry = |e: StoreError| self.sorry(&e, trace);
@@ -275,6 +276,22 @@ impl PacketService {
                 }
             }
             (&Method::GET, "/internal/totals") => Ok(ok.with(self.store.totals().await.map_err(sorry)?)),
+            (&Method::GET, "/internal/shares") => {
+                let (after, limit) =
+                    page(&head.uri).map_err(|words| Box::new(Envelope::new(Code::BadRequest, trace).saying(words)))?;
+                let shares = self.store.scan_shares(after, limit).await.map_err(sorry)?;
+                Ok(ok.with(json!({ "shares": shares })))
+            }
+            (&Method::GET, "/internal/dead") => {
+                let shares = self.store.dead(LETTERS).await.map_err(sorry)?;
+                Ok(ok.with(json!({ "shares": shares })))
+            }
+            (&Method::POST, "/internal/resolve") => {
+                let Word { order_nos, resolution } = Word::read(body, trace).await?;
+                let settled = self.store.resolve(order_nos, resolution, self.clock.wall()).await.map_err(sorry)?;
+                self.wake.notify_one();
+                Ok(ok.with(json!({ "settled": settled })))
+            }
             (&Method::GET, "/internal/audit") => Ok(ok.with(audit(&*self.store).await.map_err(sorry)?)),
             (&Method::GET, path) if path.starts_with("/internal/accounts/") => {
                 let payer = UserId::parse(path.trim_start_matches("/internal/accounts/"));

@@ -20,7 +20,8 @@ const CODE_BYTES: usize = 16;
 pub struct Tokens(hmac::Key);
 
 impl Tokens {
-    fn new(key: &[u8; KEY_BYTES]) -> Self {
+    /// With this key, which every process that knows it shares: any of them takes the others' tokens.
+    pub fn with(key: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
@@ -29,7 +30,7 @@ impl Tokens {
     /// # Errors
     /// The system gives no secrets.
     pub fn random() -> io::Result<Self> {
-        secret().map(|key| Self::new(&key))
+        secret().map(|key| Self::with(&key))
     }
 
     /// With the key in the file at `path`, made for this user alone where there is none: tokens outlive the process.
@@ -42,14 +43,14 @@ impl Tokens {
                 let key = secret()?;
                 file.write_all(&key)?;
                 file.sync_all()?;
-                Ok(Self::new(&key))
+                Ok(Self::with(&key))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let (mut key, mut more) = ([0; KEY_BYTES], [0; 1]);
                 let mut file = fs::File::open(path)?;
                 file.read_exact(&mut key)?;
                 match file.read(&mut more)? {
-                    0 => Ok(Self::new(&key)),
+                    0 => Ok(Self::with(&key)),
                     _ => Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a key")),
                 }
             }
