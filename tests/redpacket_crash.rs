@@ -5,170 +5,30 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "the seed of a failed run")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::{Value, json};
-use springtide::base::entropy::Rng;
-use springtide::redpacket::peer::{CallError, Peer, Reply};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 #[path = "redpacket_crash/cash.rs"]
 mod cash;
+#[path = "crowd/mod.rs"]
+mod crowd;
 
-const SOON: Duration = Duration::from_secs(20);
-
-/// A process of ours, killed with its test.
-struct Process {
-    child: Child,
-    peer: Arc<Peer>,
-}
-
-impl Process {
-    fn command(upstream: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_springtide"));
-        command.arg("upstream").arg(upstream).args(args).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.env("RUST_LOG", "error");
-        command
-    }
-
-    /// Starts it and reads where it listens out of its ready line.
-    fn start(upstream: &str, args: &[&str]) -> Self {
-        let mut child = Self::command(upstream, args).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{upstream}: {line:?}: {e}"));
-        assert_eq!((&ready["ready"], ready["upstream"].as_str()), (&json!(true), Some(upstream)));
-        assert_eq!(ready["pid"], child.id());
-        let origin = format!("http://{}", ready["listen"].as_str().unwrap());
-        Self { child, peer: Arc::new(Peer::new(origin.parse().unwrap())) }
-    }
-
-    fn origin(&self) -> String {
-        self.peer.origin().to_string()
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// Asks it to stop, and waits until it has.
-    async fn stop(mut self) -> ExitStatus {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let term = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
-        assert!(term.success());
-        let wait = async {
-            loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    return status;
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(SOON, wait).await.expect("it stops in time")
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn body(reply: &Reply) -> Value {
-    serde_json::from_slice(&reply.body).unwrap()
-}
-
-async fn ask(peer: &Peer, path: &str) -> Value {
-    body(&peer.get(path, SOON).await.unwrap())
-}
-
-async fn claim(peer: &Peer, user: &str) -> Result<Reply, CallError> {
-    let wish = json!({ "packet_id": "p1", "gift_id": "gold-ingots", "zone_id": "hh-1", "role_id": "r1" });
-    let body = Bytes::from(wish.to_string());
-    peer.call(Method::POST, "/v1/claims", body, &[("x-user-id", user)], SOON).await
-}
-
-/// Waits until `holds`, asking again and again.
-async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
-    let wait = async {
-        loop {
-            if let Some(found) = holds().await {
-                return found;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"))
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// Clients that claim for one user after another, and for each until there is an answer, whichever process gives it.
-struct Crowd {
-    /// The claim process of this moment.
-    claims: watch::Receiver<Option<Arc<Peer>>>,
-    next: AtomicUsize,
-    users: usize,
-    /// User -> order number, as told by a 202 or a 200.
-    told: Mutex<BTreeMap<String, String>>,
-    answers: AtomicUsize,
-}
-
-impl Crowd {
-    async fn run(self: Arc<Self>) {
-        loop {
-            let user = self.next.fetch_add(1, Ordering::Relaxed);
-            if user >= self.users {
-                return;
-            }
-            let user = format!("user-{user}");
-            let order_no = loop {
-                let mut claims = self.claims.clone();
-                let peer = claims.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-                match claim(&peer, &user).await {
-                    Ok(reply) if matches!(reply.status.as_u16(), 200 | 202) => {
-                        break body(&reply)["order_no"].as_str().unwrap().to_owned();
-                    }
-                    Ok(reply) => assert!(reply.status.is_server_error(), "{user}: {reply:?}"),
-                    // Killed before the answer: who knows. The same claim again tells, once there is somebody to ask.
-                    Err(_) => sleep(Duration::from_millis(2)).await,
-                }
-            };
-            self.told.lock().unwrap().insert(user, order_no);
-            self.answers.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// How often the process dies; `CRASH_ROUNDS=200` for a long run.
-fn rounds() -> usize {
-    std::env::var("CRASH_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
-}
+use crowd::{Crowd, Process, SOON, all_done, ask, body, claim, deaths, eventually, luck, path};
 
 /// I1, I2, I4 and I5 over many deaths at random moments under load.
 #[tokio::test]
 async fn what_was_promised_survives_every_death_and_is_given_once() {
     const EACH: usize = 60;
-    let rounds = rounds();
-    let seed =
-        std::env::var("CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| Rng::from_os().next_u64());
-    eprintln!("CRASH_SEED={seed}");
-    let mut rng = Rng::seeded(seed);
+    let (rounds, mut rng) = (deaths(20), luck());
     let dir = tempfile::tempdir().unwrap();
     let game = Process::start("game", &["--data", path(&dir.path().join("game"))]);
     let (orders, origin) = (dir.path().join("claims"), game.origin());
@@ -184,34 +44,22 @@ async fn what_was_promised_survives_every_death_and_is_given_once() {
         "--rate",
         "5000 rps",
     ];
-    let (here, claims) = watch::channel(None);
-    let crowd = Arc::new(Crowd {
-        claims,
-        next: AtomicUsize::new(0),
-        users: rounds * EACH,
-        told: Mutex::default(),
-        answers: AtomicUsize::new(0),
-    });
-    let mut clients = JoinSet::new();
-    for _ in 0..16 {
-        clients.spawn(crowd.clone().run());
-    }
+    let (here, alive) = watch::channel(Vec::new());
+    let (crowd, clients) = Crowd::start(alive, rounds * EACH, 16);
     let run = async {
         for round in 0..rounds {
             let process = Process::start("claim", &args);
-            here.send_replace(Some(process.peer.clone()));
+            here.send_replace(vec![process.peer.clone()]);
             // Somewhere in this round's answers, and a moment into what follows them.
             let enough = round * EACH + rng.below(EACH as u64) as usize;
-            eventually("answers", async || (crowd.answers.load(Ordering::Relaxed) >= enough).then_some(())).await;
+            eventually("answers", async || (crowd.answers() >= enough).then_some(())).await;
             sleep(Duration::from_micros(rng.below(8_000))).await;
-            here.send_replace(None);
+            here.send_replace(Vec::new());
             process.kill();
         }
         let process = Process::start("claim", &args);
-        here.send_replace(Some(process.peer.clone()));
-        while let Some(done) = clients.join_next().await {
-            done.unwrap();
-        }
+        here.send_replace(vec![process.peer.clone()]);
+        all_done(clients).await;
         process
     };
     let process = timeout(Duration::from_secs(35 + rounds as u64), run).await.expect("within its time");

@@ -1,101 +1,18 @@
 //! Cash packets under real clients and real deaths.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Method;
 use serde_json::{Value, json};
-use springtide::base::entropy::Rng;
-use springtide::redpacket::peer::{CallError, Peer, Reply};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Process, SOON, ask, body, eventually, path};
-
-const MONEY: u64 = 10_000_000;
-
-fn name(packet: usize) -> String {
-    format!("packet-number-{packet:04}")
-}
-
-async fn pack(peer: &Peer, packet: usize, total_fen: u64, count: u32, mode: &str) -> Value {
-    let wish = json!({ "total_fen": total_fen, "count": count, "mode": mode, "idempotency_key": name(packet) });
-    let body = Bytes::from(wish.to_string());
-    let reply = peer.call(Method::POST, "/v1/packets", body, &[("x-user-id", "campaign")], SOON).await.unwrap();
-    assert_eq!(reply.status, 200, "{reply:?}");
-    super::body(&reply)
-}
-
-async fn say(peer: &Peer, packet: usize, call: &str, user: &str, token: &Value) -> Result<Reply, CallError> {
-    let body = Bytes::from(json!({ "grab_token": token }).to_string());
-    let path = format!("/v1/packets/{}/{call}", name(packet));
-    peer.call(Method::POST, &path, body, &[("x-user-id", user)], SOON).await
-}
-
-/// Grabs and opens; nothing where there was no answer, or one that says to ask again.
-async fn open(peer: &Peer, packet: usize, user: &str) -> Option<Value> {
-    let answer = |reply: Reply| {
-        let told = !reply.status.is_server_error();
-        told.then(|| body(&reply))
-    };
-    let grabbed = answer(say(peer, packet, "grab", user, &json!("")).await.ok()?)?;
-    if grabbed["code"] != "OK" {
-        return Some(grabbed);
-    }
-    answer(say(peer, packet, "open", user, &grabbed["grab_token"]).await.ok()?)
-}
-
-/// What openers were told: (packet, user) -> (fen, rank, order number).
-type Told = BTreeMap<(usize, String), (u64, u64, String)>;
-
-struct Openers {
-    here: watch::Receiver<Option<Arc<Peer>>>,
-    next: AtomicUsize,
-    users: usize,
-    packets: usize,
-    told: Mutex<Told>,
-    refused: AtomicUsize,
-    answers: AtomicUsize,
-}
-
-impl Openers {
-    /// Each user opens one packet after another, and each until there is an answer, whichever process gives it.
-    async fn run(self: Arc<Self>) {
-        loop {
-            let turn = self.next.fetch_add(1, Ordering::Relaxed);
-            if turn >= self.users * self.packets {
-                return;
-            }
-            let (packet, user) = (turn % self.packets, format!("user-{}", turn / self.packets));
-            let answer = loop {
-                let mut here = self.here.clone();
-                let peer = here.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-                match open(&peer, packet, &user).await {
-                    Some(answer) => break answer,
-                    None => sleep(Duration::from_millis(2)).await,
-                }
-            };
-            match answer["code"].as_str().unwrap() {
-                "OK" | "ALREADY_CLAIMED" => {
-                    let (fen, rank) = (answer["amount_fen"].as_u64().unwrap(), answer["rank"].as_u64().unwrap());
-                    let order_no = answer["order_no"].as_str().unwrap().to_owned();
-                    self.told.lock().unwrap().insert((packet, user), (fen, rank, order_no));
-                }
-                "SOLD_OUT" => drop(self.refused.fetch_add(1, Ordering::Relaxed)),
-                other => panic!("{user}: {other}: {answer}"),
-            }
-            self.answers.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
+use super::crowd::cash::{MONEY, Openers, fill, name, pack};
+use super::crowd::{Process, SOON, all_done, ask, eventually, luck, path};
 
 /// I3, I4 and I5 over 20 deaths at random moments under load: whoever was told of a share has it, every packet adds up to
 /// the fen, the wallet applied each share once.
@@ -104,85 +21,36 @@ async fn every_share_that_was_told_survives_every_death_and_is_booked_once() {
     const ROUNDS: usize = 20;
     const PACKETS: usize = 6;
     const USERS: usize = 150;
-    const SHARES: u32 = 100;
-    let seed =
-        std::env::var("CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| Rng::from_os().next_u64());
-    eprintln!("CRASH_SEED={seed}");
-    let mut rng = Rng::seeded(seed);
+    let mut rng = luck();
     let dir = tempfile::tempdir().unwrap();
     let wallet = Process::start("game", &["--data", path(&dir.path().join("wallet"))]);
     let (data, origin) = (dir.path().join("packets"), wallet.origin());
     let prepaid = format!("campaign={MONEY}");
     let pace = ["--delivery-timeout", "300ms", "--lease", "600ms"];
     let args = [&["--data", path(&data), "--prepaid", &prepaid, "--wallet", &origin], &pace[..]].concat();
-    let (here, peers) = watch::channel(None);
+    let (here, alive) = watch::channel(Vec::new());
     let mut process = Process::start("packet", &args);
-    for (packet, mode) in ["double_mean", "pre_split", "fixed"].into_iter().cycle().take(PACKETS).enumerate() {
-        pack(&process.peer, packet, 5_000 + packet as u64, SHARES, mode).await;
-    }
-    let crowd = Arc::new(Openers {
-        here: peers,
-        next: AtomicUsize::new(0),
-        users: USERS,
-        packets: PACKETS,
-        told: Mutex::default(),
-        refused: AtomicUsize::new(0),
-        answers: AtomicUsize::new(0),
-    });
-    let mut clients = JoinSet::new();
-    for _ in 0..16 {
-        clients.spawn(crowd.clone().run());
-    }
+    fill(&process.peer, PACKETS).await;
+    let (crowd, clients) = Openers::start(alive, USERS, PACKETS, 16);
     let run = async {
         for round in 0..ROUNDS {
-            here.send_replace(Some(process.peer.clone()));
+            here.send_replace(vec![process.peer.clone()]);
             // Somewhere in this round's answers, and a moment into what follows them.
             let each = (USERS * PACKETS / ROUNDS) as u64;
             let enough = round * each as usize + rng.below(each) as usize;
-            eventually("answers", async || (crowd.answers.load(Ordering::Relaxed) >= enough).then_some(())).await;
+            eventually("answers", async || (crowd.answers() >= enough).then_some(())).await;
             sleep(Duration::from_micros(rng.below(8_000))).await;
-            here.send_replace(None);
+            here.send_replace(Vec::new());
             process.kill();
             process = Process::start("packet", &args);
         }
-        here.send_replace(Some(process.peer.clone()));
-        while let Some(done) = clients.join_next().await {
-            done.unwrap();
-        }
+        here.send_replace(vec![process.peer.clone()]);
+        all_done(clients).await;
         process
     };
     let process = timeout(Duration::from_secs(110), run).await.expect("within its time");
-    let told = crowd.told.lock().unwrap().clone();
-    assert_eq!((told.len(), crowd.refused.load(Ordering::Relaxed)), (PACKETS * 100, PACKETS * (USERS - 100)));
-    let numbers: BTreeSet<_> = told.values().map(|(_, _, order_no)| order_no).collect();
-    assert_eq!(numbers.len(), told.len(), "one share, one number");
-    let audit = ask(&process.peer, "/internal/audit").await;
-    assert_eq!((&audit["differences"], &audit["shares"]), (&json!(0), &json!(told.len())), "{audit}");
-    for packet in 0..PACKETS {
-        let (mut fen, mut after, mut users) = (0, json!(0), BTreeSet::new());
-        while !after.is_null() {
-            let seen = ask(&process.peer, &format!("/v1/packets/{}?limit=60&after={after}", name(packet))).await;
-            for claim in seen["shares"].as_array().unwrap() {
-                let user = claim["user_id"].as_str().unwrap().to_owned();
-                let (amount, rank, _) = &told[&(packet, user.clone())];
-                assert_eq!((&claim["amount_fen"], &claim["rank"]), (&json!(amount), &json!(rank)), "{user}");
-                fen += amount;
-                assert!(users.insert(user));
-            }
-            after.clone_from(&seen["next_after"]);
-        }
-        assert_eq!((fen, users.len()), (5_000 + packet as u64, 100), "packet {packet}");
-    }
-    let tally = eventually("all booked", async || {
-        let tally = ask(&wallet.peer, "/stats").await;
-        (tally["applied"].as_u64() >= Some(told.len() as u64)).then_some(tally)
-    })
-    .await;
-    assert_eq!((&tally["applied"], &tally["orders"]), (&json!(told.len()), &json!(told.len())), "{tally}");
-    let account = ask(&process.peer, "/internal/accounts/campaign").await;
-    let spent: u64 = (0..PACKETS as u64).map(|p| 5_000 + p).sum();
-    assert_eq!(account["balance_fen"], MONEY - spent, "prepaid once, however often it started");
-    eprintln!("{} shares, {ROUNDS} deaths, the wallet was told of {} twice", told.len(), tally["duplicates"]);
+    let told = crowd.settled(&process.peer, &wallet.peer).await;
+    eprintln!("{} shares, {ROUNDS} deaths", told.len());
 }
 
 /// One request for `curl --config`, whose answer goes to a file of its own.

@@ -170,6 +170,22 @@ impl Cluster {
         Some(client)
     }
 
+    /// Waits until a session of the store on `database` waits for a lock. Gives its process id.
+    pub(crate) async fn waiting(&self, database: &str) -> i32 {
+        let client = self.connect("postgres").await.expect("the server answers");
+        let sql = "SELECT pid FROM pg_stat_activity \
+                   WHERE datname = $1 AND application_name = 'springtide' AND wait_event_type = 'Lock' LIMIT 1";
+        let found = async {
+            loop {
+                if let Some(row) = client.query_opt(sql, &[&database]).await.unwrap() {
+                    return row.get(0);
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(SOON, found).await.expect("somebody waits for a lock")
+    }
+
     /// Where `database` is, in the form of libpq.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("host={} port={} user=postgres dbname={database}", self.path().display(), self.port)
@@ -197,6 +213,21 @@ impl Drop for Cluster {
             let _ = keeper.wait();
         }
     }
+}
+
+/// Ends every connection to `database` but our own, and waits until they have ended: what they were committing is done or not.
+pub(crate) async fn cut(cluster: &Cluster, database: &str) {
+    let client = cluster.connect("postgres").await.expect("the server answers");
+    let sql = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+    let rows = client.query(sql, &[&database]).await.unwrap();
+    let cut: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    let gone = async {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1)";
+        while client.query_one(sql, &[&cut]).await.unwrap().get::<_, i64>(0) > 0 {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(SOON, gone).await.expect("they end");
 }
 
 /// The directory of the server's programs.

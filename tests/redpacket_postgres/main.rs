@@ -5,5 +5,10 @@
 #![allow(clippy::print_stderr, reason = "figures of a run")]
 
 mod blows;
+mod cash;
 mod cluster;
+#[path = "../crowd/mod.rs"]
+mod crowd;
+mod faults;
+mod lossy;
 mod processes;
