@@ -12,7 +12,7 @@ use crate::net::stage::{empty, full};
 use crate::redpacket::ledger::Answer;
 use crate::redpacket::ledger::cash::{Account, Created, OPENERS, Opener, Opens};
 use crate::redpacket::model::cash::{Packet, Packing, Share};
-use crate::redpacket::model::{IdempotencyKey, Settled, Settlement};
+use crate::redpacket::model::{IdempotencyKey, OrderNo, Resolution, Settled, Settlement};
 use crate::redpacket::request::USER_HEADER;
 use crate::redpacket::serve::Remote;
 use crate::redpacket::store::cash::MemoryPackets;
@@ -310,6 +310,15 @@ impl PacketStore for Watched {
     }
     fn settle(&self, words: Vec<Settlement>, now: Wall) -> Answer<'_, Vec<Settled>> {
         self.say(self.store.settle(words, now))
+    }
+    fn dead(&self, limit: usize) -> Answer<'_, Vec<Share>> {
+        self.say(self.store.dead(limit))
+    }
+    fn resolve(&self, order_nos: Vec<OrderNo>, resolution: Resolution, now: Wall) -> Answer<'_, Vec<Settled>> {
+        self.say(self.store.resolve(order_nos, resolution, now))
+    }
+    fn scan_shares(&self, after: Option<OrderNo>, limit: usize) -> Answer<'_, Vec<Share>> {
+        self.say(self.store.scan_shares(after, limit))
     }
     fn scan(&self, after: Option<PacketId>, limit: usize) -> Answer<'_, Vec<Packet>> {
         self.say(self.store.scan(after, limit))
