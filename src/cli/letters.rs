@@ -150,7 +150,9 @@ async fn call<T: for<'de> Deserialize<'de>>(
     let reply = peer.call(method, path, body, &[], PATIENCE).await.map_err(|e| failed(e.to_string()))?;
     match reply.status {
         StatusCode::OK => serde_json::from_slice(&reply.body).map_err(|e| failed(e.to_string())),
-        StatusCode::NOT_FOUND => Err(failed("no claim or packet process, or its token is missing: --token-file".into())),
+        StatusCode::NOT_FOUND => {
+            Err(failed("no claim or packet process, or its token is missing: --token-file".into()))
+        }
         status => Err(failed(format!("{path} answered {status}"))),
     }
 }

@@ -217,7 +217,6 @@ async fn audits(orders: &[Orders]) -> Result<Vec<audit::Report>, ReconcileError>
     Ok(all)
 }
 
-
 /// What is wrong about one order or share, given both sides.
 pub fn judge(promise: Option<&Promise>, entry: Option<&Entry>) -> Vec<(Kind, String)> {
     let mut found = Vec::new();

@@ -62,8 +62,7 @@ fn shares_that_were_given_up_are_listed_and_booked_after_all() {
         &["--data", data.to_str().unwrap(), "--wallet", &wallet.url(), "--prepaid", "campaign=1000"],
     );
     post(&format!("{}/fault", wallet.url()), "nobody", &json!({ "status": 404 }));
-    let wish =
-        json!({ "total_fen": 300, "count": 3, "mode": "fixed", "idempotency_key": "a-packet-for-three" });
+    let wish = json!({ "total_fen": 300, "count": 3, "mode": "fixed", "idempotency_key": "a-packet-for-three" });
     assert_eq!(post(&format!("{}/v1/packets", packets.url()), "campaign", &wish)["code"], "OK");
     let at = format!("{}/v1/packets/a-packet-for-three", packets.url());
     for user in ["ann", "bob", "cho"] {

@@ -141,7 +141,9 @@ pub(crate) fn packing(name: &str, total_fen: u64, count: u32) -> Packing {
 
 pub(crate) fn openers(users: std::ops::Range<u32>) -> Vec<Opener> {
     let key = |user| IdempotencyKey::parse(&format!("key-{user}")).ok();
-    users.map(|user| Opener { user_id: UserId::parse(&format!("u{user}")).unwrap(), idempotency_key: key(user) }).collect()
+    users
+        .map(|user| Opener { user_id: UserId::parse(&format!("u{user}")).unwrap(), idempotency_key: key(user) })
+        .collect()
 }
 
 /// A store with 10,000 fen in one account and a packet `p` of 1,000 fen for 20.
@@ -201,7 +203,14 @@ async fn what_was_committed_and_never_answered_is_found_and_not_done_again() {
     assert!(opens.each.iter().all(|o| matches!(o, Opened::Already(_))), "{opens:?}");
     lossy.lose(1);
     let more = store.open(packet("p"), openers(5..10), Wall(10)).await.unwrap();
-    let ranks: Vec<u32> = more.each.iter().map(|o| match o { Opened::Already(s) => s.rank, _ => 0 }).collect();
+    let ranks: Vec<u32> = more
+        .each
+        .iter()
+        .map(|o| match o {
+            Opened::Already(s) => s.rank,
+            _ => 0,
+        })
+        .collect();
     assert_eq!(ranks, [6, 7, 8, 9, 10]);
     let leased = store.lease(4, Wall(100), Wall(20)).await.unwrap();
     let words: Vec<Settlement> = leased.iter().map(|s| word(s, Verdict::Delivered)).collect();
@@ -340,11 +349,19 @@ async fn two_packet_processes_share_a_database_and_die_by_turns() {
     eprintln!("{} shares of {packets} packets, {deaths} deaths", told.len());
     let at = alive[0].origin();
     let (code, report, _) = reconcile(&["--packets", &at, "--wallet", &origin]);
-    assert_eq!((code, &report["orders"], &report["differences"]), (Some(0), &json!(told.len()), &json!([])), "{report}");
+    assert_eq!(
+        (code, &report["orders"], &report["differences"]),
+        (Some(0), &json!(told.len()), &json!([])),
+        "{report}"
+    );
     drop((alive, wallet));
     let sides = ["--postgres", &url, "--wallet-data", path(&wallet_dir)];
     let (code, report, table) = reconcile(&sides);
-    assert_eq!((code, &report["orders"], &report["differences"]), (Some(0), &json!(told.len()), &json!([])), "{report}");
+    assert_eq!(
+        (code, &report["orders"], &report["differences"]),
+        (Some(0), &json!(told.len()), &json!([])),
+        "{report}"
+    );
     assert!(table.contains("0 differences") && table.contains("every fen was counted"), "{table}");
     // The wallet forgets one and books another twice; somebody deletes a share, and another one gets a second.
     let (lost, twice) = meddle(&wallet_dir);

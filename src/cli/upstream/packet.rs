@@ -98,7 +98,8 @@ impl PacketArgs {
             let idempotency_key = IdempotencyKey::parse("prepaid")?;
             let deposit = Deposit { payer: payer.clone(), idempotency_key, amount_fen: *fen };
             if matches!(service.deposit(deposit).await?, Deposited::KeyConflict | Deposited::Refused) {
-                let why = "the account was prepaid with another amount, or this is nothing; POST /internal/deposits adds";
+                let why =
+                    "the account was prepaid with another amount, or this is nothing; POST /internal/deposits adds";
                 return Err(format!("--prepaid {payer}={fen}: {why}").into());
             }
         }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::*;
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::Claimed;
-use crate::redpacket::model::{
-    ActivityId, Claim, Failure, GiftId, PacketId, Resolution, RoleId, Settlement, Trail, UserId, Verdict, ZoneId,
-};
 use crate::redpacket::ledger::Store;
 use crate::redpacket::ledger::cash::{Deposit, Opener, PacketStore};
 use crate::redpacket::model::cash::{Mode, Packing, Seed, Terms};
+use crate::redpacket::model::{
+    ActivityId, Claim, Failure, GiftId, PacketId, Resolution, RoleId, Settlement, Trail, UserId, Verdict, ZoneId,
+};
 use crate::redpacket::store::cash::MemoryPackets;
 use crate::redpacket::store::deliveries::Deliveries;
 use crate::redpacket::store::memory::MemoryStore;

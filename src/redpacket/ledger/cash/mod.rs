@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, StoreError};
 use crate::base::clock::Wall;
 use crate::redpacket::model::cash::{Closed, Packet, Packing, Phase, Share};
-use crate::redpacket::model::{Code, IdempotencyKey, OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId};
+use crate::redpacket::model::{
+    Code, IdempotencyKey, OrderNo, PacketId, Resolution, Settled, Settlement, State, UserId,
+};
 
 pub mod audit;
 pub(in crate::redpacket) mod book;

@@ -332,9 +332,7 @@ impl Engine for Cash {
                 Op::Sweep(limit, now) => tables.sweep(*limit, *now)?.map(Out::Swept),
                 Op::Lease { limit, until, now } => tables.lease(*limit, *until, *now)?.map(Out::Leased),
                 Op::Settle(words, now) => tables.settle(words, *now)?.map(Out::Settled),
-                Op::Resolve(numbers, resolution, now) => {
-                    tables.resolve(numbers, *resolution, *now)?.map(Out::Settled)
-                }
+                Op::Resolve(numbers, resolution, now) => tables.resolve(numbers, *resolution, *now)?.map(Out::Settled),
             });
         }
         let wrote = tables.finish()?;

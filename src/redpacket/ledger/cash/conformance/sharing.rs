@@ -104,7 +104,8 @@ async fn keys(bench: &Bench, both: &[Arc<dyn PacketStore>; 2]) -> Result<(), Bre
         for opened in ended.map_err(|e| panicked(&e))?.map_err(bench.failed())?.each {
             match opened {
                 Opened::Share(share) => {
-                    bench.hold(shares.insert(share.user_id.clone()), || format!("{} used a key twice", share.user_id))?;
+                    bench
+                        .hold(shares.insert(share.user_id.clone()), || format!("{} used a key twice", share.user_id))?;
                 }
                 Opened::KeyConflict => conflicts += 1,
                 other => bench.hold(false, || format!("a key gave {other:?}"))?,

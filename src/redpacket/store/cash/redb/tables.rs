@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use redb::{Error, ReadableTable, Table, WriteTransaction};
 
 use super::{
-    ACCOUNTS, DEAD, DEPOSITS, DUE, ENDS, KEYS, Number, OPEN, PACKETS, RANKS, SHARES, SUMS, Seen, counted, packet, share, sum,
+    ACCOUNTS, DEAD, DEPOSITS, DUE, ENDS, KEYS, Number, OPEN, PACKETS, RANKS, SHARES, SUMS, Seen, counted, packet,
+    share, sum,
 };
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::cash::{

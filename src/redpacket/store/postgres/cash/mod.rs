@@ -20,9 +20,7 @@ use super::pool::Pool;
 use super::{ConnectError, Options, pulse, reach};
 use crate::base::clock::Wall;
 use crate::base::task::{Task, spawn};
-use crate::redpacket::ledger::cash::{
-    Account, Created, Deposit, Deposited, Opener, Opens, PacketStore, Totals,
-};
+use crate::redpacket::ledger::cash::{Account, Created, Deposit, Deposited, Opener, Opens, PacketStore, Totals};
 use crate::redpacket::ledger::{Answer, StoreError};
 use crate::redpacket::model::cash::{Packet, Packing, Share};
 use crate::redpacket::model::{OrderNo, PacketId, Resolution, Settled, Settlement, UserId};

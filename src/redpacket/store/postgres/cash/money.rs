@@ -55,10 +55,8 @@ static DEPOSIT: Sql = Sql {
 static LOCK_ACCOUNT: Sql =
     Sql { text: "SELECT balance FROM account WHERE payer = $1 FOR NO KEY UPDATE", types: &[Type::TEXT] };
 
-static UNDER_NAME: Sql = Sql {
-    text: concat!("SELECT ", packet_columns!(), " FROM packet WHERE packet_id = $1"),
-    types: &[Type::TEXT],
-};
+static UNDER_NAME: Sql =
+    Sql { text: concat!("SELECT ", packet_columns!(), " FROM packet WHERE packet_id = $1"), types: &[Type::TEXT] };
 
 static CREATE: Sql = Sql {
     text: counted!(

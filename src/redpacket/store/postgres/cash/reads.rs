@@ -12,10 +12,8 @@ use crate::redpacket::store::postgres::moves::Queued;
 use crate::redpacket::store::postgres::pool::Errand;
 use crate::redpacket::store::postgres::rows::limit;
 
-static FIND: Sql = Sql {
-    text: concat!("SELECT ", packet_columns!(), " FROM packet WHERE packet_id = $1"),
-    types: &[Type::TEXT],
-};
+static FIND: Sql =
+    Sql { text: concat!("SELECT ", packet_columns!(), " FROM packet WHERE packet_id = $1"), types: &[Type::TEXT] };
 
 static SHARES: Sql = Sql {
     text: concat!(
@@ -28,11 +26,7 @@ static SHARES: Sql = Sql {
 };
 
 static SCAN: Sql = Sql {
-    text: concat!(
-        "SELECT ",
-        packet_columns!(),
-        " FROM packet WHERE packet_id > $1 ORDER BY packet_id LIMIT $2"
-    ),
+    text: concat!("SELECT ", packet_columns!(), " FROM packet WHERE packet_id > $1 ORDER BY packet_id LIMIT $2"),
     types: &[Type::TEXT, Type::INT8],
 };
 

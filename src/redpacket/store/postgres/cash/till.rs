@@ -63,11 +63,7 @@ impl Change {
     }
 
     /// The first parameters of a statement that counts, and those that follow.
-    pub(super) fn params<'a>(
-        &'a self,
-        slot: &'a i16,
-        more: &[&'a (dyn ToSql + Sync)],
-    ) -> Vec<&'a (dyn ToSql + Sync)> {
+    pub(super) fn params<'a>(&'a self, slot: &'a i16, more: &[&'a (dyn ToSql + Sync)]) -> Vec<&'a (dyn ToSql + Sync)> {
         let Self { deposited, balances, left, opened, refunded, phases, accepted } = self;
         let mut all: Vec<&(dyn ToSql + Sync)> = vec![deposited, balances, left, opened, refunded];
         all.extend(phases.iter().map(|n| n as &(dyn ToSql + Sync)));
@@ -97,9 +93,8 @@ impl Errand for Sums {
     async fn run(&self, line: &Line) -> Result<Totals, Fault> {
         let rows = line.ask(&TOTALS, &[]).await?;
         let row = rows.first().ok_or_else(|| Fault::Refused("the till is empty".into()))?;
-        let sum = |column| -> Result<u64, Fault> {
-            Ok(paid(row.try_get::<_, Option<i64>>(column)?.unwrap_or_default()))
-        };
+        let sum =
+            |column| -> Result<u64, Fault> { Ok(paid(row.try_get::<_, Option<i64>>(column)?.unwrap_or_default())) };
         let mut totals = Totals {
             deposited_fen: sum(0)?,
             balances_fen: sum(1)?,
