@@ -169,15 +169,17 @@ async fn a_connection_that_is_cut_in_the_middle_of_an_open_gives_nobody_two_shar
         // Whoever opens has locked the packet, written the shares, and waits to count them.
         let held = other.transaction().await.unwrap();
         held.batch_execute("SELECT FROM redpacket.till FOR UPDATE").await.unwrap();
-        let opening = {
-            let (store, openers) = (store.clone(), openers(round * 3..round * 3 + 3));
-            tokio::task::spawn(async move { store.open(packet("p"), openers, Wall(10)).await })
-        };
+        let mut opening = JoinSet::new();
+        let users = openers(round * 3..round * 3 + 3);
+        opening.spawn({
+            let store = store.clone();
+            async move { store.open(packet("p"), users, Wall(10)).await }
+        });
         let waiting = cluster.waiting(&database).await;
         let client = cluster.connect("postgres").await.unwrap();
         client.execute("SELECT pg_terminate_backend($1)", &[&waiting]).await.unwrap();
         held.rollback().await.unwrap();
-        let opens = timeout(SOON, opening).await.expect("in time").unwrap().unwrap();
+        let opens = timeout(SOON, opening.join_next()).await.expect("in time").unwrap().unwrap().unwrap();
         assert!(opens.each.iter().all(|o| matches!(o, Opened::Share(_))), "nothing of it was committed: {opens:?}");
         clean(&*store).await;
     }
