@@ -257,7 +257,7 @@ fn unprivileged() -> Option<(u32, u32)> {
 
 /// A port that was free a moment ago, below those that the system gives to clients, so that no connection takes it meanwhile;
 /// PostgreSQL cannot be told to choose.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(0);
     let first = (std::process::id() as u16 % 250) * 61;
     let mut ports = (0..4_000).map(|_| {

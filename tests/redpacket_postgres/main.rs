@@ -10,5 +10,7 @@ mod cluster;
 #[path = "../crowd/mod.rs"]
 mod crowd;
 mod faults;
+mod homes;
+mod intents;
 mod lossy;
 mod processes;

@@ -43,7 +43,12 @@ impl Book {
         ruling
     }
 
-    /// See [`Store::claim`](super::Store::claim).
+    /// How it is held, where anybody has held it.
+    pub const fn hold(&self) -> Option<Hold> {
+        self.hold
+    }
+
+    /// See [`Store::claim`](super::Store::claim). Whether this may be decided here is asked before: see [`Book::hold`].
     pub fn claim(&mut self, claim: Claim, now: Wall) -> Claimed {
         let under_number = self.orders.get(&claim.number());
         let key = claim.idempotency_key.clone().map(|key| (claim.user_id.clone(), key));

@@ -7,11 +7,13 @@
 //! ```
 //!
 //! So nobody decides for a user with yesterday's file, and a set comes to a store only by a person who has seen to it that
-//! its orders come with it. Pure; [`Store::fence`](super::Store::fence) keeps the record.
+//! its orders come with it. A store that is held decides for the sets of its hold and for no others. Pure;
+//! [`Store::fence`](super::Store::fence) keeps the record.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::homes::Sets;
+use crate::redpacket::model::OrderNo;
 
 /// For whom a process wants to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +22,13 @@ pub struct Hold {
     pub epoch: u64,
     /// For which sets.
     pub sets: Sets,
+}
+
+impl Hold {
+    /// Whether who holds a store so may decide about the order of that number.
+    pub fn decides(&self, order_no: OrderNo) -> bool {
+        self.sets.has(order_no.set())
+    }
 }
 
 /// What came of it.

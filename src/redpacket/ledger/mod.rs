@@ -77,9 +77,10 @@ pub trait Store: Send + Sync {
     /// What is in it. Asked about once a second by every process: its cost must not grow with the orders that are done.
     fn stats(&self) -> Answer<'_, Stats>;
 
-    /// Decides from now on as `hold` says, durably, where [`fence`] allows it; `take_over` is a person's word. Where many
-    /// handles share a store, claims through those that held it under an older epoch are refused from then on with
-    /// [`StoreError::Fenced`]. A store that keeps no such record cannot be any users' home beside others.
+    /// Decides from now on as `hold` says, durably, where [`fence`] allows it; `take_over` is a person's word. From then on
+    /// claims are refused with [`StoreError::Fenced`] whose users are in none of its sets ([`Hold::decides`]), and, where many
+    /// handles share a store, all claims through those that held it under an older epoch or never: not one of them is
+    /// committed after this has answered. A store that keeps no such record cannot be any users' home beside others.
     fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
         let _ = (hold, take_over);
         let reason = "this kind of store keeps no epoch of homes".to_owned();
@@ -294,8 +295,9 @@ pub enum StoreError {
         /// Whose.
         order_no: OrderNo,
     },
-    /// Another process holds it under a newer epoch of the homes' file. Nothing was done.
-    #[error("the store is held under epoch {epoch} of the homes, which is newer than this process's")]
+    /// It is held under an epoch of the homes' file by which this handle may not decide about this claim: a newer one than the
+    /// handle's, or one that has the user's home elsewhere. Nothing was done.
+    #[error("the store is held under epoch {epoch} of the homes, by which this process does not decide for this user")]
     Fenced {
         /// Which.
         epoch: u64,

@@ -1,4 +1,5 @@
-//! Where intents are kept: a [`Shelf`] for tests and play, one redb file for a process that must not forget.
+//! Where intents are kept: a [`Shelf`] for tests and play, one redb file for a process that must not forget. Those of
+//! processes that share a database are there, beside its orders.
 //!
 //! ```text
 //!   intents  number -> record            keys     (user, key) -> number, of those that stand

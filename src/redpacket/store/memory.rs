@@ -4,7 +4,7 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
-use crate::redpacket::ledger::{Answer, Book, Claimed, Fenced, Hold, Stats, Store};
+use crate::redpacket::ledger::{Answer, Book, Claimed, Fenced, Hold, Stats, Store, StoreError};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 /// A [`Book`] behind a lock. Unbounded by design, as stock bounds the orders and nothing else is kept.
@@ -38,7 +38,12 @@ impl Store for MemoryStore {
     }
 
     fn claim(&self, claim: Claim, now: Wall) -> Answer<'_, Claimed> {
-        done(self.book().claim(claim, now))
+        let mut book = self.book();
+        let answer = match book.hold().filter(|hold| !hold.decides(claim.number())) {
+            Some(Hold { epoch, .. }) => Err(StoreError::Fenced { epoch }),
+            None => Ok(book.claim(claim, now)),
+        };
+        Box::pin(ready(answer))
     }
 
     fn find(&self, order_no: OrderNo) -> Answer<'_, Option<Order>> {

@@ -257,18 +257,26 @@ impl Engine for Claims {
     }
 
     fn apply(&self, txn: &WriteTransaction, ops: &[Op]) -> Result<Applied<Out>, Error> {
+        let mut hold = held(txn)?;
         let mut tables = Tables::open(txn)?;
         let mut outs = Vec::with_capacity(ops.len());
         for op in ops {
             outs.push(match op {
                 Op::Provision(gift, total) => tables.provision(gift, *total)?,
-                Op::Claim(claim, now) => tables.claim(claim, *now)?,
+                Op::Claim(claim, now) => match hold.filter(|hold| !hold.decides(claim.number())) {
+                    Some(Hold { epoch, .. }) => Err(StoreError::Fenced { epoch }),
+                    None => tables.claim(claim, *now)?,
+                },
                 Op::Lease { limit, until, now } => tables.lease(*limit, *until, *now)?,
                 Op::Settle(words, now) => tables.settle(words, *now)?,
                 Op::Resolve(order_nos, resolution, now) => tables.resolve(order_nos, *resolution, *now)?,
-                Op::Fence(hold, take_over) => {
-                    let fenced = hold_under(txn, *hold, *take_over)?;
-                    tables.wrote |= fenced == Fenced::Held;
+                Op::Fence(wanted, take_over) => {
+                    let fenced = fence(hold, *wanted, *take_over);
+                    if fenced == Fenced::Held {
+                        hold = Some(*wanted);
+                        hold_as(txn, *wanted)?;
+                        tables.wrote = true;
+                    }
                     Ok(Out::Fenced(fenced))
                 }
             });
@@ -277,17 +285,16 @@ impl Engine for Claims {
     }
 }
 
-/// The file belongs to one process at a time, so a claim need not look at the fence: who opened it last has passed it.
-fn hold_under(txn: &WriteTransaction, hold: Hold, take_over: bool) -> Result<Fenced, Error> {
-    let mut table = txn.open_table(FENCE)?;
-    let stored = table.get(())?.map(|v| v.value());
-    let stored = stored.map(|(epoch, a, b, c, d)| Hold { epoch, sets: Sets::from_words([a, b, c, d]) });
-    let fenced = fence(stored, hold, take_over);
-    if fenced == Fenced::Held {
-        let [a, b, c, d] = hold.sets.words();
-        table.insert((), (hold.epoch, a, b, c, d))?;
-    }
-    Ok(fenced)
+/// How the store is held. The file belongs to one process at a time, so whoever opened it last is whoever held it last.
+fn held(txn: &WriteTransaction) -> Result<Option<Hold>, Error> {
+    let stored = txn.open_table(FENCE)?.get(())?.map(|v| v.value());
+    Ok(stored.map(|(epoch, a, b, c, d)| Hold { epoch, sets: Sets::from_words([a, b, c, d]) }))
+}
+
+fn hold_as(txn: &WriteTransaction, hold: Hold) -> Result<(), Error> {
+    let [a, b, c, d] = hold.sets.words();
+    txn.open_table(FENCE)?.insert((), (hold.epoch, a, b, c, d))?;
+    Ok(())
 }
 
 mod tables;

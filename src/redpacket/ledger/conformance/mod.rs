@@ -94,8 +94,7 @@ const SETTLE: &str = "I5: delivered is delivered; late words change nothing but 
 const LETTERS: &str = "I5: the dead are listed, and come back only by a person's word";
 const SUMS: &str = "I7: orders by state add up to what was issued";
 const TRAIL: &str = "I7: every order can be read, page by page, with what was tried";
-const FENCE: &str =
-    "I8: a store is held under one epoch at a time, never an older one, and gains sets by a person's word only";
+const FENCE: &str = "I8: a store is held under one epoch at a time, never an older one, gains sets by a person's word only, and decides for no others";
 const SHARED: &str = "I1, I2, I5 between processes that share the store";
 
 /// Checks every law. Returns those that were checked: a store is not held to what its kind cannot do, such as to outlive

@@ -7,7 +7,8 @@
 //! The statement locks the buckets it takes from, inserts the orders that they can pay for, their places in the outbox, and
 //! counts; all of it or nothing. What it did not insert is looked up: an order of before, a key of before, or a bucket that
 //! was empty, which another may make up for in the next round. A hand that loses its connection makes another and says the
-//! same again: the numbers are the same, so there is never a second order. It stops when nobody waits any more.
+//! same again: the numbers are the same, so there is never a second order. It stops when nobody waits any more. Where the
+//! database is held under a newer epoch than ours, the buckets say so, and nothing is taken from them (see `fence`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -17,13 +18,14 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::types::Type;
 
 use super::fault::Fault;
+use super::fence::Held;
 use super::line::{Line, Sql};
 use super::pool::{PATIENCE, Pool, Rest};
 use super::rows::{self, order_columns};
 use crate::base::clock::{Clock, Mono, SystemClock, Wall};
 use crate::base::task::{Task, spawn};
 use crate::observe::names::redpacket as names;
-use crate::redpacket::ledger::{Claimed, Ruling, StoreError, judge};
+use crate::redpacket::ledger::{Claimed, Hold, Ruling, StoreError, judge};
 use crate::redpacket::model::{Claim, GiftId, IdempotencyKey, Order, OrderNo, UserId};
 
 /// Claims in one statement; request merging as in RED_PACKET 2.7.
@@ -39,11 +41,11 @@ static CLAIM: Sql = Sql {
                $8::text[], $9::smallint[], $10::bigint[]) WITH ORDINALITY \
                AS w(order_no, activity_id, packet_id, user_id, gift_id, zone_id, role_id, idempotency_key, bucket, now, ord) \
            ), locked AS MATERIALIZED ( \
-             SELECT b.gift_id, b.idx, b.quota - b.issued AS free FROM bucket b \
+             SELECT b.gift_id, b.idx, b.quota - b.issued AS free, b.epoch FROM bucket b \
              WHERE (b.gift_id, b.idx) IN (SELECT gift_id, bucket FROM wish) ORDER BY b.gift_id, b.idx FOR NO KEY UPDATE OF b \
            ), fit AS ( \
              SELECT w.*, l.free, row_number() OVER (PARTITION BY w.gift_id, w.bucket ORDER BY w.ord) AS place \
-             FROM wish w JOIN locked l ON l.gift_id = w.gift_id COLLATE \"C\" AND l.idx = w.bucket \
+             FROM wish w JOIN locked l ON l.gift_id = w.gift_id COLLATE \"C\" AND l.idx = w.bucket WHERE l.epoch <= $12 \
            ), made AS ( \
              INSERT INTO orders (order_no, activity_id, packet_id, user_id, gift_id, zone_id, role_id, idempotency_key, \
                bucket, created, due, updated) \
@@ -59,8 +61,9 @@ static CLAIM: Sql = Sql {
            ), counted AS ( \
              UPDATE tally t SET accepted = t.accepted + m.n FROM (SELECT count(*) AS n FROM made) m \
              WHERE t.slot = $11 AND m.n > 0 \
-           ) SELECT order_no, NULL::text, NULL::smallint, NULL::bigint FROM made \
-             UNION ALL SELECT NULL, gift_id, idx, free FROM taken",
+           ) SELECT order_no, NULL::text, NULL::smallint, NULL::bigint, NULL::bigint FROM made \
+             UNION ALL SELECT NULL, gift_id, idx, free, $12 FROM taken \
+             UNION ALL SELECT NULL, gift_id, idx, 0, epoch FROM locked WHERE epoch > $12",
     types: &[
         Type::BYTEA_ARRAY,
         Type::TEXT_ARRAY,
@@ -73,6 +76,7 @@ static CLAIM: Sql = Sql {
         Type::INT2_ARRAY,
         Type::INT8_ARRAY,
         Type::INT2,
+        Type::INT8,
     ],
 };
 
@@ -92,7 +96,7 @@ static BY_KEY: Sql = Sql {
 };
 
 static FREE: Sql = Sql {
-    text: "SELECT gift_id, idx, quota - issued FROM bucket WHERE gift_id = ANY($1) ORDER BY gift_id, idx",
+    text: "SELECT gift_id, idx, quota - issued, epoch FROM bucket WHERE gift_id = ANY($1) ORDER BY gift_id, idx",
     types: &[Type::TEXT_ARRAY],
 };
 
@@ -114,18 +118,20 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// `hands` hands that serve claims over connections of `pool`, and say in `writable` whether they can.
-    pub(super) fn open(pool: &Arc<Pool>, hands: usize, writable: &Arc<AtomicBool>) -> Self {
+    /// `hands` hands that serve claims as `held` says, over connections of `pool`, and say in `writable` whether they can.
+    pub(super) fn open(pool: &Arc<Pool>, hands: usize, writable: &Arc<AtomicBool>, held: &Arc<Held>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let jobs = Arc::new(Mutex::new(jobs));
         let hand = |at: usize| {
             let hand = Hand {
                 pool: pool.clone(),
                 writable: writable.clone(),
+                held: held.clone(),
                 clock: SystemClock,
                 first: at,
                 line: None,
                 free: HashMap::new(),
+                newest: 0,
                 batch_size: names::COMMIT_BATCH_SIZE.histogram(&["postgres"]),
                 seconds: names::COMMIT_DURATION_SECONDS.histogram(&["postgres"]),
             };
@@ -150,12 +156,15 @@ impl Desk {
 struct Hand {
     pool: Arc<Pool>,
     writable: Arc<AtomicBool>,
+    held: Arc<Held>,
     clock: SystemClock,
     /// Which bucket it takes from first: another than its neighbours.
     first: usize,
     line: Option<Line>,
     /// What buckets had left when last heard of: a hint which to try, never a reason to refuse.
     free: HashMap<GiftId, Vec<(i16, i64)>>,
+    /// The newest epoch that a bucket has shown in this try.
+    newest: i64,
     batch_size: metrics::Histogram,
     seconds: metrics::Histogram,
 }
@@ -213,10 +222,14 @@ impl Hand {
             Some(line) if !line.is_closed() => line,
             _ => self.pool.line().await?,
         };
+        let hold = self.held.hold();
+        send_elsewhere(hold, batch);
+        let epoch = hold.map_or(0, |hold| i64::try_from(hold.epoch).unwrap_or(i64::MAX));
+        self.newest = 0;
         for _ in 0..ROUNDS {
             self.hear_of_new_gifts(&line, batch).await?;
             let wishes = self.wishes(batch);
-            let made = if wishes.is_empty() { HashSet::new() } else { self.make(&line, batch, &wishes).await? };
+            let made = if wishes.is_empty() { HashSet::new() } else { self.make(&line, batch, &wishes, epoch).await? };
             let mut unmade = Vec::new();
             for (at, job) in batch.drain(..).enumerate() {
                 let leads = wishes.iter().any(|wish| wish.at == at);
@@ -229,6 +242,9 @@ impl Hand {
             }
             *batch = unmade;
             if !batch.is_empty() {
+                // Stock before orders: where nothing was left, whoever took it had committed by then, so their orders are seen.
+                self.count(&line, batch.iter().map(|job| job.claim.gift_id.as_str()).collect()).await?;
+                self.stand_back(batch, epoch)?;
                 self.look_up(&line, batch).await?;
             }
             if batch.is_empty() {
@@ -237,6 +253,27 @@ impl Hand {
             }
         }
         Err(Fault::Undone("others took from every bucket that was tried".into()))
+    }
+
+    /// Refuses all of `batch` where the database is held under a newer epoch than `epoch`.
+    fn stand_back(&self, batch: &mut Vec<Job>, epoch: i64) -> Result<(), Fault> {
+        if self.newest <= epoch {
+            return Ok(());
+        }
+        let newest = self.newest.cast_unsigned();
+        if self.held.is_coming(newest) {
+            return Err(Fault::Undone("the store is being held anew, by ourselves".into()));
+        }
+        for job in batch.drain(..) {
+            let error = if job.sent {
+                StoreError::Unknown { reason: "an earlier try may have been done".into() }
+            } else {
+                StoreError::Fenced { epoch: newest }
+            };
+            // As above: nobody waits, nothing to tell.
+            let _ = job.reply.send(Err(error));
+        }
+        Ok(())
     }
 
     /// Which claims go into the statement, and what bucket is to pay for them: one for each number and for each key (the
@@ -266,7 +303,13 @@ impl Hand {
         wishes
     }
 
-    async fn make(&mut self, line: &Line, batch: &[Job], wishes: &[Wish]) -> Result<HashSet<OrderNo>, Fault> {
+    async fn make(
+        &mut self,
+        line: &Line,
+        batch: &[Job],
+        wishes: &[Wish],
+        epoch: i64,
+    ) -> Result<HashSet<OrderNo>, Fault> {
         let jobs: Vec<&Job> = wishes.iter().filter_map(|wish| batch.get(wish.at)).collect();
         let numbers: Vec<OrderNo> = jobs.iter().map(|job| job.claim.number()).collect();
         let numbers: Vec<&[u8]> = numbers.iter().map(|no| no.bytes().as_slice()).collect();
@@ -281,13 +324,26 @@ impl Hand {
         let rows = line
             .ask(
                 &CLAIM,
-                &[&numbers, &activities, &packets, &users, &gifts, &zones, &roles, &keys, &buckets, &times, &line.slot],
+                &[
+                    &numbers,
+                    &activities,
+                    &packets,
+                    &users,
+                    &gifts,
+                    &zones,
+                    &roles,
+                    &keys,
+                    &buckets,
+                    &times,
+                    &line.slot,
+                    &epoch,
+                ],
             )
             .await?;
         let mut made = HashSet::with_capacity(rows.len());
         for row in &rows {
             if let Some(gift) = row.try_get::<_, Option<&str>>(1)? {
-                self.hear(gift, row.try_get(2)?, row.try_get(3)?);
+                self.hear(gift, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
             } else {
                 made.insert(rows::number(row, 0)?);
             }
@@ -309,12 +365,13 @@ impl Hand {
     async fn count(&mut self, line: &Line, gifts: BTreeSet<&str>) -> Result<(), Fault> {
         let gifts: Vec<&str> = gifts.into_iter().collect();
         for row in line.ask(&FREE, &[&gifts]).await? {
-            self.hear(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            self.hear(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         }
         Ok(())
     }
 
-    fn hear(&mut self, gift: &str, bucket: i16, free: i64) {
+    fn hear(&mut self, gift: &str, bucket: i16, free: i64, epoch: i64) {
+        self.newest = self.newest.max(epoch);
         let Ok(gift) = GiftId::parse(gift) else { return };
         let buckets = self.free.entry(gift).or_default();
         match buckets.iter_mut().find(|(idx, _)| *idx == bucket) {
@@ -325,8 +382,9 @@ impl Hand {
 
     /// Answers those whose orders, keys or stock say what to answer; leaves those that can be had from another bucket.
     async fn look_up(&mut self, line: &Line, batch: &mut Vec<Job>) -> Result<(), Fault> {
-        // Stock before orders: where nothing was left, whoever took it had committed by then, so their orders are seen.
-        self.count(line, batch.iter().map(|job| job.claim.gift_id.as_str()).collect()).await?;
+        if batch.is_empty() {
+            return Ok(());
+        }
         let keys = under_keys(line, batch).await?;
         let numbers: Vec<OrderNo> = batch.iter().map(|job| job.claim.number()).collect();
         let numbers: Vec<&[u8]> = numbers.iter().map(|no| no.bytes().as_slice()).collect();
@@ -356,6 +414,15 @@ impl Hand {
         }
         *batch = waiting;
         Ok(())
+    }
+}
+
+/// Refuses what is not for us to decide.
+fn send_elsewhere(hold: Option<Hold>, batch: &mut Vec<Job>) {
+    let Some(hold) = hold else { return };
+    for job in batch.extract_if(.., |job| !hold.decides(job.claim.number())) {
+        // Nobody waits: nothing to tell.
+        let _ = job.reply.send(Err(StoreError::Fenced { epoch: hold.epoch }));
     }
 }
 

@@ -20,12 +20,14 @@ use tokio::time::sleep;
 
 use crate::base::clock::{Clock, SystemClock, Wall};
 use crate::base::task::{Task, spawn};
-use crate::redpacket::ledger::{Answer, Claimed, Stats, Store};
+use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Store};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 mod cash;
 mod claims;
 mod fault;
+mod fence;
+mod intents;
 mod line;
 mod moves;
 mod place;
@@ -37,10 +39,12 @@ mod stock;
 mod tls;
 
 pub use cash::PostgresPackets;
+pub use intents::PostgresIntents;
 pub use place::{ConnectError, Options};
 
 use claims::Desk;
 use fault::Fault;
+use fence::{Fence, Held};
 use line::Line;
 use moves::{Dead, Lease, Resolve, Settle};
 use place::Place;
@@ -58,6 +62,7 @@ const PULSE: Duration = Duration::from_millis(250);
 pub struct PostgresStore {
     desk: Desk,
     pool: Arc<Pool>,
+    held: Arc<Held>,
     writable: Arc<AtomicBool>,
     _pulse: Task,
 }
@@ -74,9 +79,10 @@ impl PostgresStore {
         // Each hand keeps its connection while it has work; the pool's bound is for the errands.
         let errands = options.connections.saturating_sub(hands).max(1);
         let pool = Arc::new(Pool::new(place.clone(), errands, writable.clone()));
-        let desk = Desk::open(&pool, hands, &writable);
+        let held = Arc::new(Held::default());
+        let desk = Desk::open(&pool, hands, &writable, &held);
         let pulse = spawn("postgres-pulse", pulse(place, writable.clone()));
-        Ok(Self { desk, pool, writable, _pulse: pulse })
+        Ok(Self { desk, pool, held, writable, _pulse: pulse })
     }
 }
 
@@ -170,6 +176,18 @@ impl Store for PostgresStore {
 
     fn stats(&self) -> Answer<'_, Stats> {
         Box::pin(async move { self.pool.run(&Sums).await })
+    }
+
+    fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
+        Box::pin(async move {
+            let _turn = self.held.turn.lock().await;
+            let coming = self.held.expect(hold);
+            let fenced = self.pool.run(&Fence { hold, take_over }).await?;
+            if fenced == Fenced::Held {
+                coming.came();
+            }
+            Ok(fenced)
+        })
     }
 
     fn writable(&self) -> bool {

@@ -9,7 +9,14 @@ use super::line::Line;
 use super::place::ConnectError;
 
 /// Every version, in order; the last is what this release works with.
-const VERSIONS: &[&str] = &[include_str!("schema/0001.sql"), include_str!("schema/0003.sql")];
+const VERSIONS: &[&str] = &[
+    // Orders, stock, delivery.
+    include_str!("schema/0001.sql"),
+    // Homes.
+    include_str!("schema/0002.sql"),
+    // Cash.
+    include_str!("schema/0003.sql"),
+];
 
 /// The advisory lock's key: `redpack` in ASCII.
 const LOCK: i64 = 0x72_6564_7061_636b;

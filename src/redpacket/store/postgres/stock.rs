@@ -25,12 +25,16 @@ static LOCK: Sql = Sql { text: "SELECT FROM gift WHERE gift_id = $1 FOR UPDATE",
 static ISSUED: Sql =
     Sql { text: "SELECT idx, issued FROM bucket WHERE gift_id = $1 ORDER BY idx FOR UPDATE", types: &[Type::TEXT] };
 
+/// Before the gift, as whoever holds the store anew takes the fence before the buckets.
+static EPOCH: Sql = Sql { text: "SELECT epoch FROM fence FOR SHARE", types: &[] };
+
 static TOTAL: Sql = Sql { text: "UPDATE gift SET total = $2 WHERE gift_id = $1", types: &[Type::TEXT, Type::INT8] };
 
 static SPREAD: Sql = Sql {
-    text: "INSERT INTO bucket (gift_id, idx, quota) SELECT $1, * FROM unnest($2::smallint[], $3::bigint[]) \
+    text: "INSERT INTO bucket (gift_id, idx, quota, epoch) \
+           SELECT $1, s.*, $4 FROM unnest($2::smallint[], $3::bigint[]) AS s \
            ON CONFLICT (gift_id, idx) DO UPDATE SET quota = excluded.quota",
-    types: &[Type::TEXT, Type::INT2_ARRAY, Type::INT8_ARRAY],
+    types: &[Type::TEXT, Type::INT2_ARRAY, Type::INT8_ARRAY, Type::INT8],
 };
 
 /// One statement, so that all sums are of one moment.
@@ -61,6 +65,8 @@ impl Errand for Provision {
             return Ok(());
         }
         line.say("BEGIN").await?;
+        let epoch = line.ask(&EPOCH, &[]).await?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+        let epoch = epoch.ok_or_else(|| Fault::Refused("the fence is gone".into()))?;
         line.ask(&INTRODUCE, &[&gift]).await?;
         line.ask(&LOCK, &[&gift]).await?;
         let issued: Vec<(i16, i64)> = line
@@ -71,7 +77,7 @@ impl Errand for Provision {
             .collect::<Result<_, Fault>>()?;
         let (buckets, quotas): (Vec<i16>, Vec<i64>) = spread(&issued, total).into_iter().unzip();
         line.ask(&TOTAL, &[&gift, &total]).await?;
-        line.ask(&SPREAD, &[&gift, &buckets, &quotas]).await?;
+        line.ask(&SPREAD, &[&gift, &buckets, &quotas, &epoch]).await?;
         line.say("COMMIT").await
     }
 }
