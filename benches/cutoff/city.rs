@@ -187,12 +187,26 @@ impl City {
 
     /// Kills the home at `at` at once and starts it again.
     pub fn strike(&self, at: usize) {
+        self.strike_and_start(at, &[]);
+    }
+
+    /// Kills the home at `at` at once; nobody starts it again for now.
+    pub fn kill(&self, at: usize) {
         let mut houses = self.houses.lock().unwrap();
         let _ = houses[at].child.kill();
         let _ = houses[at].child.wait();
-        let (name, command) = (houses[at].name, houses[at].command.clone());
+    }
+
+    /// Kills the home at `at` at once and starts it again, once with more arguments.
+    pub fn strike_and_start(&self, at: usize, extra: &[&str]) {
+        let mut houses = self.houses.lock().unwrap();
+        let _ = houses[at].child.kill();
+        let _ = houses[at].child.wait();
+        let (name, own) = (houses[at].name, houses[at].command.clone());
+        let command = own.iter().cloned().chain(extra.iter().map(ToString::to_string)).collect();
         let client = self.lines.as_ref().map(|lines| lines.address(at));
         houses[at] = House::start(name, command, client.as_deref());
+        houses[at].command = own;
     }
 
     /// Sends a signal such as `-STOP` to the home at `at`.

@@ -185,7 +185,8 @@ struct ClaimArgs {
     /// What keeps the orders.
     #[arg(long, value_enum, default_value_t = Keep::Redb)]
     store: Keep,
-    /// The directory of the orders; one process each.
+    /// The directory of the orders and intents; one process each. Beside `--postgres`: of the intents, which are else kept in
+    /// the database.
     #[arg(long, value_name = "DIR", required_if_eq("store", "redb"))]
     data: Option<PathBuf>,
     #[cfg(feature = "postgres")]
@@ -337,7 +338,7 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
         service = service.delivering(pace.rate);
     }
     let token = token(args.token_file.as_deref())?;
-    let relay = args.homes.relay(args.store, args.data.as_deref(), &*store, token.as_deref()).await?.map(Arc::new);
+    let relay = homes::relay(args, &*store, token.as_deref()).await?.map(Arc::new);
     if let Some(token) = token {
         service = service.guarded(token);
     }
@@ -352,9 +353,8 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
         spawn("claim-learn", learn(service.clone(), working.clone())),
     ];
     if let Some(relay) = relay {
-        for place in relay.others() {
-            tasks.push(spawn("settle", relay.clone().settle_home(place, working.clone())));
-        }
+        tasks.push(spawn("settle", relay.clone().settle(working.clone())));
+        tasks.extend(args.homes.follow(&relay, &store, working));
     }
     if !args.game.is_empty() {
         let games = args.pace.games(&catalogue, &args.game, &pace)?;

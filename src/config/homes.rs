@@ -9,6 +9,8 @@
 //! sets = ["00-2a", "ff"]          # left out: its share, by `weight`, of the sets that nobody names
 //! ```
 //!
+//! A home whose processes share one database names all of them: `url = ["http://...", "http://..."]`.
+//!
 //! Every set has exactly one home, or the file is refused with all that is wrong with it. Pure but for [`Homes::load`].
 
 use std::collections::HashSet;
@@ -25,6 +27,8 @@ use crate::base::hash;
 pub const SETS: usize = 256;
 /// Most homes in one file (ours: more than there are sets make no sense).
 const HOMES: usize = SETS;
+/// Most processes of one home (ours).
+const DOORS: usize = 64;
 /// Seed of the hash that says to which set a user belongs. Orders' numbers begin with it: it never changes.
 const SEED: u64 = 0x0073_6574;
 
@@ -90,11 +94,25 @@ impl fmt::Debug for Sets {
     }
 }
 
-/// A process that owns users' claims.
+/// Who owns users' claims: a store, and the processes that decide by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
     /// Its name, which stays with its store wherever that moves.
     pub name: String,
+    /// Its processes: one, or several that share the store.
+    pub doors: Vec<Door>,
+}
+
+impl Home {
+    /// Whether one of its processes is at `address`.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.doors.iter().any(|door| door.address == Some(address))
+    }
+}
+
+/// A process of a home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
     /// Where it is: `http://host:port`.
     pub url: String,
     /// That as an address, where it is one: by this an edge knows it among its backends.
@@ -125,6 +143,14 @@ pub enum Fault {
     /// None, or too many.
     #[error("{found} homes: write 1 to {HOMES}")]
     Count {
+        /// How many.
+        found: usize,
+    },
+    /// A home has no URL, or too many.
+    #[error("{home}: {found} URLs: write 1 to {DOORS}")]
+    Doors {
+        /// Whose.
+        home: String,
         /// How many.
         found: usize,
     },
@@ -211,11 +237,28 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Entry {
     name: String,
-    url: String,
+    url: Urls,
     #[serde(default)]
     sets: Option<Vec<String>>,
     #[serde(default = "one")]
     weight: u32,
+}
+
+/// `"http://..."`, or a list of such.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a URL, or a list of the URLs of processes that share a store")]
+enum Urls {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Urls {
+    fn all(&self) -> &[String] {
+        match self {
+            Self::One(url) => std::slice::from_ref(url),
+            Self::Several(urls) => urls,
+        }
+    }
 }
 
 const fn one() -> u32 {
@@ -253,18 +296,17 @@ impl Homes {
             if !(1..=64).contains(&entry.name.len()) {
                 faults.push(Fault::Name);
             }
-            let authority = authority(&entry.url);
-            if authority.is_none() {
-                faults.push(Fault::Url { home: entry.name.clone(), url: entry.url.clone() });
+            let urls = entry.url.all();
+            if urls.is_empty() || urls.len() > DOORS {
+                faults.push(Fault::Doors { home: entry.name.clone(), found: urls.len() });
             }
-            let url = authority.as_ref().map_or_else(|| entry.url.clone(), |a| format!("http://{a}"));
-            for what in [&entry.name, &url] {
+            let doors: Vec<Door> = urls.iter().take(DOORS).map(|url| door(&entry.name, url, &mut faults)).collect();
+            for what in std::iter::once(&entry.name).chain(doors.iter().map(|door| &door.url)) {
                 if !seen.insert(what.clone()) {
                     faults.push(Fault::Twice { what: what.clone() });
                 }
             }
-            let address = authority.and_then(|a| a.parse().ok());
-            homes.push(Home { name: entry.name.clone(), url, address });
+            homes.push(Home { name: entry.name.clone(), doors });
         }
         let owners = assign(&file.home, &mut faults);
         if faults.is_empty() { Ok(Self { epoch: file.epoch, all: homes, owners }) } else { Err(faults) }
@@ -273,6 +315,13 @@ impl Homes {
     /// Which version of the truth this is.
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether this may take the place of `before`: it is of a greater epoch, or of the same one with every set where it was.
+    pub fn follows(&self, before: &Self) -> bool {
+        let home_of = |homes: &Self, set| homes.home_of(set).map(|home| home.name.clone());
+        self.epoch > before.epoch
+            || (self.epoch == before.epoch && (0..=u8::MAX).all(|set| home_of(self, set) == home_of(before, set)))
     }
 
     /// All homes, in the order of the file.
@@ -299,6 +348,15 @@ impl Homes {
     pub fn sets_of(&self, place: usize) -> Sets {
         (0..=u8::MAX).filter(|set| self.owner(*set) == place).fold(Sets::default(), Sets::with)
     }
+}
+
+fn door(home: &str, url: &str, faults: &mut Vec<Fault>) -> Door {
+    let authority = authority(url);
+    if authority.is_none() {
+        faults.push(Fault::Url { home: home.to_owned(), url: url.to_owned() });
+    }
+    let url = authority.as_ref().map_or_else(|| url.to_owned(), |a| format!("http://{a}"));
+    Door { url, address: authority.and_then(|a| a.parse().ok()) }
 }
 
 /// `host:port` of an origin.
@@ -391,7 +449,7 @@ mod tests {
         let counts = [0, 1, 2].map(|place| homes.sets_of(place).count());
         assert_eq!((counts[0], counts.iter().sum::<usize>()), (129, SETS));
         assert!(counts[1] > 10 && counts[2] > counts[1], "{counts:?}");
-        assert_eq!(homes.home_of(0xff).map(|h| h.url.as_str()), Some("http://127.0.0.1:7000"));
+        assert_eq!(homes.home_of(0xff).map(|h| h.doors[0].url.as_str()), Some("http://127.0.0.1:7000"));
         assert_eq!(homes.place("c"), Some(2));
     }
 
@@ -408,6 +466,20 @@ mod tests {
         assert_eq!(Homes::parse("epoch = 1").unwrap_err(), [Fault::Count { found: 0 }]);
         assert!(matches!(Homes::parse("epoch = ").unwrap_err()[..], [Fault::Syntax { .. }]));
         assert!(matches!(Homes::parse("epoch = 1\nhoem = 1").unwrap_err()[..], [Fault::Syntax { .. }]));
+    }
+
+    #[test]
+    fn a_home_may_have_several_doors_and_never_somebody_elses() {
+        let home = |name: &str, urls: &str| format!("[[home]]\nname = \"{name}\"\nurl = {urls}\n");
+        let text = |a: &str, b: &str| format!("epoch = 1\n{}{}", home("a", a), home("b", b));
+        let homes = Homes::parse(&text("[\"http://127.0.0.1:1\", \"http://127.0.0.1:2\"]", "\"http://b:3\"")).unwrap();
+        let a = &homes.all()[0];
+        assert!(a.is_at("127.0.0.1:1".parse().unwrap()) && a.is_at("127.0.0.1:2".parse().unwrap()));
+        assert!(!a.is_at("127.0.0.1:3".parse().unwrap()));
+        let twice = Homes::parse(&text("[\"http://b:3\"]", "\"http://b:3\"")).unwrap_err();
+        assert_eq!(twice, [Fault::Twice { what: "http://b:3".into() }]);
+        let none = Homes::parse(&text("[]", "\"http://b:3\"")).unwrap_err();
+        assert_eq!(none, [Fault::Doors { home: "a".into(), found: 0 }]);
     }
 
     #[test]

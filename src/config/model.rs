@@ -31,7 +31,7 @@ pub use balancing::{Limits, Session};
 pub use change::{HeaderEdits, PathChange, Redirect, Rewrite, Scheme};
 pub use discovery::{Discovery, MOST_FOUND, Origin, Source};
 pub use files::{Coding, Files};
-pub use homing::{HomeDown, Homing};
+pub use homing::{HomeDown, Homing, strangers};
 pub use http2::Http2;
 pub use http3::Http3;
 pub use leaving::Leaving;

@@ -221,7 +221,7 @@ section! {
         /// whatever the load; `user-home`: always the user's own backend over all datacenters, or a kind refusal.
         balance: Balance = "p2c",
         /// The file that says which backend is whose home, with `balance = "user-home"`; the claim processes read the same
-        /// file. Without it, homes follow from the backends' weights.
+        /// file. It is followed: a change takes effect without a reload. Without it, homes follow from the backends' weights.
         homes: File = optional,
         /// What happens to a user's request while the user's home is down: it is refused kindly (`refuse`), or goes to the
         /// nearest healthy backend of this service (`elsewhere`), which must be able to take a note for home, as `springtide

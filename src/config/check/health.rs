@@ -9,7 +9,7 @@ use crate::config::diag::{Code, Finding, Span};
 use crate::config::homes::Homes;
 use crate::config::model::{
     BackendSpec, Balance, Class, Health, Homing, Limits, Passive, Probe, ProbeKind, Retry, Service, Session,
-    UpstreamTls,
+    UpstreamTls, strangers,
 };
 use crate::config::raw::{self, Root};
 use crate::config::reader::Said;
@@ -93,10 +93,11 @@ fn homing(said: &raw::Service, backends: &[BackendSpec], checker: &mut Checker<'
         }
         return Homing::default();
     }
-    let Some(file) = &said.homes else { return Homing { homes: None, down } };
+    let none = Homing { down, ..Homing::default() };
+    let Some(file) = &said.homes else { return none };
     let path = checker.file(file);
     if checker.look != Look::AtFiles || !path.is_file() {
-        return Homing { homes: None, down };
+        return none;
     }
     let homes = match Homes::load(&path) {
         Ok(homes) => homes,
@@ -107,16 +108,14 @@ fn homing(said: &raw::Service, backends: &[BackendSpec], checker: &mut Checker<'
                 error.to_string(),
                 "docs/GUIDE.md, `Homes`, says what it looks like",
             );
-            return Homing { homes: None, down };
+            return none;
         }
     };
-    for home in homes.all() {
-        if !backends.iter().any(|backend| Some(backend.address) == home.address) {
-            let message = format!("home `{}` at {} is no backend of this service", home.name, home.url);
-            checker.error(Code::UnknownName, file.span, message, "every home's URL is the address of a backend");
-        }
+    for (home, door) in strangers(&homes, backends) {
+        let message = format!("home `{}` at {} is no backend of this service", home.name, door.url);
+        checker.error(Code::UnknownName, file.span, message, "every home's URL is the address of a backend");
     }
-    Homing { homes: Some(Arc::new(homes)), down }
+    Homing { homes: Some(Arc::new(homes)), file: Some(path), down }
 }
 
 fn limits(said: &raw::Limits) -> Limits {

@@ -265,7 +265,7 @@ enum Way {
 
 fn go_home(snapshot: &Snapshot, wanted: &Wanted, tried: &Tried, now: Mono) -> Result<Way, NoChoice> {
     let user = wanted.user.ok_or(NoChoice::NoUser)?;
-    let backend = user::home(snapshot, wanted.service, user).ok_or(NoChoice::NoBackend)?;
+    let backend = user::door(snapshot, wanted.service, user, tried).ok_or(NoChoice::NoBackend)?;
     let down = snapshot.topology.service(wanted.service).homing.down;
     if down == HomeDown::Elsewhere && !user::is_reachable(snapshot, backend, tried) {
         return Ok(Way::Elsewhere(backend));

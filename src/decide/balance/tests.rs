@@ -617,34 +617,6 @@ proptest! {
 fn elsewhere(s: &mut Snapshot) {
     use crate::config::{HomeDown, Homing};
     let mut config = (*s.topology.config).clone();
-    config.services[0].homing = Homing { homes: None, down: HomeDown::Elsewhere };
+    config.services[0].homing = Homing { down: HomeDown::Elsewhere, ..Homing::default() };
     s.topology = Arc::new(Topology::build(Arc::new(config), Assets::default(), None));
-}
-
-#[test]
-fn a_file_says_whose_home_is_where() {
-    use crate::config::homes::{self, Homes};
-    use crate::config::{HomeDown, Homing};
-    let s = world(Balance::UserHome, &[(1, &[1]), (1, &[1])]);
-    let address = |id: usize| s.topology.backends[id].spec.address;
-    let text = format!(
-        "epoch = 1\n[[home]]\nname = \"b\"\nurl = \"http://{}\"\nsets = [\"00-0f\"]\n[[home]]\nname = \"a\"\nurl = \"http://{}\"\n",
-        address(1),
-        address(0)
-    );
-    let mut config = (*s.topology.config).clone();
-    let homes = Some(Arc::new(Homes::parse(&text).unwrap()));
-    config.services[0].homing = Homing { homes, down: HomeDown::Refuse };
-    let service = config.services[0].clone();
-    let named =
-        Snapshot { topology: Arc::new(Topology::build(Arc::new(config), Assets::default(), None)), ..s.clone() };
-    let mut seen = [0, 0];
-    for user in 0..2_000 {
-        let hash = user::hash_for(&service, format!("user-{user}").as_bytes());
-        let home = user::home(&named, SERVICE, hash).unwrap();
-        assert_eq!(home.index(), usize::from(homes::set_of(hash) < 0x10));
-        seen[home.index()] += 1;
-    }
-    assert!(seen[1] > 60 && seen[0] > 1_700, "{seen:?}");
-    assert_eq!(user::hash_for(s.topology.service(SERVICE), b"42"), user::hash_of(b"42"));
 }

@@ -4,13 +4,14 @@
 //! warm and moves when that fails. `user-home` is ownership: rendezvous by configured weight over all backends of all
 //! datacenters, whatever their health and whatever is drained, so that two nodes that see different failures still send
 //! a user to the one place that may decide (RED_PACKET I8). Only a changed configuration, or a changed file of homes, moves
-//! a home. Where a service says `home_down = "elsewhere"`, others take a note for a home that is down ([`is_reachable`]).
+//! a home. Where several processes share a home's store, health says which of them is asked ([`door`]). Where a service says
+//! `home_down = "elsewhere"`, others take a note for a home that is down ([`is_reachable`]).
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
 
-use super::Candidates;
+use super::{Candidates, is_closed};
 use crate::base::hash;
 use crate::base::ids::{BackendId, ServiceId};
 use crate::config::{Service, UserKey, homes};
@@ -65,14 +66,25 @@ pub fn identify_for(service: &Service, key: &UserKey, path: &str, headers: &Head
     name_of(key, path, headers, client, |name| hash_for(service, name))
 }
 
-/// The home of `user` (of [`hash_for`]): the one backend of `service` that may hold the user's data. `None`: the service has no backend
-/// with a weight.
+/// The home of `user` (of [`hash_for`]): the one backend of `service` that may hold the user's data. `None`: the service has no
+/// backend with a weight.
 pub fn home(snapshot: &Snapshot, service: ServiceId, user: u64) -> Option<BackendId> {
+    door(snapshot, service, user, &Tried::new())
+}
+
+/// As [`home`], for a request that has been through `tried`. Of a home that is several processes by its file, one that is
+/// worth asking and not full, as long as there is one; else always the same for a user.
+pub fn door(snapshot: &Snapshot, service: ServiceId, user: u64, tried: &Tried) -> Option<BackendId> {
     let topology = &*snapshot.topology;
     if let Some(homes) = &topology.service(service).homing.homes {
-        let address = homes.home_of(homes::set_of(user))?.address;
-        let mut all = topology.members_anywhere(service);
-        return all.find(|id| Some(topology.backend(*id).spec.address) == address);
+        let home = homes.home_of(homes::set_of(user))?;
+        let doors = topology.members_anywhere(service).filter(|id| home.is_at(topology.backend(*id).spec.address));
+        let scores = doors.map(|id| {
+            let is_reachable = is_reachable(snapshot, id, tried);
+            let is_free = is_reachable && !is_closed(snapshot, id, tried);
+            (id, (is_reachable, is_free), hash::rendezvous(topology.backend(id).seat, user, 1.0))
+        });
+        return scores.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(id, ..)| id);
     }
     let all = topology.members_anywhere(service).map(|id| (id, topology.backend(id)));
     let seated = all.filter(|(_, b)| b.spec.weight > 0);
@@ -94,3 +106,6 @@ pub fn is_reachable(snapshot: &Snapshot, home: BackendId, tried: &Tried) -> bool
     let is_given_up = matches!(snapshot.backend(home).state, BackendState::Down | BackendState::Ejected);
     !is_given_up && !is_home_down(snapshot, home) && !tried.contains(home)
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,10 @@ table! {
         "Age of the oldest of these; alert where it grows although the home is back.";
     INTENTS_SETTLED_TOTAL: Kind::Counter, "springtide_redpacket_intents_settled_total", ["outcome"],
         "Claims that their home has decided since, by what it said.";
+    HOMES_EPOCH: Kind::Gauge, "springtide_redpacket_homes_epoch", [],
+        "Epoch of the homes' file by which a claim process decides.";
+    HOMES_REFUSED: Kind::Gauge, "springtide_redpacket_homes_refused", [],
+        "1 while the homes' file says something else than what the process goes by, and cannot be taken: its log says why.";
     FORWARDS_TOTAL: Kind::Counter, "springtide_redpacket_forwards_total", ["result"],
         "Claims and questions passed on to a user's home: answered, or why not.";
     REQUESTS_TOTAL: Kind::Counter, "springtide_redpacket_requests_total", ["service", "class"],

@@ -24,5 +24,5 @@ pub use game::GameService;
 pub use gift_list::GiftListService;
 pub use packet::{PacketService, Tokens};
 pub use recommend::RecommendService;
-pub use relay::{Relay, RelayError, SettlePace};
+pub use relay::{Chart, Relay, RelayError, SettlePace};
 pub use zones::ZonesService;

@@ -1,33 +1,40 @@
 //! The way to users' homes: from a claim process to the one that owns the user (RED_PACKET I8).
 //!
 //! A claim that reaches another process is passed on once, in bounded time, and home's answer goes back as it is. Where
-//! home cannot be reached, the caller writes an intent, and [`Relay::settle_home`] takes intents there later: the oldest
+//! home cannot be reached, the caller writes an intent, and [`Relay::settle`] takes intents there later: the oldest
 //! first, many in one request, at a bounded rate, after a jittered wait where home still does not answer. Whatever is lost
 //! on the way may be sent again, as home knows it by its number. It never decides about a claim.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use metrics::{Counter, Gauge};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, SystemClock, Wall};
 use crate::base::entropy::Rng;
+use crate::base::task::{Task, spawn};
 use crate::config::homes::{Homes, Sets};
 use crate::observe::names::redpacket as names;
 use crate::redpacket::intents::{Intent, Intents, Opened, Outcome, Sums};
 use crate::redpacket::ledger::{Hold, StoreError};
 use crate::redpacket::model::{Claim, Code, OrderNo, UserId};
 use crate::redpacket::pace::{Backoff, Breaker, Bucket};
-use crate::redpacket::peer::{Origin, Peer, Reply};
+use crate::redpacket::peer::Reply;
 use crate::redpacket::reply::Envelope;
 use crate::redpacket::request::{TRACE_HEADER, USER_HEADER};
+
+mod chart;
+
+pub use chart::{Chart, RelayError};
+
+use chart::Reach;
 
 /// How long home may take for a claim that was passed on; the rest of the deadline is for the intent.
 const FORWARD: Duration = Duration::from_millis(600);
@@ -122,19 +129,11 @@ impl Default for SettlePace {
     }
 }
 
-struct Reach {
-    peer: Peer,
-    breaker: Mutex<Breaker>,
-    wake: Notify,
-}
-
 /// The homes as one of them sees them, and the intents that it keeps for the others.
 pub struct Relay {
-    homes: Homes,
-    here: usize,
-    hold: Hold,
-    /// One for each home, in their order; none for this one.
-    reaches: Vec<Option<Reach>>,
+    name: String,
+    token: Option<String>,
+    chart: watch::Sender<Arc<Chart>>,
     intents: Arc<dyn Intents>,
     clock: Arc<dyn Clock>,
     pace: SettlePace,
@@ -144,27 +143,10 @@ pub struct Relay {
 }
 
 struct Meters {
+    epoch: Gauge,
     open: Gauge,
     age: Gauge,
     settled: Vec<(Outcome, Counter)>,
-}
-
-/// A file of homes that a process cannot make use of.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RelayError {
-    /// The file does not name this process.
-    #[error("the file names no home `{name}`")]
-    Unknown {
-        /// The process's name.
-        name: String,
-    },
-    /// A home's URL cannot be called.
-    #[error("`{url}` is no origin that can be called")]
-    Url {
-        /// What stands there.
-        url: String,
-    },
 }
 
 impl Relay {
@@ -173,29 +155,21 @@ impl Relay {
     /// # Errors
     /// The homes do not have that name, or one of them has no URL that can be called.
     pub fn new(homes: Homes, here: &str, intents: Arc<dyn Intents>, token: Option<&str>) -> Result<Self, RelayError> {
-        let place = homes.place(here).ok_or_else(|| RelayError::Unknown { name: here.to_owned() })?;
-        let mut reaches = Vec::with_capacity(homes.all().len());
-        for (at, home) in homes.all().iter().enumerate() {
-            let origin: Origin = home.url.parse().map_err(|_| RelayError::Url { url: home.url.clone() })?;
-            let peer = Peer::new(origin);
-            let peer = match token {
-                Some(token) => peer.bearing(token),
-                None => peer,
-            };
-            let reach = Reach { peer, breaker: Mutex::default(), wake: Notify::new() };
-            reaches.push((at != place).then_some(reach));
+        let chart = Chart::draw(homes, here, token)?;
+        if chart.here.is_none() {
+            return Err(RelayError::Unknown { name: here.to_owned() });
         }
-        let hold = Hold { epoch: homes.epoch(), sets: homes.sets_of(place) };
         let meters = Meters {
+            epoch: names::HOMES_EPOCH.gauge(&[]),
             open: names::INTENTS.gauge(&[]),
             age: names::INTENT_AGE_SECONDS.gauge(&[]),
             settled: Outcome::ALL.iter().map(|o| (*o, names::INTENTS_SETTLED_TOTAL.counter(&[o.as_str()]))).collect(),
         };
+        meters.epoch.set(chart.hold.epoch as f64);
         Ok(Self {
-            homes,
-            here: place,
-            hold,
-            reaches,
+            name: here.to_owned(),
+            token: token.map(str::to_owned),
+            chart: watch::Sender::new(Arc::new(chart)),
             intents,
             clock: Arc::new(SystemClock),
             pace: SettlePace::default(),
@@ -212,34 +186,56 @@ impl Relay {
         self
     }
 
+    fn chart(&self) -> Arc<Chart> {
+        Arc::clone(&self.chart.borrow())
+    }
+
+    /// Whether `homes` is what it goes by.
+    pub fn goes_by(&self, homes: &Homes) -> bool {
+        self.chart.borrow().homes == *homes
+    }
+
+    /// What changed `homes` mean for this process. Where they no longer name it, it decides for nobody.
+    ///
+    /// # Errors
+    /// One of them has no URL that can be called.
+    pub fn draw(&self, homes: Homes) -> Result<Chart, RelayError> {
+        Chart::draw(homes, &self.name, self.token.as_deref())
+    }
+
+    /// Goes by `chart` from now on. The store must be held as it says by now ([`Store::fence`](crate::redpacket::ledger::Store::fence)):
+    /// so what began by the old one is refused there where it is no longer this home's.
+    pub fn adopt(&self, chart: Chart) {
+        self.meters.epoch.set(chart.hold.epoch as f64);
+        self.chart.send_replace(Arc::new(chart));
+    }
+
     /// For whom this process decides.
-    pub const fn hold(&self) -> Hold {
-        self.hold
+    pub fn hold(&self) -> Hold {
+        self.chart.borrow().hold
     }
 
     /// Whether this process is the home of that set.
-    pub const fn is_home(&self, set: u8) -> bool {
-        self.hold.sets.has(set)
-    }
-
-    /// The places of the other homes, for [`Relay::settle_home`].
-    pub fn others(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.reaches.len()).filter(|place| *place != self.here)
+    pub fn is_home(&self, set: u8) -> bool {
+        self.hold().sets.has(set)
     }
 
     /// Whether a claim may be decided here, for a sender under `epoch`: this process is the user's home by its own file,
     /// and that file is not older than the sender's.
-    pub(super) const fn decides(&self, set: u8, epoch: u64) -> bool {
-        self.is_home(set) && epoch <= self.hold.epoch
+    pub(super) fn decides(&self, set: u8, epoch: u64) -> bool {
+        let hold = self.hold();
+        hold.sets.has(set) && epoch <= hold.epoch
     }
 
     /// Asks the claim's home, once.
     pub(super) async fn forward(&self, claim: &Claim, trace: &str, left: Duration) -> Result<Envelope, Away> {
-        let place = self.homes.owner(OrderNo::set_of(&claim.user_id));
-        let passed = Passed { epoch: self.hold.epoch, claim: claim.clone() };
+        let chart = self.chart();
+        let place = chart.homes.owner(OrderNo::set_of(&claim.user_id));
+        let passed = Passed { epoch: chart.hold.epoch, claim: claim.clone() };
         let body = Bytes::from(serde_json::to_vec(&passed).map_err(|_| Away::Garbage)?);
         let within = FORWARD.min(left / 2);
-        let said = self.ask(place, Method::POST, "/internal/claims", body, &[(TRACE_HEADER, trace)], within).await?;
+        let headers = [(TRACE_HEADER, trace)];
+        let said = self.ask(&chart, place, Method::POST, "/internal/claims", body, &headers, within).await?;
         // No claim is answered so: it is what somebody says who does not take us for one of the homes.
         if said.code == Code::NotFound { Err(Away::Garbage) } else { Ok(said) }
     }
@@ -248,7 +244,9 @@ impl Relay {
     pub(super) async fn look(&self, order_no: OrderNo, user: &UserId, trace: &str) -> Result<Envelope, Away> {
         let path = format!("/internal/claims/{order_no}");
         let headers = [(TRACE_HEADER, trace), (USER_HEADER, user.as_str())];
-        self.ask(self.homes.owner(order_no.set()), Method::GET, &path, Bytes::new(), &headers, FORWARD).await
+        let chart = self.chart();
+        let place = chart.homes.owner(order_no.set());
+        self.ask(&chart, place, Method::GET, &path, Bytes::new(), &headers, FORWARD).await
     }
 
     /// Asks the others for an intent of a user whose home is here: it may have been written while this could not be
@@ -256,12 +254,13 @@ impl Relay {
     pub(super) async fn seek(self: &Arc<Self>, order_no: OrderNo, user: &UserId, trace: &str) -> Option<Envelope> {
         let _permit = self.seekers.try_acquire().ok()?;
         let mut asked = tokio::task::JoinSet::new();
-        for place in self.others() {
-            let (relay, user, trace) = (self.clone(), user.clone(), trace.to_owned());
+        let chart = self.chart();
+        for place in (0..chart.reaches.len()).filter(|place| Some(*place) != chart.here) {
+            let (relay, chart, user, trace) = (self.clone(), chart.clone(), user.clone(), trace.to_owned());
             asked.spawn(async move {
                 let path = format!("/internal/intents/{order_no}");
                 let headers = [(TRACE_HEADER, trace.as_str()), (USER_HEADER, user.as_str())];
-                relay.ask(place, Method::GET, &path, Bytes::new(), &headers, SEEK).await
+                relay.ask(&chart, place, Method::GET, &path, Bytes::new(), &headers, SEEK).await
             });
         }
         while let Some(answer) = asked.join_next().await {
@@ -274,8 +273,10 @@ impl Relay {
         None
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a call is made of, nothing hidden")]
     async fn ask(
         &self,
+        chart: &Chart,
         place: usize,
         method: Method,
         path: &str,
@@ -283,7 +284,7 @@ impl Relay {
         headers: &[(&'static str, &str)],
         within: Duration,
     ) -> Result<Envelope, Away> {
-        let reply = self.call(place, method, path, body, headers, within, false).await;
+        let reply = self.call(chart, place, method, path, body, headers, within, false).await;
         let answer = reply.and_then(|reply| {
             let envelope = Envelope::read(&reply.body).filter(|envelope| envelope.code.status() == reply.status);
             envelope.ok_or(Away::Garbage)
@@ -297,6 +298,7 @@ impl Relay {
     #[expect(clippy::too_many_arguments, reason = "what a call is made of, nothing hidden")]
     async fn call(
         &self,
+        chart: &Chart,
         place: usize,
         method: Method,
         path: &str,
@@ -305,11 +307,11 @@ impl Relay {
         within: Duration,
         insists: bool,
     ) -> Result<Reply, Away> {
-        let reach = self.reaches.get(place).and_then(Option::as_ref).ok_or(Away::Garbage)?;
+        let reach = chart.reaches.get(place).ok_or(Away::Garbage)?;
         if !insists && !breaker(reach).allow(self.clock.mono()) {
             return Err(Away::Shut);
         }
-        match reach.peer.call(method, path, body, headers, within).await {
+        match reach.call(&method, path, &body, headers, within).await {
             Ok(reply) => {
                 // Who says that it cannot is there: what it says next may be another thing.
                 breaker(reach).succeeded();
@@ -325,12 +327,13 @@ impl Relay {
 
     /// Writes an intent for `claim`.
     pub(super) async fn note(&self, claim: Claim, now: Wall) -> Result<Opened, StoreError> {
-        let place = self.homes.owner(OrderNo::set_of(&claim.user_id));
+        let chart = self.chart();
+        let place = chart.homes.owner(OrderNo::set_of(&claim.user_id));
         let opened = self.intents.open(claim, now).await?;
         if let Opened::New(_) = &opened {
             let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
             self.meters.open.set(open as f64);
-            if let Some(reach) = self.reaches.get(place).and_then(Option::as_ref) {
+            if let Some(reach) = chart.reaches.get(place) {
                 reach.wake.notify_one();
             }
         }
@@ -356,14 +359,37 @@ impl Relay {
         Ok(sums)
     }
 
-    /// Takes intents to the home at `place`, until `stop`. One of these for each of the others.
-    pub async fn settle_home(self: Arc<Self>, place: usize, stop: CancellationToken) {
-        let Some(reach) = self.reaches.get(place).and_then(Option::as_ref) else { return };
-        let sets = self.homes.sets_of(place);
+    /// Takes intents to their homes, until `stop`, by whatever chart it goes by.
+    pub async fn settle(self: Arc<Self>, stop: CancellationToken) {
+        let mut charts = self.chart.subscribe();
+        loop {
+            let chart = Arc::clone(&charts.borrow_and_update());
+            let over = stop.child_token();
+            // To this one as well: it may have been given users for whom it kept intents before.
+            let settle = |place| spawn("settle", self.clone().settle_home(chart.clone(), place, over.clone()));
+            let settlers: Vec<Task> = (0..chart.reaches.len()).map(settle).collect();
+            tokio::select! {
+                _ = charts.changed() => {}
+                () = stop.cancelled() => {}
+            }
+            over.cancel();
+            for settler in settlers {
+                settler.ended().await;
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+
+    /// Takes intents to the home at `place`.
+    async fn settle_home(self: Arc<Self>, chart: Arc<Chart>, place: usize, stop: CancellationToken) {
+        let Some(reach) = chart.reaches.get(place) else { return };
+        let sets = chart.homes.sets_of(place);
         let mut bucket = Bucket::new(self.pace.rate, BATCH as u32);
         let (mut rng, mut failures) = (Rng::from_os(), 0u32);
         loop {
-            let wait = match self.carry(place, sets, &mut bucket).await {
+            let wait = match self.carry(&chart, place, sets, &mut bucket).await {
                 Carried::All => {
                     failures = 0;
                     Duration::ZERO
@@ -371,7 +397,7 @@ impl Relay {
                 Carried::Nothing => LOOK,
                 Carried::Stuck(why) => {
                     failures = failures.saturating_add(1);
-                    let home = self.homes.all().get(place).map(|home| home.name.as_str());
+                    let home = chart.homes.all().get(place).map(|home| home.name.as_str());
                     tracing::debug!(home, why, failures, "intents wait for their home");
                     self.pace.backoff.wait(failures, Duration::ZERO, rng.next_u64()).unwrap_or(self.pace.backoff.most)
                 }
@@ -389,7 +415,7 @@ impl Relay {
     }
 
     /// One batch.
-    async fn carry(&self, place: usize, sets: Sets, bucket: &mut Bucket) -> Carried {
+    async fn carry(&self, chart: &Chart, place: usize, sets: Sets, bucket: &mut Bucket) -> Carried {
         let due = match self.intents.due(sets, BATCH).await {
             Ok(due) if due.is_empty() => return Carried::Nothing,
             Ok(due) => due,
@@ -404,9 +430,9 @@ impl Relay {
             }
         }
         let late = due.iter().map(|intent| Late { claim: intent.claim.clone(), asked: intent.asked }).collect();
-        let batch = Batch { epoch: self.hold.epoch, intents: late };
+        let batch = Batch { epoch: chart.hold.epoch, intents: late };
         let Ok(body) = serde_json::to_vec(&batch) else { return Carried::Stuck("unwritable") };
-        let reply = self.call(place, Method::POST, "/internal/intents", body.into(), &[], SETTLE, true).await;
+        let reply = self.call(chart, place, Method::POST, "/internal/intents", body.into(), &[], SETTLE, true).await;
         let decided = reply.and_then(|reply| {
             let decided =
                 serde_json::from_slice::<Decided>(&reply.body).ok().filter(|_| reply.status == StatusCode::OK);
