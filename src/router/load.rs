@@ -1,6 +1,6 @@
 //! From a file to a complete topology: the configuration, and every file that it names, each read and checked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -8,7 +8,8 @@ use tracing::{info, warn};
 use super::export::{self, HeadersError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::config::diag::Findings;
-use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check};
+use crate::config::homes::{Homes, HomesError};
+use crate::config::{Config, ListenerTls, ProbeKind, SecureWay, UpstreamTls, check, strangers};
 use crate::control::discover::book;
 use crate::dns::Divided;
 use crate::dns::atlas::{self, GeoError};
@@ -63,6 +64,17 @@ pub enum AssetError {
     /// What a collector of spans is told.
     #[error(transparent)]
     Export(#[from] HeadersError),
+    /// A file of users' homes.
+    #[error(transparent)]
+    Homes(#[from] HomesError),
+    /// A file of users' homes that is good and cannot take the place of the one before.
+    #[error("{}: {reason}", path.display())]
+    Moved {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
 }
 
 fn lines(errors: &[AssetError]) -> String {
@@ -202,6 +214,38 @@ pub(super) fn refresh(before: &Topology) -> Result<Topology, LoadError> {
     let topology = Topology::build(Arc::clone(&before.config), assets, Some(before));
     crate::dns::prepare(&topology, Some(before));
     divided(topology)
+}
+
+/// Reads the files of users' homes anew and nothing else.
+pub(super) fn rehome(before: &Topology) -> Result<Topology, LoadError> {
+    let (mut config, mut errors) = (Config::clone(&before.config), Vec::new());
+    for service in &mut config.services {
+        let Some(path) = service.homing.file.clone() else { continue };
+        let homes = match Homes::load(&path) {
+            Ok(homes) => homes,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let mut refuse = |reason: String| errors.push(AssetError::Moved { path: path.clone(), reason });
+        for (home, door) in strangers(&homes, &service.backends) {
+            refuse(format!("home `{}` at {} is no backend of service `{}`", home.name, door.url, service.name));
+        }
+        if service.homing.homes.as_ref().is_some_and(|before| !homes.follows(before)) {
+            refuse(format!(
+                "epoch {} is not above the one in force: a changed file needs a greater one",
+                homes.epoch()
+            ));
+        }
+        service.homing.homes = Some(Arc::new(homes));
+    }
+    if !errors.is_empty() {
+        return Err(LoadError::Assets(errors));
+    }
+    let topology = Topology::build(Arc::new(config), before.assets.clone(), Some(before));
+    crate::dns::prepare(&topology, Some(before));
+    Ok(topology)
 }
 
 /// What sources of backends are known to have found: what is in force, or what an earlier process left on disk.

@@ -215,7 +215,7 @@ pub struct Router {
     sockets: Arc<Sockets>,
     discovery: Arc<Discovery>,
     /// They end with the router.
-    _watch: [Task; 2],
+    _watch: [Task; 3],
 }
 
 /// The admin API.
@@ -417,10 +417,11 @@ impl Life {
     }
 }
 
-/// What looks on for as long as the router runs: at the files of `[geo]`, and for backends.
-fn follow(reloader: &reload::Reloader, discovery: &Arc<Discovery>) -> [Task; 2] {
+/// What looks on for as long as the router runs: at the files of `[geo]` and of users' homes, and for backends.
+fn follow(reloader: &reload::Reloader, discovery: &Arc<Discovery>) -> [Task; 3] {
     [
         task::spawn("geo-watch", watch::watch(reloader.clone())),
+        task::spawn("homes-watch", watch::follow_homes(reloader.clone())),
         task::spawn("discovery", discover::run(Arc::clone(discovery), reloader.publisher())),
     ]
 }

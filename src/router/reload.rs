@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::load::{LoadError, load, prepare, refresh};
+use super::load::{LoadError, load, prepare, refresh, rehome};
 use crate::admin;
 use crate::base::clock::{Clock as _, Mono, SystemClock};
 use crate::config::{Config, SecureWay};
@@ -70,6 +70,8 @@ enum Files {
     All,
     /// The files of `[geo]` alone.
     Geo,
+    /// The files of users' homes alone.
+    Homes,
 }
 
 /// Reloads, one at a time.
@@ -118,6 +120,11 @@ impl Reloader {
     /// Reads the files of `[geo]` anew, and nothing else.
     pub(super) async fn refresh(&self) -> Result<Reloaded, ReloadError> {
         self.apply(Files::Geo, refresh).await
+    }
+
+    /// Reads the files of users' homes anew, and nothing else.
+    pub(super) async fn rehome(&self) -> Result<Reloaded, ReloadError> {
+        self.apply(Files::Homes, rehome).await
     }
 
     /// Puts other backends that were found in force, and nothing else: in its turn, so that no reload is undone by it.
@@ -182,7 +189,8 @@ impl Reloader {
         self.refused.store(Some(Arc::new(refused)));
     }
 
-    /// What was refused is in force now, mended. Files of `[geo]` that are good make good no configuration that is not.
+    /// What was refused is in force now, mended. Files of `[geo]` or of homes that are good make good no configuration that
+    /// is not.
     fn settle(&self, what: Files) {
         if self.refused.load().as_ref().is_some_and(|refused| what == Files::All || refused.what == what) {
             REFUSED.gauge(&[]).set(0.0);
