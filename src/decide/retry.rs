@@ -68,7 +68,7 @@ pub struct Case {
     pub repeatable: bool,
     /// The whole body is still at hand, or there was none.
     pub replayable: bool,
-    /// The service keeps users' data at their homes.
+    /// Nobody but the user's home may answer, not even with a note for it.
     pub home: bool,
     /// What is left of the deadline.
     pub remaining: Duration,

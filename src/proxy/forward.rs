@@ -34,7 +34,7 @@ use super::upload::{Inbound, Progress, STALL, Source, Upload};
 use super::worker::{Sight, Worker};
 use crate::base::clock::Mono;
 use crate::base::ids::{BackendId, DatacenterId, ServiceId};
-use crate::config::{Balance, Protocol, Route, Service};
+use crate::config::{Balance, HomeDown, Protocol, Route, Service};
 use crate::decide::balance::{self, NoChoice, Wanted, user};
 use crate::decide::deadline::{self, By, Deadline};
 use crate::decide::retry::{self, Case, Failure};
@@ -305,6 +305,11 @@ impl<'a> Errand<'a> {
         self.spec().balance == Balance::UserHome
     }
 
+    /// Whether nobody but the user's home may answer: nobody else takes a note for it.
+    fn is_bound(&self) -> bool {
+        self.is_home() && self.spec().homing.down == HomeDown::Refuse
+    }
+
     /// `began`: when the clock of the deadline was started.
     async fn run(&mut self, entry: &mut Entry, user: Option<u64>, began: Mono) -> Result<Response<Out>, Reason> {
         let local = self.sight.snapshot.topology.config.node.datacenter;
@@ -424,13 +429,15 @@ impl<'a> Errand<'a> {
         }
         let remaining = self.until.since(now);
         let has_more =
-            self.is_repeatable && !self.is_home() && tried.count() + 1 < policy.tries && self.source.repeatable();
+            self.is_repeatable && !self.is_bound() && tried.count() + 1 < policy.tries && self.source.repeatable();
+        // Only home decides: it is waited for as long as leaves time for a note, however fast it usually is.
+        let expected_ns = if choice.reason == balance::Reason::Home { f64::INFINITY } else { choice.expected_ns };
         Ok(Leg {
             backend: choice.backend,
             datacenter: choice.datacenter,
             pool: sight.pool(choice.backend),
             connect: if is_local { CONNECT.0 } else { CONNECT.1 }.min(remaining),
-            patience: retry::per_try_timeout(policy, choice.expected_ns, has_more, remaining),
+            patience: retry::per_try_timeout(policy, expected_ns, has_more, remaining),
             span: 0,
         })
     }
@@ -447,7 +454,7 @@ impl<'a> Errand<'a> {
             tries: tried.count(),
             repeatable: self.is_repeatable,
             replayable: self.source.repeatable(),
-            home: self.is_home(),
+            home: self.is_bound(),
             remaining,
             expected: Duration::ZERO,
         };

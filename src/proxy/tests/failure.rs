@@ -294,6 +294,49 @@ async fn a_user_whose_home_is_down_is_asked_to_wait() {
 }
 
 #[tokio::test]
+async fn where_others_take_a_note_a_broken_home_costs_its_users_nothing() {
+    let broken = Origin::raw(|mut tcp| async move { drop(read_head(&mut tcp).await) }).await;
+    let silent = Origin::silent().await;
+    for home in [nowhere().await, broken.address, silent.address] {
+        let note = Origin::named("note").await;
+        let mut config = config(&[home, note.address]);
+        config.services[0].balance = Balance::UserHome;
+        config.services[0].homing.down = crate::config::HomeDown::Elsewhere;
+        config.services[0].deadline = Duration::from_millis(800);
+        let edge = Edge::new(config);
+        let mut caller = edge.http1().await;
+        for user in 0..8 {
+            let mut request = post("/", "claim");
+            request.headers_mut().insert("x-user-id", user.to_string().parse().unwrap());
+            request.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+            assert_eq!(caller.call(request).await.body, "note", "{user}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_home_that_may_have_done_it_is_left_for_a_note_only_under_a_key() {
+    let broken = Origin::raw(|mut tcp| async move { drop(read_head(&mut tcp).await) }).await;
+    let note = Origin::named("note").await;
+    let mut config = config(&[broken.address, note.address]);
+    config.services[0].balance = Balance::UserHome;
+    config.services[0].homing.down = crate::config::HomeDown::Elsewhere;
+    let edge = Edge::new(config);
+    let mut caller = edge.http1().await;
+    let mut refused = 0;
+    for user in 0..20 {
+        let mut request = post("/", "claim");
+        request.headers_mut().insert("x-user-id", user.to_string().parse().unwrap());
+        let answer = caller.call(request).await;
+        if answer.body != "note" {
+            assert_eq!(answer.refusal(), (503, "home_unavailable".into()));
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test]
 async fn what_an_operator_took_down_gets_nothing_more() {
     let (a, b) = (Origin::named("a").await, Origin::named("b").await);
     let edge = Edge::new(config(&[a.address, b.address]));
