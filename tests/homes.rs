@@ -8,12 +8,18 @@
 #[path = "../benches/cutoff/city.rs"]
 mod city;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use city::{City, Crowd, Lines, SOON};
+use http::Method;
+use serde_json::{Value, json};
+use springtide::config::homes::Homes;
+use springtide::redpacket::model::{OrderNo, UserId};
+use springtide::redpacket::peer::Peer;
 use tokio::time::{sleep, timeout};
 
 fn binary() -> &'static Path {
@@ -88,7 +94,7 @@ fn yesterdays_file_does_not_open_a_store() {
             .arg("--data")
             .arg(folder.path().join("data"))
             .args(extra)
-            .stdin(std::process::Stdio::null())
+            .stdin(Stdio::null())
             .output()
             .unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -109,4 +115,172 @@ fn yesterdays_file_does_not_open_a_store() {
     assert!(start(&homes(3, "00-8f", "90-ff"), &["--take-over"]).0);
     let (went, words) = start(&homes(4, "00-8f", "8f-ff"), &[]);
     assert!(!went && words.contains("set 8f has two homes: a and b"), "{words}");
+}
+
+/// Sets of the home `name` by the file, and of the other.
+fn sets(city: &City, name: &str) -> (Vec<u8>, Vec<u8>) {
+    let homes = Homes::load(&city.folder().join("homes.toml")).unwrap();
+    let sets = homes.sets_of(homes.place(name).unwrap());
+    (0..=u8::MAX).partition(|set| sets.has(*set))
+}
+
+/// A file in which `a` has these sets and `b` the others, under another epoch.
+fn write_homes(city: &City, epoch: u64, of_a: &[u8]) {
+    let path = city.folder().join("homes.toml");
+    let homes = Homes::load(&path).unwrap();
+    let mut text = format!("epoch = {epoch}\n");
+    for home in homes.all() {
+        let is_its = |set: &u8| of_a.contains(set) == (home.name == "a");
+        let sets: Vec<String> = (0..=u8::MAX).filter(is_its).map(|set| format!("\"{set:02x}\"")).collect();
+        let (name, url) = (&home.name, &home.doors[0].url);
+        text += &format!("[[home]]\nname = \"{name}\"\nurl = \"{url}\"\nsets = [{}]\n", sets.join(", "));
+    }
+    std::fs::write(path.with_extension("new"), text).unwrap();
+    std::fs::rename(path.with_extension("new"), path).unwrap();
+}
+
+/// Users who live in these sets.
+fn users(sets: Vec<u8>) -> impl Iterator<Item = String> {
+    let lives = move |user: &String| sets.contains(&OrderNo::set_of(&UserId::parse(user).unwrap()));
+    (0..).map(|n| format!("citizen-{n}")).filter(lives)
+}
+
+/// What a claim of `user` is told at `peer`; `-` without an answer.
+async fn claim(peer: &Peer, user: &str) -> String {
+    let wish = json!({ "packet_id": "p1", "gift_id": "gold-ingots", "zone_id": "hh-1", "role_id": "r1" });
+    let headers = [("x-user-id", user), ("idempotency-key", "k")];
+    let reply = peer.call(Method::POST, "/v1/claims", wish.to_string().into(), &headers, Duration::from_secs(4)).await;
+    let said = reply.ok().and_then(|reply| serde_json::from_slice::<Value>(&reply.body).ok()).unwrap_or_default();
+    said["code"].as_str().or(said["error"].as_str()).unwrap_or("-").to_owned()
+}
+
+async fn soon(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+/// Sets move while both homes run: the one that loses them passes their users on at once, the one that is to have them wants
+/// a person's word, and until then their claims are intents.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_moves_users_without_a_restart_and_gains_want_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let city = City::found(binary(), folder.path(), None);
+    let (mut of_a, of_b) = sets(&city, "a");
+    let moving = of_a.split_off(of_a.len() - 16);
+    let (mut stay, mut move_on, mut others) = (users(of_a.clone()), users(moving), users(of_b));
+    let epoch = async |at: usize| city.metric(at, "springtide_redpacket_homes_epoch").await;
+    for user in [stay.next().unwrap(), others.next().unwrap()] {
+        assert_eq!(claim(&city.peer(0), &user).await, "ACCEPTED");
+    }
+    write_homes(&city, 2, &of_a);
+    soon("a goes by the new file", async || epoch(0).await == 2.0).await;
+    soon("b complains", async || city.metric(1, "springtide_redpacket_homes_refused").await == 1.0).await;
+    assert_eq!(epoch(1).await, 1.0);
+    for user in move_on.by_ref().take(5) {
+        assert_eq!(claim(&city.peer(0), &user).await, "INTENT", "no longer here, and not there yet");
+    }
+    assert_eq!(claim(&city.peer(0), &stay.next().unwrap()).await, "ACCEPTED");
+    assert_eq!(city.orders(0).await, 2);
+    city.strike_and_start(1, &["--take-over"]);
+    city.settled().await;
+    assert_eq!(claim(&city.peer(0), &move_on.next().unwrap()).await, "ACCEPTED");
+    assert_eq!((city.orders(0).await, city.orders(1).await), (2, 1 + 5 + 1));
+}
+
+/// A real edge before both homes.
+struct Gate {
+    child: std::process::Child,
+    peer: Peer,
+    admin: Peer,
+}
+
+impl Gate {
+    fn open(city: &City) -> Self {
+        let [a, b] = [0, 1].map(|at| city.peer(at).origin().to_string().trim_start_matches("http://").to_owned());
+        let config = city.folder().join("edge.toml");
+        let text = format!(
+            "[node]\nname = \"edge\"\ndatacenter = \"here\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [[datacenter]]\nname = \"here\"\n\
+             [[service]]\nname = \"claim\"\nbalance = \"user-home\"\nhomes = \"homes.toml\"\nhome_down = \"elsewhere\"\n\
+             deadline = \"3s\"\nprobe = {{ http = \"/healthz\" }}\nbackends.here = [\"{a}\", \"{b}\"]\n\
+             [[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:0\"\n\
+             [[route]]\nmatch = {{ path_prefix = \"/v1/claims\" }}\nservice = \"claim\"\nuser = \"header:x-user-id\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(binary())
+            .args(["run", "-c"])
+            .arg(&config)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(config.with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let log = || std::fs::read_to_string(config.with_extension("log")).unwrap_or_default();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("the edge did not start:\n{}", log()));
+        let peer = |address: &Value| Peer::new(format!("http://{}", address.as_str().unwrap()).parse().unwrap());
+        Self { child, peer: peer(&ready["http"]["public"][0]), admin: peer(&ready["admin"]) }
+    }
+
+    /// Under which epoch it sends users home.
+    async fn epoch(&self) -> u64 {
+        let path = "/v1/explain/http?host=x&path=/v1/claims&method=POST&user=u";
+        let said: Value = serde_json::from_slice(&self.admin.get(path, SOON).await.unwrap().body).unwrap();
+        said["service"]["homes"]["epoch"].as_u64().unwrap_or_else(|| panic!("{said}"))
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Behind an edge, a home's death costs its users no answer: from the first claim on they are told INTENT by the other, and
+/// once it is back they have their orders. And the edge follows the file as the homes do.
+#[tokio::test(flavor = "multi_thread")]
+async fn through_an_edge_the_users_of_a_dead_home_are_noted_elsewhere_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let city = City::found(binary(), folder.path(), None);
+    let gate = Gate::open(&city);
+    let (of_a, of_b) = sets(&city, "a");
+    let (mut of_a_users, mut of_b_users) = (users(of_a.clone()), users(of_b));
+    for _ in 0..10 {
+        assert_eq!(claim(&gate.peer, &of_a_users.next().unwrap()).await, "ACCEPTED");
+        assert_eq!(claim(&gate.peer, &of_b_users.next().unwrap()).await, "ACCEPTED");
+    }
+    city.kill(0);
+    let mut noted = Vec::new();
+    for n in 0..30 {
+        let user = of_a_users.next().unwrap();
+        assert_eq!(claim(&gate.peer, &user).await, "INTENT", "claim {n} after its home's death");
+        assert_eq!(claim(&gate.peer, &of_b_users.next().unwrap()).await, "ACCEPTED", "the living home's users");
+        noted.push(user);
+    }
+    city.strike(0);
+    city.settled().await;
+    soon("users go home again", async || claim(&gate.peer, &of_a_users.next().unwrap()).await == "ACCEPTED").await;
+    for user in &noted {
+        assert_eq!(claim(&gate.peer, user).await, "ALREADY_CLAIMED", "{user}");
+    }
+    assert!(city.orders(0).await > 10 + 30, "each of them once, at home");
+    assert_eq!(city.orders(1).await, 10 + 30);
+    assert_eq!(gate.epoch().await, 1);
+    let path = city.folder().join("homes.toml");
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, good.replace("epoch = 1", "epoch = 2").replace("name = \"b\"", "name = \"a\"")).unwrap();
+    let refused = async || {
+        let page = gate.admin.get("/metrics", SOON).await.unwrap();
+        String::from_utf8_lossy(&page.body).lines().any(|line| line == "springtide_control_reload_refused 1")
+    };
+    soon("the edge refuses a file that is wrong", &refused).await;
+    assert_eq!(gate.epoch().await, 1);
+    std::fs::write(&path, good.replace("epoch = 1", "epoch = 2")).unwrap();
+    soon("the edge goes by the new file", async || gate.epoch().await == 2).await;
+    soon("and has nothing to complain of", async || !refused().await).await;
 }
