@@ -365,9 +365,8 @@ async fn a_server_is_verified_and_wants_the_right_password() {
     assert!(matches!(&error, ConnectError::Unreachable { reason } if reason.contains("certificate")), "{error}");
 }
 
-/// A primary that dies and a synchronous standby that takes its place: whoever was told of an order has it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_loses_nothing_that_was_promised() {
+/// A primary, a synchronous standby that follows it, a database, and its URL with both.
+pub(crate) async fn replicated() -> (Cluster, Cluster, String, String) {
     let primary = Cluster::start().await;
     let database = primary.database().await;
     let standby = primary.follow().await;
@@ -384,6 +383,13 @@ async fn a_failover_loses_nothing_that_was_promised() {
     let hosts = format!("{},{}", primary.path().display(), standby.path().display());
     let ports = format!("{},{}", primary.port(), standby.port());
     let url = format!("host={hosts} port={ports} user=postgres dbname={database}");
+    (primary, standby, database, url)
+}
+
+/// A primary that dies and a synchronous standby that takes its place: whoever was told of an order has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_nothing_that_was_promised() {
+    let (primary, standby, database, url) = replicated().await;
     let store = Arc::new(PostgresStore::open(&Options::new(url)).await.unwrap());
     store.provision(GiftId::parse("g").unwrap(), 5_000).await.unwrap();
     let mut claiming = JoinSet::new();

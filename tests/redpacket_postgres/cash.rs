@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::blows::replicated;
 use super::cluster::{Cluster, cut};
 use super::crowd::cash::{MONEY, Openers, fill, name};
 use super::crowd::{Process, SOON, all_done, ask, body, deaths, eventually, luck, path, reconcile};
@@ -261,6 +262,53 @@ async fn the_tables_of_cash_forbid_what_must_not_be() {
         assert!(error.code().is_some_and(|c| c.code().starts_with("23")), "{sql}: {error:?}");
     }
     clean(&store).await;
+}
+
+/// A primary that dies while many open, and a synchronous standby that takes its place: whoever was told of a share has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_no_fen() {
+    const USERS: u32 = 600;
+    let (primary, standby, _, url) = replicated().await;
+    let store = Arc::new(PostgresPackets::open(&Options::new(url)).await.unwrap());
+    store.deposit(deposit(10_000)).await.unwrap();
+    store.create(packing("p", 5_000, 500), Wall(1)).await.unwrap();
+    let mut opening = JoinSet::new();
+    for client in 0..8 {
+        let store = store.clone();
+        opening.spawn(async move {
+            let mut told = Vec::new();
+            for user in (client..USERS).step_by(8) {
+                let opened = loop {
+                    match store.open(packet("p"), openers(user..user + 1), Wall(2)).await {
+                        Ok(opens) => break opens.each[0].clone(),
+                        Err(error) => assert!(error.code().retryable(), "{error}"),
+                    }
+                };
+                match opened {
+                    Opened::Share(share) | Opened::Already(share) => told.push(share),
+                    other => assert_eq!(other, Opened::SoldOut),
+                }
+            }
+            told
+        });
+    }
+    eventually("some have opened", async || {
+        (store.totals().await.is_ok_and(|totals| totals.all_shares() >= 150)).then_some(())
+    })
+    .await;
+    primary.strike().await;
+    let promoted = standby.connect("postgres").await.unwrap();
+    promoted.batch_execute("SELECT pg_promote()").await.unwrap();
+    let mut told = Vec::new();
+    while let Some(done) = timeout(SOON, opening.join_next()).await.expect("in time") {
+        told.extend(done.unwrap());
+    }
+    told.sort_by_key(|share| share.rank);
+    assert!(told.iter().map(|share| share.rank).eq(1..=500), "everyone has their own");
+    assert_eq!(told.iter().map(|share| share.amount_fen).sum::<u64>(), 5_000);
+    let kept = store.shares(packet("p"), 0, 1_000).await.unwrap();
+    assert_eq!(kept, told, "as it was told");
+    clean(&*store).await;
 }
 
 /// However many shares there are, no statement reads a whole table: the planner, left to itself, does.
