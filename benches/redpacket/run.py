@@ -95,9 +95,11 @@ class Claims:
     """Claims over HTTP. What was answered with 202 is counted, nothing else."""
 
     tools = ["wrk"]
+    # What every claim process is told beside its store.
+    more = []
 
     def __init__(self, folder, program, *store):
-        command = [program, "upstream", "claim", "--limit", "1024", "--log", "warn", *store]
+        command = [program, "upstream", "claim", "--limit", "1024", "--log", "warn", *self.more, *store]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open(os.path.join(folder, "log"), "w"))
         self.url = "http://" + json.loads(self.process.stdout.readline())["listen"]
         self.first = 0
