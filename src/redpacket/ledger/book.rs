@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
+use super::transfer::{self, Giving, Latest, Share, Transfer};
 use super::{Claimed, Fenced, Hold, Ruling, Stats, Stock, fence, judge};
 use crate::base::clock::Wall;
 use crate::redpacket::model::{
@@ -23,7 +24,11 @@ pub struct Book {
     open: BTreeSet<(Wall, OrderNo)>,
     /// Dead orders by when they died.
     dead: BTreeSet<(Wall, OrderNo)>,
+    /// Totals as they are with what has moved.
     stock: BTreeMap<GiftId, Stock>,
+    shares: BTreeMap<GiftId, Share>,
+    given: BTreeMap<(String, GiftId), Latest>,
+    taken: BTreeMap<(String, GiftId), Latest>,
     states: BTreeMap<State, u64>,
     hold: Option<Hold>,
 }
@@ -31,7 +36,46 @@ pub struct Book {
 impl Book {
     /// See [`Store::provision`](super::Store::provision).
     pub fn provision(&mut self, gift: GiftId, total: u64) {
-        self.stock.entry(gift).or_default().total = total;
+        self.reshare(gift, |share| share.base = total);
+    }
+
+    fn reshare(&mut self, gift: GiftId, change: impl FnOnce(&mut Share)) {
+        let share = self.shares.entry(gift.clone()).or_default();
+        change(share);
+        self.stock.entry(gift).or_default().total = share.total();
+    }
+
+    /// See [`Store::give`](super::Store::give).
+    pub fn give(&mut self, to: &Transfer, most: u64) -> Option<u64> {
+        let pair = (to.with.clone(), to.gift.clone());
+        let latest = self.given.get(&pair).copied().unwrap_or_default();
+        let left = self.stock.get(&to.gift).map_or(0, |stock| stock.left());
+        match transfer::give(latest, to.number, most, left) {
+            Giving::New(amount) => {
+                self.given.insert(pair, Latest { number: to.number, amount });
+                self.reshare(to.gift.clone(), |share| share.given += amount);
+                Some(amount)
+            }
+            Giving::Again(amount) => Some(amount),
+            Giving::Nothing => Some(0),
+            Giving::Stale => None,
+        }
+    }
+
+    /// See [`Store::take`](super::Store::take).
+    pub fn take(&mut self, from: &Transfer, amount: u64) -> bool {
+        let latest = self.taken.entry((from.with.clone(), from.gift.clone())).or_default();
+        let is_new = transfer::take(*latest, from.number);
+        if is_new {
+            *latest = Latest { number: from.number, amount };
+            self.reshare(from.gift.clone(), |share| share.taken += amount);
+        }
+        is_new
+    }
+
+    /// See [`Store::turn`](super::Store::turn).
+    pub fn turn(&self, home: &str, gift: &GiftId) -> u64 {
+        self.taken.get(&(home.to_owned(), gift.clone())).map_or(1, |latest| latest.number + 1)
     }
 
     /// See [`Store::fence`](super::Store::fence).

@@ -17,9 +17,11 @@ mod book;
 pub mod cash;
 pub mod conformance;
 mod fence;
+pub mod transfer;
 
 pub use book::Book;
 pub use fence::{Fenced, Hold, fence};
+pub use transfer::Transfer;
 
 /// What a store's methods return.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -87,6 +89,26 @@ pub trait Store: Send + Sync {
         Box::pin(std::future::ready(Err(StoreError::Unwritable { reason })))
     }
 
+    /// Gives at most `most` of what is left to another home, durably, under the transfer's number; the same again for the same
+    /// number; nothing where there is none, and `None` where the number is of the past ([`transfer`]). A store that moves no
+    /// stock refuses, and so with the two that follow.
+    fn give(&self, to: Transfer, most: u64) -> Answer<'_, Option<u64>> {
+        let _ = (to, most);
+        Box::pin(std::future::ready(Err(moves_none())))
+    }
+
+    /// Adds what another home gave, durably, once. Says whether this was the once.
+    fn take(&self, from: Transfer, amount: u64) -> Answer<'_, bool> {
+        let _ = (from, amount);
+        Box::pin(std::future::ready(Err(moves_none())))
+    }
+
+    /// Under which number `home` is to be asked for `gift` next: the same until [`Store::take`] has had it.
+    fn turn(&self, home: String, gift: GiftId) -> Answer<'_, u64> {
+        let _ = (home, gift);
+        Box::pin(std::future::ready(Err(moves_none())))
+    }
+
     /// Whether claims can be taken now, as far as it is known. Cheap; for health checks. Heals by itself.
     fn writable(&self) -> bool;
 
@@ -94,6 +116,10 @@ pub trait Store: Send + Sync {
     fn is_alone(&self) -> bool {
         false
     }
+}
+
+fn moves_none() -> StoreError {
+    StoreError::Unwritable { reason: "this kind of store moves no stock".to_owned() }
 }
 
 /// What came of a claim.

@@ -4,7 +4,7 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
-use crate::redpacket::ledger::{Answer, Book, Claimed, Fenced, Hold, Stats, Store, StoreError};
+use crate::redpacket::ledger::{Answer, Book, Claimed, Fenced, Hold, Stats, Store, StoreError, Transfer};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 /// A [`Book`] behind a lock. Unbounded by design, as stock bounds the orders and nothing else is kept.
@@ -78,6 +78,18 @@ impl Store for MemoryStore {
 
     fn fence(&self, hold: Hold, take_over: bool) -> Answer<'_, Fenced> {
         done(self.book().fence(hold, take_over))
+    }
+
+    fn give(&self, to: Transfer, most: u64) -> Answer<'_, Option<u64>> {
+        done(self.book().give(&to, most))
+    }
+
+    fn take(&self, from: Transfer, amount: u64) -> Answer<'_, bool> {
+        done(self.book().take(&from, amount))
+    }
+
+    fn turn(&self, home: String, gift: GiftId) -> Answer<'_, u64> {
+        done(self.book().turn(&home, &gift))
     }
 
     fn writable(&self) -> bool {
