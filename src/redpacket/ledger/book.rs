@@ -68,7 +68,7 @@ impl Book {
         let is_new = transfer::take(*latest, from.number);
         if is_new {
             *latest = Latest { number: from.number, amount };
-            self.reshare(from.gift.clone(), |share| share.taken += amount);
+            self.reshare(from.gift.clone(), |share| share.taken = share.taken.saturating_add(amount));
         }
         is_new
     }

@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_keeps_the_laws() {
-        assert_eq!(run(&Memory).await.unwrap().len(), 10);
+        assert_eq!(run(&Memory).await.unwrap().len(), 11);
     }
 
     #[tokio::test]

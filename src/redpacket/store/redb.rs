@@ -8,6 +8,7 @@
 //!   orders  number -> record            keys   (user, key) -> number      stock   gift -> (total, issued)
 //!   due     (when due, number)          ages   when accepted -> open      counts  state -> orders
 //!   log     (number, attempt) -> word   dead   (when it died, number)     fence   -> (epoch, sets)
+//!   shares  gift -> what its total is made of       moves  (way, home, gift) -> the latest transfer of stock
 //! ```
 
 use std::path::Path;
@@ -17,7 +18,7 @@ use ::redb::{Error, ReadTransaction, ReadableTable, TableDefinition, WriteTransa
 use super::commit::{Applied, Committer, Engine, OpenError, Opener, file};
 use crate::base::clock::Wall;
 use crate::config::homes::Sets;
-use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Stock, Store, StoreError, fence};
+use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Stock, Store, StoreError, Transfer, fence};
 use crate::redpacket::model::{
     Attempt, Claim, Failure, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State, Trail,
 };
@@ -36,6 +37,13 @@ const LOG: TableDefinition<'_, (Number, u32), (u64, u8)> = TableDefinition::new(
 const DEAD: TableDefinition<'_, (u64, Number), ()> = TableDefinition::new("dead");
 /// (epoch, sets), where a process has held it for homes.
 const FENCE: TableDefinition<'_, (), (u64, u64, u64, u64, u64)> = TableDefinition::new("fence");
+/// (by the configuration, taken, given)
+const SHARES: TableDefinition<'_, &str, (u64, u64, u64)> = TableDefinition::new("shares");
+/// (number, amount), with a home, of a gift, in a direction.
+const MOVES: TableDefinition<'_, (u8, &str, &str), (u64, u64)> = TableDefinition::new("moves");
+/// Directions of transfers; part of the format.
+const GIVEN: u8 = 0;
+const TAKEN: u8 = 1;
 
 /// Orders on disk, in one file, for one process.
 pub struct RedbStore(Committer<Claims>);
@@ -126,6 +134,31 @@ impl Store for RedbStore {
                 _ => Err(StoreError::Stopped),
             }
         })
+    }
+
+    fn give(&self, to: Transfer, most: u64) -> Answer<'_, Option<u64>> {
+        Box::pin(async move {
+            match self.0.now(Op::Give(to, most)).await? {
+                Out::Given(given) => Ok(given),
+                _ => Err(StoreError::Stopped),
+            }
+        })
+    }
+
+    fn take(&self, from: Transfer, amount: u64) -> Answer<'_, bool> {
+        Box::pin(async move {
+            match self.0.soon(Op::Take(from, amount)).await? {
+                Out::Taken(is_new) => Ok(is_new),
+                _ => Err(StoreError::Stopped),
+            }
+        })
+    }
+
+    fn turn(&self, home: String, gift: GiftId) -> Answer<'_, u64> {
+        Box::pin(self.0.read(move |txn| {
+            let latest = txn.open_table(MOVES)?.get((TAKEN, home.as_str(), gift.as_str()))?.map(|v| v.value().0);
+            Ok(Ok(latest.map_or(1, |number| number + 1)))
+        }))
     }
 
     fn writable(&self) -> bool {
@@ -229,6 +262,8 @@ enum Op {
     Settle(Vec<Settlement>, Wall),
     Resolve(Vec<OrderNo>, Resolution, Wall),
     Fence(Hold, bool),
+    Give(Transfer, u64),
+    Take(Transfer, u64),
 }
 
 enum Out {
@@ -237,12 +272,14 @@ enum Out {
     Leased(Vec<Order>),
     Settled(Vec<Settled>),
     Fenced(Fenced),
+    Given(Option<u64>),
+    Taken(bool),
 }
 
 impl Engine for Claims {
     type Op = Op;
     type Out = Out;
-    const FORMAT: u64 = 3;
+    const FORMAT: u64 = 4;
     const NAME: &'static str = "claims";
 
     fn prepare(&self, txn: &WriteTransaction, found: u64) -> Result<(), Error> {
@@ -252,6 +289,9 @@ impl Engine for Claims {
         }
         if found < 3 {
             tables.leave_format_2(txn)?;
+        }
+        if found < 4 {
+            tables.leave_format_3()?;
         }
         tables.finish().map(drop)
     }
@@ -279,6 +319,8 @@ impl Engine for Claims {
                     }
                     Ok(Out::Fenced(fenced))
                 }
+                Op::Give(to, most) => tables.give(to, *most)?,
+                Op::Take(from, amount) => tables.take(from, *amount)?,
             });
         }
         Ok((outs, tables.finish()?))

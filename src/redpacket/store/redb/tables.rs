@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::{Error, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::{AGES, COUNTS, DEAD, DUE, KEYS, LOG, Number, ORDERS, Out, STOCK, Seen, index};
+use super::{
+    AGES, COUNTS, DEAD, DUE, GIVEN, KEYS, LOG, MOVES, Number, ORDERS, Out, SHARES, STOCK, Seen, TAKEN, index,
+};
 use crate::base::clock::Wall;
+use crate::redpacket::ledger::transfer::{self, Giving, Latest, Share, Transfer};
 use crate::redpacket::ledger::{Claimed, Ruling, Stock, StoreError, judge};
 use crate::redpacket::model::{
     Attempt, Claim, Failure, GiftId, Order, OrderNo, Resolution, Settled, Settlement, State,
@@ -21,6 +24,8 @@ pub(super) struct Tables<'txn> {
     counts: Table<'txn, u8, u64>,
     log: Table<'txn, (Number, u32), (u64, u8)>,
     dead: Table<'txn, (u64, Number), ()>,
+    shares: Table<'txn, &'static str, (u64, u64, u64)>,
+    moves: Table<'txn, (u8, &'static str, &'static str), (u64, u64)>,
     /// Sums that this transaction has looked at or changed; written once, at its end.
     sums: Sums,
     pub(super) wrote: bool,
@@ -37,6 +42,8 @@ impl<'txn> Tables<'txn> {
             counts: txn.open_table(COUNTS)?,
             log: txn.open_table(LOG)?,
             dead: txn.open_table(DEAD)?,
+            shares: txn.open_table(SHARES)?,
+            moves: txn.open_table(MOVES)?,
             sums: Sums::default(),
             wrote: false,
         })
@@ -70,14 +77,72 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
+    /// In format 3 no stock moved: a total was what the configuration said.
+    pub(super) fn leave_format_3(&mut self) -> Result<(), Error> {
+        for entry in self.stock.iter()? {
+            let (gift, stock) = entry?;
+            self.shares.insert(gift.value(), (stock.value().0, 0, 0))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn provision(&mut self, gift: &GiftId, total: u64) -> Seen<Out> {
-        let old = self.stock(gift)?;
-        if old.is_none_or(|stock| stock.total != total) {
-            let issued = old.map_or(0, |stock| stock.issued);
-            self.sums.stock.insert(gift.clone(), Kept { stock: Some(Stock { total, issued }), changed: true });
-            self.wrote = true;
+        if self.share(gift)?.is_none_or(|share| share.base != total) {
+            self.reshare(gift, |share| share.base = total)?;
         }
         Ok(Ok(Out::Provisioned))
+    }
+
+    /// What the total of `gift` is made of; nothing where the store has no such gift.
+    fn share(&self, gift: &GiftId) -> Result<Option<Share>, Error> {
+        let share = self.shares.get(gift.as_str())?.map(|v| v.value());
+        Ok(share.map(|(base, taken, given)| Share { base, taken, given }))
+    }
+
+    fn reshare(&mut self, gift: &GiftId, change: impl FnOnce(&mut Share)) -> Result<(), Error> {
+        let mut share = self.share(gift)?.unwrap_or_default();
+        change(&mut share);
+        self.shares.insert(gift.as_str(), (share.base, share.taken, share.given))?;
+        let issued = self.stock(gift)?.map_or(0, |stock| stock.issued);
+        let stock = Stock { total: share.total(), issued };
+        self.sums.stock.insert(gift.clone(), Kept { stock: Some(stock), changed: true });
+        self.wrote = true;
+        Ok(())
+    }
+
+    fn latest(&self, way: u8, transfer: &Transfer) -> Result<Latest, Error> {
+        let latest = self.moves.get((way, transfer.with.as_str(), transfer.gift.as_str()))?.map(|v| v.value());
+        Ok(latest.map(|(number, amount)| Latest { number, amount }).unwrap_or_default())
+    }
+
+    fn moved(&mut self, way: u8, transfer: &Transfer, amount: u64) -> Result<(), Error> {
+        let pair = (way, transfer.with.as_str(), transfer.gift.as_str());
+        self.moves.insert(pair, (transfer.number, amount))?;
+        Ok(())
+    }
+
+    pub(super) fn give(&mut self, to: &Transfer, most: u64) -> Seen<Out> {
+        let left = self.stock(&to.gift)?.map_or(0, Stock::left);
+        let given = match transfer::give(self.latest(GIVEN, to)?, to.number, most, left) {
+            Giving::New(amount) => {
+                self.moved(GIVEN, to, amount)?;
+                self.reshare(&to.gift, |share| share.given += amount)?;
+                Some(amount)
+            }
+            Giving::Again(amount) => Some(amount),
+            Giving::Nothing => Some(0),
+            Giving::Stale => None,
+        };
+        Ok(Ok(Out::Given(given)))
+    }
+
+    pub(super) fn take(&mut self, from: &Transfer, amount: u64) -> Seen<Out> {
+        let is_new = transfer::take(self.latest(TAKEN, from)?, from.number);
+        if is_new {
+            self.moved(TAKEN, from, amount)?;
+            self.reshare(&from.gift, |share| share.taken = share.taken.saturating_add(amount))?;
+        }
+        Ok(Ok(Out::Taken(is_new)))
     }
 
     fn find(&self, order_no: OrderNo) -> Seen<Option<Order>> {

@@ -73,7 +73,7 @@ fn claim(user: u32) -> Claim {
 
 #[tokio::test]
 async fn it_keeps_the_laws() {
-    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 10);
+    assert_eq!(run(&OnDisk::new()).await.unwrap().len(), 11);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_store_of_a_newer_release_is_refused_and_left_alone() {
     txn.commit().unwrap();
     drop(db);
     let error = RedbStore::open(&dir.path()).err().unwrap();
-    assert!(matches!(error, OpenError::Format { found: 99, known: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::Format { found: 99, known: 4, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -131,6 +131,27 @@ async fn a_store_of_the_first_release_is_read_and_its_dead_are_found() {
     drop(store);
     let db = ::redb::Database::open(dir.path()).unwrap();
     assert!(db.begin_read().unwrap().open_table(open).is_err(), "the list of open orders by age is gone");
+}
+
+#[tokio::test]
+async fn a_store_of_format_3_has_what_it_had_and_moves_it() {
+    let (dir, gift) = (OnDisk::new(), claim(0).gift_id);
+    let db = ::redb::Database::create(dir.path()).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap().insert("format", 3).unwrap();
+    txn.open_table(STOCK).unwrap().insert("g", (10, 4)).unwrap();
+    txn.commit().unwrap();
+    drop(db);
+    let total = async |store: &RedbStore| store.stats().await.unwrap().stock[0].1;
+    let store = RedbStore::open(&dir.path()).unwrap();
+    assert_eq!(total(&store).await, Stock { total: 10, issued: 4 });
+    let to = Transfer { with: "b".into(), gift: gift.clone(), number: 1 };
+    assert_eq!(store.give(to.clone(), 9).await, Ok(Some(3)));
+    drop(store);
+    let store = RedbStore::open(&dir.path()).unwrap();
+    store.provision(gift, 10).await.unwrap();
+    assert_eq!(total(&store).await, Stock { total: 7, issued: 4 }, "a start undoes no transfer");
+    assert_eq!(store.give(to, 9).await, Ok(Some(3)));
 }
 
 #[tokio::test]
