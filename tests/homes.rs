@@ -12,11 +12,12 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use city::{City, Crowd, Lines, SOON};
 use http::Method;
 use serde_json::{Value, json};
+use springtide::base::entropy::Rng;
 use springtide::config::homes::Homes;
 use springtide::redpacket::model::{OrderNo, UserId};
 use springtide::redpacket::peer::Peer;
@@ -189,6 +190,51 @@ async fn a_changed_file_moves_users_without_a_restart_and_gains_want_a_word() {
     city.settled().await;
     assert_eq!(claim(&city.peer(0), &move_on.next().unwrap()).await, "ACCEPTED");
     assert_eq!((city.orders(0).await, city.orders(1).await), (2, 1 + 5 + 1));
+}
+
+/// Users of one home only claim: they get the other home's part of the gift, too, whichever of the two dies meanwhile, also
+/// with stock on its way. In the end every gift has been given once, and nobody gets one more.
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_goes_where_it_is_claimed_and_none_of_it_is_lost_or_given_twice() {
+    const STOCK: u64 = 400;
+    let folder = tempfile::tempdir().unwrap();
+    let city = City::stocked(binary(), folder.path(), None, STOCK);
+    let both = async || (city.stock(0, "gold-ingots").await, city.stock(1, "gold-ingots").await);
+    assert_eq!(both().await, ((STOCK / 2, 0), (STOCK / 2, 0)));
+    let seed = std::env::var("CRASH_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| Rng::from_os().next_u64());
+    eprintln!("CRASH_SEED={seed}");
+    let mut luck = Rng::seeded(seed);
+    let (of_a, of_b) = sets(&city, "a");
+    let (mut of_a, mut of_b) = (users(of_a), users(of_b));
+    let (mut given, mut deaths, mut user) = (0, 0, of_a.next().unwrap());
+    let began = Instant::now();
+    while given < STOCK {
+        assert!(began.elapsed() < SOON, "{given} of {STOCK} given, {deaths} deaths: {:?}", both().await);
+        match claim(&city.peer(0), &user).await.as_str() {
+            "ACCEPTED" | "ALREADY_CLAIMED" => {
+                given += 1;
+                user = of_a.next().unwrap();
+            }
+            "SOLD_OUT" if deaths < 12 => {
+                // Who starts asks at once: this is when stock is on its way.
+                city.strike(0);
+                sleep(Duration::from_millis(luck.below(40))).await;
+                city.strike(luck.below(2) as usize);
+                deaths += 2;
+            }
+            "SOLD_OUT" | "DEADLINE" | "UNAVAILABLE" | "-" => sleep(Duration::from_millis(20)).await,
+            other => panic!("{other}"),
+        }
+        let ((total_a, issued_a), (total_b, issued_b)) = both().await;
+        assert!(total_a + total_b <= STOCK && issued_a <= total_a && issued_b == 0, "{:?}", both().await);
+    }
+    let done = |((total_a, issued_a), (total_b, issued_b))| (total_a + total_b, issued_a, issued_b) == (STOCK, STOCK, 0);
+    soon("every gift is somewhere", async || done(both().await)).await;
+    assert_eq!(claim(&city.peer(0), &of_a.next().unwrap()).await, "SOLD_OUT");
+    assert_eq!(claim(&city.peer(1), &of_b.next().unwrap()).await, "SOLD_OUT");
+    assert_eq!((city.orders(0).await, city.orders(1).await), (STOCK, 0));
+    assert!(deaths >= 2, "nobody died");
 }
 
 /// A real edge before both homes.

@@ -146,9 +146,14 @@ fn ports() -> [u16; 2] {
 impl City {
     /// Starts two homes with their data in `folder`; with `lines`, each in a network of its own.
     pub fn found(binary: &Path, folder: &Path, lines: Option<Lines>) -> Self {
+        Self::stocked(binary, folder, lines, 50_000_000)
+    }
+
+    /// As [`City::found`], with so many of every gift.
+    pub fn stocked(binary: &Path, folder: &Path, lines: Option<Lines>, stock: u64) -> Self {
         let mut catalogue: Value = serde_json::from_str(include_str!("../../src/redpacket/catalogue.json")).unwrap();
         for gift in catalogue["gifts"].as_array_mut().unwrap() {
-            gift["stock"] = 50_000_000.into();
+            gift["stock"] = stock.into();
         }
         fs::write(folder.join("catalogue.json"), catalogue.to_string()).unwrap();
         fs::write(folder.join("token"), TOKEN).unwrap();
@@ -240,6 +245,14 @@ impl City {
             assert!(began.elapsed() < SOON, "{open} intents are still open");
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the home at `at` may issue of the gift in all, and what it has issued.
+    pub async fn stock(&self, at: usize, gift: &str) -> (u64, u64) {
+        let stats = self.peer(at).get("/internal/stats", SOON).await.unwrap();
+        let stats: Value = serde_json::from_slice(&stats.body).unwrap();
+        let stock = stats["stock"].as_array().unwrap().iter().find(|stock| stock[0] == gift).unwrap();
+        (stock[1]["total"].as_u64().unwrap(), stock[1]["issued"].as_u64().unwrap())
     }
 
     /// Orders in the store of the home at `at`.

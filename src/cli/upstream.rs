@@ -354,6 +354,7 @@ async fn claim(args: &ClaimArgs, working: &CancellationToken) -> Result<Cast, Fa
     ];
     if let Some(relay) = relay {
         tasks.push(spawn("settle", relay.clone().settle(working.clone())));
+        tasks.push(spawn("refill", service.clone().refill(working.clone())));
         tasks.extend(args.homes.follow(&relay, &store, working));
     }
     if !args.game.is_empty() {

@@ -87,7 +87,7 @@ async fn it_keeps_the_laws() {
     let cluster = Cluster::start().await;
     let subject = OnServer { cluster, database: Mutex::default(), blows: AtomicU64::new(0) };
     let held = run(&subject).await.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(held.len(), 12, "{held:?}");
+    assert_eq!(held.len(), 13, "{held:?}");
 }
 
 /// One database, emptied for each story.
@@ -98,7 +98,7 @@ impl Subject for Emptied {
         Box::pin(async {
             let store = self.0.store(&self.1).await;
             let client = self.0.connect(&self.1).await.unwrap();
-            let sql = "SET search_path = redpacket; TRUNCATE bucket, gift, orders, outbox, dead, delivery_log; \
+            let sql = "SET search_path = redpacket; TRUNCATE bucket, gift, transfer, orders, outbox, dead, delivery_log; \
                        UPDATE tally SET accepted = 0, delivering = 0, retry_wait = 0, delivered = 0, dead = 0, compensated = 0";
             client.batch_execute(sql).await.map_err(|e| e.to_string())?;
             Ok(Arc::new(store) as Arc<dyn Store>)

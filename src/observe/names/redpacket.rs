@@ -28,6 +28,8 @@ table! {
         "1 while a person must look at the orders: `dead`, some were given up; `late`, some are open for longer than the 48 h that were promised.";
     STOCK_LEFT: Kind::Gauge, "springtide_redpacket_stock_left", ["gift"],
         "What this process may still give of a gift.";
+    STOCK_TAKEN_TOTAL: Kind::Counter, "springtide_redpacket_stock_taken_total", ["gift"],
+        "Gifts whose stock came from other homes, which had plenty, because it ran low here.";
     PACKET_ANSWERS_TOTAL: Kind::Counter, "springtide_redpacket_packet_answers_total", ["call", "code"],
         "Calls on cash packets (create, grab, open) answered, by reply code.";
     OPEN_DURATION_SECONDS: Kind::Histogram(SECONDS), "springtide_redpacket_open_duration_seconds", [],

@@ -10,6 +10,9 @@
 //! together never have more than before, and what is on its way (one transfer a pair and gift) is not lost. Pure; stores
 //! keep the records.
 
+use serde::{Deserialize, Serialize};
+
+use super::Stock;
 use crate::redpacket::model::GiftId;
 
 /// A transfer of stock, by what both sides call it.
@@ -82,6 +85,47 @@ pub const fn give(latest: Latest, number: u64, most: u64, left: u64) -> Giving {
 /// Whether what was given under `number` is to be added: once.
 pub const fn take(latest: Latest, number: u64) -> bool {
     number == latest.number + 1
+}
+
+/// Why a home asks another for stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Only for what was given under this number before, and whose answer may be lost.
+    Recall,
+    /// It has this much left, less than a fifth of its part.
+    Low {
+        /// What it has.
+        left: u64,
+    },
+    /// It has nothing left, and has sent a user away for that.
+    Out,
+}
+
+impl Need {
+    /// What a home with `stock` asks for; `refused`: whether it has sent anybody away since there was some.
+    pub const fn of(stock: Stock, refused: bool) -> Option<Self> {
+        match stock.left() {
+            0 if refused => Some(Self::Out),
+            left if is_low(stock) => Some(Self::Low { left }),
+            _ => None,
+        }
+    }
+}
+
+/// Less than a fifth of its part is left (RED_PACKET 2.7).
+const fn is_low(stock: Stock) -> bool {
+    stock.left().saturating_mul(5) < stock.total
+}
+
+/// How much a home with `stock` can spare. Who is low gets what makes both even, so that nothing goes to and fro, and not from
+/// somebody who is low as well; who has nothing gets some from anybody who has, down to the last one where a user waits for it.
+pub const fn spare(stock: Stock, need: Need) -> u64 {
+    match need {
+        Need::Low { left } if left == 0 || !is_low(stock) => stock.left().saturating_sub(left) / 2,
+        Need::Recall | Need::Low { .. } => 0,
+        Need::Out => stock.left().div_ceil(2),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! /internal/resolve` and `GET /internal/orders?after=ORDER_NO&limit=N`. `/healthz` fails while the store cannot write. A
 //! user's claims are all decided at one store, the user's home: it is what keeps anyone from claiming twice. With a
 //! [`Relay`], claims of other homes' users are passed on or noted (see `afar`); without one, this process is everybody's
-//! home, and the edge must see to it that it is. `POST /internal/{claims,intents}` are the homes among themselves.
+//! home, and the edge must see to it that it is. `POST /internal/{claims,intents,stock}` are the homes among themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,7 @@ use crate::redpacket::service::letters::{LETTERS, Word};
 use crate::redpacket::service::relay::Relay;
 
 mod afar;
+mod quota;
 
 type Answer = Result<Envelope, Box<Envelope>>;
 
@@ -425,6 +426,7 @@ impl ClaimService {
         match (method, path) {
             (&Method::POST, "/internal/claims") => self.passed(relay, body, trace).await,
             (&Method::POST, "/internal/intents") => self.late(relay, body, trace).await,
+            (&Method::POST, "/internal/stock") => self.give(relay, body, trace).await,
             (&Method::GET, path) if path.starts_with("/internal/claims/") => {
                 let (order_no, user) = question(headers, path, "/internal/claims/", trace)?;
                 self.look_here(order_no, &user, trace).await

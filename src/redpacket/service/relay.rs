@@ -31,8 +31,10 @@ use crate::redpacket::reply::Envelope;
 use crate::redpacket::request::{TRACE_HEADER, USER_HEADER};
 
 mod chart;
+mod quota;
 
 pub use chart::{Chart, RelayError};
+pub(super) use quota::{Given, Wish};
 
 use chart::Reach;
 

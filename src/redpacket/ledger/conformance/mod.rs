@@ -21,6 +21,7 @@ mod claims;
 mod crash;
 mod deliveries;
 mod fences;
+mod moves;
 mod sharing;
 mod walk;
 
@@ -95,6 +96,7 @@ const LETTERS: &str = "I5: the dead are listed, and come back only by a person's
 const SUMS: &str = "I7: orders by state add up to what was issued";
 const TRAIL: &str = "I7: every order can be read, page by page, with what was tried";
 const FENCE: &str = "I8: a store is held under one epoch at a time, never an older one, gains sets by a person's word only, and decides for no others";
+const MOVES: &str = "I1: what all homes may issue stays the same while stock moves; a number moves it once";
 const SHARED: &str = "I1, I2, I5 between processes that share the store";
 
 /// Checks every law. Returns those that were checked: a store is not held to what its kind cannot do, such as to outlive
@@ -114,6 +116,7 @@ pub async fn run(subject: &dyn Subject) -> Result<Vec<&'static str>, Breach> {
     let mut held = vec![STOCK, ONCE, KEYS, LEASE, SETTLE, SUMS, TRAIL, LETTERS];
     for (law, checked) in [
         (FENCE, fences::fences(subject).await?),
+        (MOVES, moves::moves(subject).await?),
         (SHARED, sharing::shared(subject).await?),
         (DURABLE, claims::durable(subject).await?),
         (CRASH, crash::crash(subject).await?),

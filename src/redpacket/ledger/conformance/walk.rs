@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Breach, Outcome, Subject, bad, failed, fresh, hold};
 use crate::base::clock::Wall;
 use crate::base::entropy::Rng;
-use crate::redpacket::ledger::{Book, Claimed, Store};
+use crate::redpacket::ledger::{Book, Claimed, Store, StoreError, Transfer};
 use crate::redpacket::model::{
     ActivityId, Claim, Failure, GiftId, IdempotencyKey, Order, OrderNo, PacketId, Resolution, RoleId, Settlement,
     State, UserId, Verdict, ZoneId,
@@ -72,7 +72,7 @@ impl Tale {
     }
 
     async fn step(&mut self, now: Wall) -> Outcome {
-        match self.draw(13) {
+        match self.draw(16) {
             0 => {
                 let (gift, total) = (gift_of(self.draw(GIFTS))?, self.draw(8));
                 self.store.provision(gift.clone(), total).await.map_err(failed(LAW))?;
@@ -87,6 +87,7 @@ impl Tale {
                 self.same("lease", &by_number(store), &by_number(book))?;
             }
             9..=11 => self.word(now).await?,
+            12..=14 => self.transfer().await?,
             _ => {
                 let (_, _, order_no) = self.number()?;
                 let resolution = if self.rng.chance(0.7) { Resolution::Replay } else { Resolution::Compensate };
@@ -118,6 +119,27 @@ impl Tale {
             hold(LAW, self.made.insert((user, packet)), || format!("seed {}: I2: a second order", self.seed))?;
         }
         Ok(())
+    }
+
+    /// Stock that comes or goes, where stores of this kind move it.
+    async fn transfer(&mut self) -> Outcome {
+        let (home, gift) = (["b", "c"][self.draw(2) as usize].to_owned(), gift_of(self.draw(GIFTS))?);
+        let (amount, comes) = (self.draw(4), self.rng.chance(0.5));
+        let turn = match self.store.turn(home.clone(), gift.clone()).await {
+            Err(StoreError::Unwritable { .. }) => return Ok(()),
+            turn => turn.map_err(failed(LAW))?,
+        };
+        self.same("turn", &turn, &self.book.turn(&home, &gift))?;
+        let number = if comes { (turn + self.draw(3)).saturating_sub(1) } else { self.draw(5) };
+        let transfer = Transfer { with: home, gift, number };
+        if comes {
+            let store = self.store.take(transfer.clone(), amount).await.map_err(failed(LAW))?;
+            let book = self.book.take(&transfer, amount);
+            return self.same("take", &store, &book);
+        }
+        let store = self.store.give(transfer.clone(), amount).await.map_err(failed(LAW))?;
+        let book = self.book.give(&transfer, amount);
+        self.same("give", &store, &book)
     }
 
     async fn word(&mut self, now: Wall) -> Outcome {

@@ -199,3 +199,52 @@ fn a_giver_keeps_half_and_knows_its_numbers() {
     assert_eq!([3, 4, 5, 6].map(|number| take(latest, number)), [false, false, true, false]);
     assert_eq!(Share { base: 10, taken: 5, given: 20 }.total(), 0);
 }
+
+#[test]
+fn who_is_low_gets_what_makes_both_even_and_the_last_one_goes_where_it_is_wanted() {
+    let stock = |total, left| Stock { total, issued: total - left };
+    for (total, left, refused, want) in [
+        (100, 20, false, None),
+        (100, 19, false, Some(Need::Low { left: 19 })),
+        (100, 0, false, Some(Need::Low { left: 0 })),
+        (100, 0, true, Some(Need::Out)),
+        (0, 0, false, None),
+        (0, 0, true, Some(Need::Out)),
+    ] {
+        assert_eq!(Need::of(stock(total, left), refused), want, "{left} of {total}");
+    }
+    for (total, left, need, want) in [
+        (100, 60, Need::Low { left: 19 }, 20),
+        (100, 20, Need::Low { left: 19 }, 0),
+        (100, 19, Need::Low { left: 3 }, 0),
+        (100, 19, Need::Low { left: 0 }, 9),
+        (100, 1, Need::Low { left: 0 }, 0),
+        (100, 1, Need::Out, 1),
+        (100, 0, Need::Out, 0),
+        (100, 60, Need::Recall, 0),
+    ] {
+        assert_eq!(spare(stock(total, left), need), want, "{left} of {total}, {need:?}");
+    }
+}
+
+proptest! {
+    /// Without claims, homes that ask each other come to rest.
+    #[test]
+    fn stock_does_not_go_to_and_fro(totals in [0u64..5_000, 0..5_000, 0..5_000], spent in [0u64..5_000, 0..5_000, 0..5_000]) {
+        let mut homes = [0, 1, 2].map(|at| Stock { total: totals[at], issued: spent[at].min(totals[at]) });
+        let all = |homes: &[Stock; 3]| homes.iter().map(|stock| stock.total).sum::<u64>();
+        let before = all(&homes);
+        let mut moves = 0;
+        for round in 0..200 {
+            let (taker, giver) = (round % 3, (round + 1 + round / 3 % 2) % 3);
+            if let Some(need) = Need::of(homes[taker], false) {
+                let amount = spare(homes[giver], need);
+                homes[giver].total -= amount;
+                homes[taker].total += amount;
+                moves += usize::from(round >= 150 && amount > 0);
+            }
+        }
+        prop_assert_eq!(all(&homes), before);
+        prop_assert_eq!(moves, 0, "{:?}", homes);
+    }
+}

@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use crate::base::clock::{Clock, SystemClock, Wall};
 use crate::base::task::{Task, spawn};
-use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Store};
+use crate::redpacket::ledger::{Answer, Claimed, Fenced, Hold, Stats, Store, Transfer};
 use crate::redpacket::model::{Claim, GiftId, Order, OrderNo, Resolution, Settled, Settlement, Trail};
 
 mod cash;
@@ -37,6 +37,7 @@ mod rows;
 mod schema;
 mod stock;
 mod tls;
+mod transfers;
 
 pub use cash::PostgresPackets;
 pub use intents::PostgresIntents;
@@ -52,6 +53,7 @@ use pool::{Pool, Rest};
 use reads::{Find, Scan};
 use schema::Trouble;
 use stock::{Provision, Sums};
+use transfers::{Give, Take, Turn};
 
 /// How long a start waits for the database.
 const START: Duration = Duration::from_secs(15);
@@ -188,6 +190,18 @@ impl Store for PostgresStore {
             }
             Ok(fenced)
         })
+    }
+
+    fn give(&self, to: Transfer, most: u64) -> Answer<'_, Option<u64>> {
+        Box::pin(async move { self.pool.run(&Give { to, most }).await })
+    }
+
+    fn take(&self, from: Transfer, amount: u64) -> Answer<'_, bool> {
+        Box::pin(async move { self.pool.run(&Take { from, amount }).await })
+    }
+
+    fn turn(&self, home: String, gift: GiftId) -> Answer<'_, u64> {
+        Box::pin(async move { self.pool.run(&Turn { home, gift }).await })
     }
 
     fn writable(&self) -> bool {

@@ -54,6 +54,11 @@ pub(super) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
+/// A column as a number of things; below zero there are none.
+pub(super) fn count(row: &Row, column: usize) -> Result<u64, Fault> {
+    Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
+}
+
 /// A column as a state.
 pub(super) fn stood(column: i16) -> Option<State> {
     State::ALL.into_iter().find(|s| state(*s) == column)

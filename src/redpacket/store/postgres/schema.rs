@@ -16,6 +16,8 @@ const VERSIONS: &[&str] = &[
     include_str!("schema/0002.sql"),
     // Cash.
     include_str!("schema/0003.sql"),
+    // Stock that moves between homes.
+    include_str!("schema/0004.sql"),
 ];
 
 /// The advisory lock's key: `redpack` in ASCII.

@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::line::{Line, Sql};
 use super::pool::Errand;
 use super::rows;
+use crate::redpacket::ledger::transfer::Share;
 use crate::redpacket::ledger::{Stats, Stock, share};
 use crate::redpacket::model::{GiftId, State};
 
@@ -20,7 +21,8 @@ static KNOWN: Sql = Sql { text: "SELECT total FROM gift WHERE gift_id = $1", typ
 static INTRODUCE: Sql =
     Sql { text: "INSERT INTO gift (gift_id, total) VALUES ($1, 0) ON CONFLICT DO NOTHING", types: &[Type::TEXT] };
 
-static LOCK: Sql = Sql { text: "SELECT FROM gift WHERE gift_id = $1 FOR UPDATE", types: &[Type::TEXT] };
+static LOCK: Sql =
+    Sql { text: "SELECT total, taken, given FROM gift WHERE gift_id = $1 FOR UPDATE", types: &[Type::TEXT] };
 
 static ISSUED: Sql =
     Sql { text: "SELECT idx, issued FROM bucket WHERE gift_id = $1 ORDER BY idx FOR UPDATE", types: &[Type::TEXT] };
@@ -28,7 +30,10 @@ static ISSUED: Sql =
 /// Before the gift, as whoever holds the store anew takes the fence before the buckets.
 static EPOCH: Sql = Sql { text: "SELECT epoch FROM fence FOR SHARE", types: &[] };
 
-static TOTAL: Sql = Sql { text: "UPDATE gift SET total = $2 WHERE gift_id = $1", types: &[Type::TEXT, Type::INT8] };
+static TOTAL: Sql = Sql {
+    text: "UPDATE gift SET total = $2, taken = $3, given = $4 WHERE gift_id = $1",
+    types: &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
+};
 
 static SPREAD: Sql = Sql {
     text: "INSERT INTO bucket (gift_id, idx, quota, epoch) \
@@ -42,13 +47,13 @@ static STATS: Sql = Sql {
     text: "WITH t AS (SELECT sum(accepted)::bigint, sum(delivering)::bigint, sum(retry_wait)::bigint, \
              sum(delivered)::bigint, sum(dead)::bigint, sum(compensated)::bigint FROM tally), \
            oldest AS (SELECT min(created) FROM outbox), \
-           stock AS (SELECT g.gift_id, g.total, sum(b.issued)::bigint AS issued \
-             FROM gift g JOIN bucket b USING (gift_id) GROUP BY g.gift_id, g.total) \
+           stock AS (SELECT g.gift_id, greatest(g.total + g.taken - g.given, 0) AS total, \
+             sum(b.issued)::bigint AS issued FROM gift g JOIN bucket b USING (gift_id) GROUP BY g.gift_id) \
            SELECT t.*, oldest.*, stock.* FROM t CROSS JOIN oldest LEFT JOIN stock ON true ORDER BY stock.gift_id",
     types: &[],
 };
 
-/// Sets a gift's total.
+/// Sets what the configuration gives of a gift.
 pub(super) struct Provision {
     pub(super) gift: GiftId,
     pub(super) total: u64,
@@ -65,20 +70,50 @@ impl Errand for Provision {
             return Ok(());
         }
         line.say("BEGIN").await?;
+        let mut pile = Pile::lock(line, gift).await?;
+        pile.share.base = self.total;
+        pile.put(line).await?;
+        line.say("COMMIT").await
+    }
+}
+
+/// A gift's stock, locked until the transaction ends.
+pub(super) struct Pile<'a> {
+    gift: &'a str,
+    epoch: i64,
+    pub(super) share: Share,
+    issued: Vec<(i16, i64)>,
+}
+
+impl<'a> Pile<'a> {
+    /// Locks it, and makes it where there is none.
+    pub(super) async fn lock(line: &Line, gift: &'a str) -> Result<Self, Fault> {
         let epoch = line.ask(&EPOCH, &[]).await?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
         let epoch = epoch.ok_or_else(|| Fault::Refused("the fence is gone".into()))?;
         line.ask(&INTRODUCE, &[&gift]).await?;
-        line.ask(&LOCK, &[&gift]).await?;
-        let issued: Vec<(i16, i64)> = line
-            .ask(&ISSUED, &[&gift])
-            .await?
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .collect::<Result<_, Fault>>()?;
-        let (buckets, quotas): (Vec<i16>, Vec<i64>) = spread(&issued, total).into_iter().unzip();
-        line.ask(&TOTAL, &[&gift, &total]).await?;
-        line.ask(&SPREAD, &[&gift, &buckets, &quotas, &epoch]).await?;
-        line.say("COMMIT").await
+        let rows = line.ask(&LOCK, &[&gift]).await?;
+        let row = rows.first().ok_or_else(|| Fault::Refused("the gift is gone".into()))?;
+        let share = Share { base: rows::count(row, 0)?, taken: rows::count(row, 1)?, given: rows::count(row, 2)? };
+        let rows = line.ask(&ISSUED, &[&gift]).await?;
+        let issued = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, Fault>>()?;
+        Ok(Self { gift, epoch, share, issued })
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self) -> u64 {
+        let issued = self.issued.iter().map(|(_, n)| u64::try_from(*n).unwrap_or_default()).sum();
+        Stock { total: self.share.total(), issued }.left()
+    }
+
+    /// Writes what changed, and spreads what is left.
+    pub(super) async fn put(&self, line: &Line) -> Result<(), Fault> {
+        let Share { base, taken, given } = self.share;
+        let [base, taken, given, total] =
+            [base, taken, given, self.share.total()].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        let (buckets, quotas): (Vec<i16>, Vec<i64>) = spread(&self.issued, total).into_iter().unzip();
+        line.ask(&TOTAL, &[&self.gift, &base, &taken, &given]).await?;
+        line.ask(&SPREAD, &[&self.gift, &buckets, &quotas, &self.epoch]).await?;
+        Ok(())
     }
 }
 
@@ -109,10 +144,7 @@ impl Errand for Sums {
             let Some(gift) = row.try_get::<_, Option<&str>>(7)?.and_then(|text| GiftId::parse(text).ok()) else {
                 continue;
             };
-            let count = |column| -> Result<u64, Fault> {
-                Ok(u64::try_from(row.try_get::<_, i64>(column)?).unwrap_or_default())
-            };
-            stock.push((gift, Stock { total: count(8)?, issued: count(9)? }));
+            stock.push((gift, Stock { total: rows::count(row, 8)?, issued: rows::count(row, 9)? }));
         }
         let count = |state: State| {
             usize::try_from(rows::state(state)).ok().and_then(|at| counts.get(at)).copied().unwrap_or_default()
