@@ -229,7 +229,8 @@ async fn stock_goes_where_it_is_claimed_and_none_of_it_is_lost_or_given_twice() 
         let ((total_a, issued_a), (total_b, issued_b)) = both().await;
         assert!(total_a + total_b <= STOCK && issued_a <= total_a && issued_b == 0, "{:?}", both().await);
     }
-    let done = |((total_a, issued_a), (total_b, issued_b))| (total_a + total_b, issued_a, issued_b) == (STOCK, STOCK, 0);
+    let done =
+        |((total_a, issued_a), (total_b, issued_b))| (total_a + total_b, issued_a, issued_b) == (STOCK, STOCK, 0);
     soon("every gift is somewhere", async || done(both().await)).await;
     assert_eq!(claim(&city.peer(0), &of_a.next().unwrap()).await, "SOLD_OUT");
     assert_eq!(claim(&city.peer(1), &of_b.next().unwrap()).await, "SOLD_OUT");

@@ -16,8 +16,7 @@ pub(super) async fn moves(subject: &dyn Subject) -> Result<bool, Breach> {
         Err(StoreError::Unwritable { .. }) => return Ok(false),
         turn => same("the first number", &turn.map_err(failed(MOVES))?, &1)?,
     }
-    let store = gives(subject, store).await?;
-    drop(store);
+    gives(subject, store).await?;
     takes(subject).await?;
     Ok(true)
 }
@@ -29,7 +28,7 @@ async fn provisioned(subject: &dyn Subject) -> Result<Arc<dyn Store>, Breach> {
 }
 
 /// The store is the giver.
-async fn gives(subject: &dyn Subject, store: Arc<dyn Store>) -> Result<Arc<dyn Store>, Breach> {
+async fn gives(subject: &dyn Subject, store: Arc<dyn Store>) -> Outcome {
     let mut book = Book::default();
     book.provision(gift(MOVES)?, EACH);
     for user in 0..6 {
@@ -60,23 +59,28 @@ async fn gives(subject: &dyn Subject, store: Arc<dyn Store>) -> Result<Arc<dyn S
     // Each home has numbers of its own.
     let to_c = Transfer { with: "c".into(), gift: gift(MOVES)?, number: 1 };
     same("to another home", &store.give(to_c.clone(), 1).await.map_err(failed(MOVES))?, &Some(1))?;
-    let (store, beside) = pair(subject, store).await?;
+    let beside = beside(subject, &store).await?;
     // What every start says undoes nothing, and what was said stays said.
     beside.provision(gift(MOVES)?, EACH).await.map_err(failed(MOVES))?;
     same("after a start", &stock(&store).await?, &Stock { total: 7, issued: 6 })?;
     same("again, after a start", &beside.give(to_c.clone(), 1).await.map_err(failed(MOVES))?, &Some(1))?;
     // The last one goes once, whoever asks, and with it the last claim.
     let last = Transfer { number: 2, ..to_c };
-    let (left, right) = tokio::join!(store.give(last.clone(), 1), beside.give(last, 1));
+    let (left, right) = tokio::join!(store.give(last.clone(), 1), beside.give(last.clone(), 1));
     for given in [left, right] {
         same("the last, asked for twice at once", &given.map_err(failed(MOVES))?, &Some(1))?;
     }
     same("the giver's stock at the end", &stock(&beside).await?, &Stock { total: 6, issued: 6 })?;
     let end = one(MOVES, &store, claim(MOVES, "late", "p", None)?).await?;
     hold(MOVES, end == Claimed::SoldOut, || format!("all was given, and then {end:?}"))?;
-    let none = Transfer { with: "c".into(), gift: gift(MOVES)?, number: 3 };
+    let none = Transfer { number: 3, ..last.clone() };
     same("of nothing", &store.give(none, 1).await.map_err(failed(MOVES))?, &Some(0))?;
-    Ok(store)
+    drop(beside);
+    let Some(again) = subject.reopened(store) else { return Ok(()) };
+    let store = again.await.map_err(|reason| Breach::NoStore { reason })?;
+    store.provision(gift(MOVES)?, EACH).await.map_err(failed(MOVES))?;
+    same("opened again", &stock(&store).await?, &Stock { total: 6, issued: 6 })?;
+    same("the last, after that", &store.give(last, 1).await.map_err(failed(MOVES))?, &Some(1))
 }
 
 /// The store is the taker.
@@ -92,15 +96,13 @@ async fn takes(subject: &dyn Subject) -> Outcome {
     same("while it is on its way", &sum(&store, &book).await?, &(2 * EACH - amount))?;
     let early = Transfer { number: number + 1, ..sent.clone() };
     same("a number too early", &store.take(early.clone(), amount).await.map_err(failed(MOVES))?, &false)?;
-    let (store, beside) = pair(subject, store).await?;
+    let beside = beside(subject, &store).await?;
     let (left, right) = tokio::join!(store.take(sent.clone(), amount), beside.take(sent.clone(), amount));
     let news = [left.map_err(failed(MOVES))?, right.map_err(failed(MOVES))?];
     hold(MOVES, news[0] != news[1], || format!("told of one transfer twice at once: {news:?}"))?;
     same("once it has come", &sum(&beside, &book).await?, &(2 * EACH))?;
-    drop(beside);
-    let (store, beside) = pair(subject, store).await?;
     same("the next number", &beside.turn("b".into(), gift(MOVES)?).await.map_err(failed(MOVES))?, &(number + 1))?;
-    same("told again", &store.take(sent, amount).await.map_err(failed(MOVES))?, &false)?;
+    same("told again", &store.take(sent.clone(), amount).await.map_err(failed(MOVES))?, &false)?;
     // More by the configuration is more, on top of what came.
     store.provision(gift(MOVES)?, EACH + 1).await.map_err(failed(MOVES))?;
     same("the taker's stock", &stock(&beside).await?, &Stock { total: EACH + 1 + amount, issued: 0 })?;
@@ -108,20 +110,22 @@ async fn takes(subject: &dyn Subject) -> Outcome {
         accepted(MOVES, &store, claim(MOVES, &format!("user-{user}"), "p", None)?).await?;
     }
     let end = one(MOVES, &beside, claim(MOVES, "late", "p", None)?).await?;
-    hold(MOVES, end == Claimed::SoldOut, || format!("all was issued, and then {end:?}"))
+    hold(MOVES, end == Claimed::SoldOut, || format!("all was issued, and then {end:?}"))?;
+    drop(beside);
+    let Some(again) = subject.reopened(store) else { return Ok(()) };
+    let store = again.await.map_err(|reason| Breach::NoStore { reason })?;
+    store.provision(gift(MOVES)?, EACH).await.map_err(failed(MOVES))?;
+    let all = EACH + amount;
+    same("opened again", &stock(&store).await?, &Stock { total: all, issued: all + 1 })?;
+    same("told after that", &store.take(sent, amount).await.map_err(failed(MOVES))?, &false)
 }
 
-/// The store opened again, and a second handle on it, as far as there are such things for its kind.
-async fn pair(subject: &dyn Subject, store: Arc<dyn Store>) -> Result<(Arc<dyn Store>, Arc<dyn Store>), Breach> {
-    let no_store = |reason| Breach::NoStore { reason };
-    if let Some(beside) = subject.beside(&store) {
-        return Ok((store, beside.await.map_err(no_store)?));
+/// Another handle on it; the same, where stores of its kind have one.
+async fn beside(subject: &dyn Subject, store: &Arc<dyn Store>) -> Result<Arc<dyn Store>, Breach> {
+    match subject.beside(store) {
+        Some(beside) => beside.await.map_err(|reason| Breach::NoStore { reason }),
+        None => Ok(store.clone()),
     }
-    let store = match subject.reopened(store) {
-        Some(again) => again.await.map_err(no_store)?,
-        None => return Err(no_store("neither a second handle nor a store that is opened again".into())),
-    };
-    Ok((store.clone(), store))
 }
 
 async fn stock(store: &Arc<dyn Store>) -> Result<Stock, Breach> {

@@ -140,7 +140,12 @@ impl ClaimService {
     pub(super) async fn give(&self, relay: &Relay, body: Body, trace: &str) -> Answer {
         let wish: Wish = json(body, trace).await?;
         if !relay.is_asked(&wish) {
-            tracing::warn!(of = wish.of, by = wish.by, trace, "a question for stock came that is not for this home by its file");
+            tracing::warn!(
+                of = wish.of,
+                by = wish.by,
+                trace,
+                "a question for stock came that is not for this home by its file"
+            );
             return Err(Box::new(Envelope::new(Code::Unavailable, trace)));
         }
         let sorry = |error: StoreError| Box::new(self.sorry(&error, trace));
@@ -152,7 +157,13 @@ impl ClaimService {
             return Ok(Envelope::new(Code::Ok, trace).with(Given { number: wish.number, amount }));
         }
         let (by, number, gift) = (wish.by, wish.number, wish.gift_id.as_str());
-        tracing::warn!(by, number, gift, trace, "a question for stock has a number of the past: one of the stores has forgotten");
+        tracing::warn!(
+            by,
+            number,
+            gift,
+            trace,
+            "a question for stock has a number of the past: one of the stores has forgotten"
+        );
         Err(Box::new(Envelope::new(Code::KeyConflict, trace)))
     }
 }

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use redb::{Error, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::{
-    AGES, COUNTS, DEAD, DUE, GIVEN, KEYS, LOG, MOVES, Number, ORDERS, Out, SHARES, STOCK, Seen, TAKEN, index,
-};
+use super::{AGES, COUNTS, DEAD, DUE, GIVEN, KEYS, LOG, MOVES, Number, ORDERS, Out, SHARES, STOCK, Seen, TAKEN, index};
 use crate::base::clock::Wall;
 use crate::redpacket::ledger::transfer::{self, Giving, Latest, Share, Transfer};
 use crate::redpacket::ledger::{Claimed, Ruling, Stock, StoreError, judge};
