@@ -97,7 +97,7 @@ impl ClaimService {
 
     /// One look at every gift.
     async fn look_round(&self, relay: &Relay, asked: &mut HashMap<GiftId, Asked>) -> Result<(), StoreError> {
-        let others = relay.others();
+        let mut others = relay.others();
         if others.is_empty() {
             return Ok(());
         }
@@ -106,7 +106,11 @@ impl ClaimService {
             let need = Need::of(stock, self.known.is_sold_out(&gift));
             if let Some((home, need)) = asked.choose(&others, need, self.clock.mono()) {
                 let answer = self.ask_for(relay, &home, &gift, need).await?;
-                asked.heard(home, need, answer, others.len(), self.clock.mono());
+                asked.heard(home.clone(), need, answer, others.len(), self.clock.mono());
+                if answer.is_none() {
+                    // Not for every gift again: the next look is soon.
+                    others.retain(|other| *other != home);
+                }
             }
         }
         Ok(())
