@@ -63,7 +63,9 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut books = vec![Book::default(); HOMES];
-        books.iter_mut().for_each(|book| book.provision(gift(), EACH));
+        for book in &mut books {
+            book.provision(gift(), EACH);
+        }
         Self { books, questions: Vec::new(), answers: Vec::new(), users: 0 }
     }
 
@@ -92,7 +94,6 @@ impl World {
                 self.books[at].claim(claim(self.users), Wall(1));
             }
             Step::Ask { at, of, most } if at != of => self.ask(at, of, most),
-            Step::Ask { .. } => {}
             Step::Hear { which, stays } if !self.questions.is_empty() => {
                 let at = which % self.questions.len();
                 let message = if stays { self.questions[at].clone() } else { self.questions.swap_remove(at) };
@@ -104,13 +105,13 @@ impl World {
                 self.credit(&message);
             }
             Step::Lose { which } if !self.answers.is_empty() => {
-                drop(self.answers.swap_remove(which % self.answers.len()))
+                self.answers.swap_remove(which % self.answers.len());
             }
             Step::Lose { which } if !self.questions.is_empty() => {
-                drop(self.questions.swap_remove(which % self.questions.len()));
+                self.questions.swap_remove(which % self.questions.len());
             }
             Step::Start { at } => self.books[at].provision(gift(), EACH),
-            Step::Hear { .. } | Step::Credit { .. } | Step::Lose { .. } => {}
+            Step::Ask { .. } | Step::Hear { .. } | Step::Credit { .. } | Step::Lose { .. } => {}
         }
     }
 
