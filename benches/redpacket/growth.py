@@ -101,4 +101,5 @@ def grow(args):
     return rows
 
 
-main()
+if __name__ == "__main__":
+    main()
