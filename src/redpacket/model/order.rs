@@ -37,6 +37,19 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// All that it says, in the order of its record; where it has no key, that is empty.
+    pub(in crate::redpacket) fn texts(&self) -> [&str; 7] {
+        [
+            self.activity_id.as_str(),
+            self.packet_id.as_str(),
+            self.user_id.as_str(),
+            self.gift_id.as_str(),
+            self.zone_id.as_str(),
+            self.role_id.as_str(),
+            self.idempotency_key.as_ref().map_or("", IdempotencyKey::as_str),
+        ]
+    }
+
     /// The number of the order that this claim makes or has made. The same claim has the same number everywhere, so a
     /// second order for it cannot exist in one store.
     pub fn number(&self) -> OrderNo {

@@ -21,18 +21,7 @@ impl Order {
         for time in [self.due, self.created, self.updated] {
             out.extend_from_slice(&time.0.to_le_bytes());
         }
-        let claim = &self.claim;
-        let key = claim.idempotency_key.as_ref().map_or("", IdempotencyKey::as_str);
-        let texts = [
-            claim.activity_id.as_str(),
-            claim.packet_id.as_str(),
-            claim.user_id.as_str(),
-            claim.gift_id.as_str(),
-            claim.zone_id.as_str(),
-            claim.role_id.as_str(),
-            key,
-        ];
-        for text in texts {
+        for text in self.claim.texts() {
             out.push(text.len() as u8);
             out.extend_from_slice(text.as_bytes());
         }

@@ -12,7 +12,7 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::clock::Wall;
-use crate::redpacket::model::{Claim, GiftId, IdempotencyKey, Order, OrderNo};
+use crate::redpacket::model::{Claim, GiftId, Order, OrderNo};
 
 mod holders;
 
@@ -130,17 +130,7 @@ impl Generations {
 
 /// All that a claim says. No identifier has a zero in it.
 fn wish(claim: &Claim) -> Box<[u8]> {
-    let key = claim.idempotency_key.as_ref().map_or("", IdempotencyKey::as_str);
-    let parts = [
-        claim.activity_id.as_str(),
-        claim.packet_id.as_str(),
-        claim.user_id.as_str(),
-        claim.gift_id.as_str(),
-        claim.zone_id.as_str(),
-        claim.role_id.as_str(),
-        key,
-    ];
-    parts.join("\0").into_bytes().into_boxed_slice()
+    claim.texts().join("\0").into_bytes().into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -149,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::redpacket::ledger::{Book, Claimed};
-    use crate::redpacket::model::{ActivityId, PacketId, RoleId, UserId, ZoneId};
+    use crate::redpacket::model::{ActivityId, IdempotencyKey, PacketId, RoleId, UserId, ZoneId};
 
     fn claim(user: u8, packet: u8, role: u8, key: Option<u8>) -> Claim {
         Claim {
